@@ -1,0 +1,39 @@
+"""Prepare Scoliosis1K once: `python -m data_pipelines.prepare --input TREE --output DIR`, then train with `data.root=DIR`.
+
+TREE is the released pickle tree or the raw tree of PNG masks; raw masks go through the silhouette normalisation. All cores
+work; an interrupted run leaves nothing that could be taken for a whole data set, and can simply be started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from data_pipelines.schema import DataError
+from data_pipelines.sources import is_prepared, open_prepared, prepare
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m data_pipelines.prepare", description=__doc__.splitlines()[0])
+    parser.add_argument("--input", required=True, help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the prepared data set")
+    parser.add_argument("--subjects", help="CSV file sequence,subject: who walked each sequence, where you know it")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out and list what cannot be used")
+    args = parser.parse_args()
+    try:
+        if is_prepared(args.output):
+            raise DataError(f"--output={str(args.output)!r} is already prepared; delete it or pick another folder")
+        skipped = prepare(args.input, args.output, args.subjects, args.skip_bad)
+        data = open_prepared(args.output)
+    except DataError as error:
+        raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; nothing was written, start the same command again") from None
+    for line in skipped:
+        print(f"skipped: {line}")
+    counts = ", ".join(f"{count} {name}" for name, count in data.class_counts().items())
+    print(f"{len(data)} sequences, {int(data.n_frames.sum())} frames ({counts}) in {args.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Reads the released trees: `<root>/<sequence id>/<Class>/<view>/*.pkl` (silhouettes) or `*.png` (raw masks)."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_pipelines.schema import DataError, class_id, existing_folder, few
+from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
+from data_pipelines.silhouettes import normalise_sequence
+
+LAYOUT = "<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *.png"
+
+
+@dataclass(frozen=True)
+class ReleasedSequence:
+    """One sequence of a released tree: one pickle, or the PNG frames in order."""
+
+    sequence: str
+    label: int
+    view: str
+    files: tuple[Path, ...]
+
+    def silhouettes(self) -> np.ndarray:
+        """Normalised silhouettes, uint8 `[s, 64, 64]`; raises `DataError` naming the file that cannot be used."""
+        if self.files[0].suffix == ".pkl":
+            return load_silhouettes(self.files[0])  # s 64 64
+        frames = normalise_sequence(map(_read_mask, self.files))  # s 64 64
+        if len(frames) == 0:
+            raise DataError(f"{self.files[0].parent}: none of its {len(self.files)} masks shows a usable person")
+        return frames
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise DataError(f"{path}: not a readable PNG")
+    return mask  # h w
+
+
+def scan(root: str | Path, field: str) -> tuple[list[ReleasedSequence], list[str]]:
+    """List the sequences of a released tree by id, without opening them.
+
+    Args:
+      root: the tree.
+      field: what the caller calls the tree, for messages.
+
+    Returns:
+      The sequences, and one line for each folder that cannot be used.
+
+    Raises:
+      DataError: for a missing or empty root, or one that has no sequence at all.
+    """
+    folder = existing_folder(root, field)
+    found: list[ReleasedSequence] = []
+    problems: list[str] = []
+    for identity in _folders(folder):
+        try:
+            found.append(_sequence_of(identity))
+        except DataError as error:
+            problems.append(str(error))
+    if not found:
+        why = f" ({few(problems, 2)})" if problems else ""
+        raise DataError(f"{field}={str(root)!r} has no sequence{why}; expected {LAYOUT}")
+    return found, problems
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _sequence_of(identity: Path) -> ReleasedSequence:
+    """Every identity folder of the release holds exactly one sequence; two would make the identity loss learn wrongly."""
+    classes = _folders(identity)
+    views = [view for name in classes for view in _folders(name)]
+    for folder in classes:
+        try:
+            class_id(folder.name)
+        except DataError as error:
+            raise DataError(f"{folder}: {error}") from None
+    if len(views) != 1:
+        raise DataError(f"{identity}: {len(views)} sequences where one is expected; the layout is {LAYOUT}")
+    pickles, images = (sorted(views[0].glob(pattern)) for pattern in ("*.pkl", "*.png"))
+    if bool(pickles) == bool(images) or len(pickles) > 1:
+        raise DataError(f"{views[0]}: {len(pickles)} .pkl and {len(images)} .png files; expected one .pkl, or .png frames only")
+    return ReleasedSequence(identity.name, class_id(views[0].parent.name), views[0].name, tuple(pickles or images))
+
+
+def fingerprint(sequences: list[ReleasedSequence], settings: str = "") -> str:
+    """Sixteen hexadecimal digits that change with any file's place, size or time, and with `settings`."""
+    digest = hashlib.sha256(settings.encode())
+    for sequence in sequences:
+        for file in sequence.files:
+            stat = file.stat()
+            digest.update(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def read_subjects(path: str | Path | None) -> dict[str, str]:
+    """A user's own mapping, sequence id to subject, from a CSV file with the columns `sequence` and `subject`.
+
+    Raises:
+      DataError: for a missing file, other columns, or a sequence listed twice.
+    """
+    if path is None:
+        return {}
+    try:
+        with Path(path).expanduser().open(newline="") as file:
+            rows = [(row["sequence"], row["subject"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise DataError(f"--subjects={str(path)!r} cannot be read ({error!r}); expected CSV columns sequence,subject") from None
+    subjects = dict(rows)
+    if len(subjects) != len(rows):
+        raise DataError(f"--subjects={str(path)!r} lists a sequence more than once")
+    return subjects

@@ -1,0 +1,53 @@
+"""Raw mask to normalised 64 x 64 silhouette, byte for byte as the published preprocessing does it.
+
+The steps follow the gait field's usual size normalisation (OU-MVLP and GaitSet onwards) as Scoliosis1K's release was made:
+scale the person to one height, then put the column that halves the person's area in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+
+from data_pipelines.schema import FRAME_SIZE
+
+MIN_PIXEL_SUM = 10_000  # in units of grey value: about 39 white pixels
+
+
+def normalise_silhouette(mask: np.ndarray) -> np.ndarray | None:
+    """Cut, scale and centre one raw mask.
+
+    Args:
+      mask: uint8 `[h, w]`, 0 background to 255 person, any size.
+
+    Returns:
+      uint8 `[64, 64]`, or None where the frame is to be dropped: (almost) nothing in it, a person so thin that no column
+      remains at height 64, or no centre column.
+    """
+    if mask.sum(dtype=np.int64) <= MIN_PIXEL_SUM:
+        return None
+    rows = np.flatnonzero(mask.any(axis=1))
+    person = mask[rows[0] : rows[-1] + 1]  # h w
+    height, width = person.shape
+    scaled_width = int(FRAME_SIZE * width / height)
+    if scaled_width == 0:
+        return None
+    person = cv2.resize(person, (scaled_width, FRAME_SIZE), interpolation=cv2.INTER_CUBIC)  # 64 w
+    area_to_the_left = np.cumsum(person.sum(axis=0, dtype=np.int64))  # w
+    centre = int(np.argmax(area_to_the_left > area_to_the_left[-1] / 2))
+    if centre == 0:  # the published code cannot tell column 0 from "no centre" and drops the frame; so do we
+        return None
+    half = FRAME_SIZE // 2
+    left, right = centre - half, centre + half
+    if left <= 0 or right >= scaled_width:
+        person = np.pad(person, ((0, 0), (half, half)))  # 64 w+64
+        left, right = left + half, right + half
+    return person[:, left:right]  # 64 64
+
+
+def normalise_sequence(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """Normalise every mask and drop the unusable ones: uint8 `[s, 64, 64]`, with `s` = 0 when none is usable."""
+    frames = [frame for frame in map(normalise_silhouette, masks) if frame is not None]
+    return np.stack(frames) if frames else np.zeros((0, FRAME_SIZE, FRAME_SIZE), np.uint8)  # s 64 64

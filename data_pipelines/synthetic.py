@@ -1,0 +1,266 @@
+"""Parametric walkers seen from the front: data for trying and testing where no real data is at hand.
+
+Nobody walked here. The three classes differ as the clinic describes adolescent idiopathic scoliosis from the front: shoulder
+tilt, lateral trunk shift, a curved spine, pelvic tilt and unequal arm swing. One number, the severity, scales all five; every
+subject has their own mixture and side, everybody has a little natural asymmetry, and `neutral` lies between the other two and
+overlaps both. A walker is drawn as a raw mask, roughened as a segmentation network would, and then takes the same
+normalisation as a real mask.
+
+    python -m data_pipelines.synthetic --output TREE --subjects 60
+
+writes such walkers as a tree in the released layout, to try `data_pipelines.prepare` on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from data_pipelines.schema import CLASSES, DataError, SilhouetteSet
+from data_pipelines.silhouettes import normalise_sequence
+
+RASTER = (96, 72)  # rows, columns of the raw mask
+STATURE = 86.0  # rows that a standing body takes
+SEVERITY = {"negative": 0.08, "neutral": 0.47, "positive": 1.0}  # class means
+SEVERITY_SPREAD = {"negative": 0.09, "neutral": 0.11, "positive": 0.17}  # class standard deviations
+
+
+@dataclass(frozen=True)
+class Walker:
+    """One subject. Lengths in statures, angles in radians, times in frames; `+` leans to the image's right."""
+
+    leg: float
+    trunk: float
+    head: float
+    shoulder_width: float
+    waist_width: float
+    hip_width: float
+    arm: float
+    limb: float
+    step_width: float
+    period: float
+    phase: float
+    sway: float
+    foot_lift: float
+    arm_swing: float
+    shoulder_tilt: float
+    trunk_shift: float
+    curve: float
+    pelvic_tilt: float
+    swing_asymmetry: float
+
+
+def draw_walker(rng: np.random.Generator, label: int) -> Walker:
+    """A random subject of the class `label`: body shape and gait vary for everybody, the five signs with the class."""
+    name = CLASSES[label]
+    severity = abs(rng.normal(SEVERITY[name], SEVERITY_SPREAD[name]))
+    side = rng.choice([-1.0, 1.0])
+
+    def sign(full: float, natural: float) -> float:
+        return side * severity * full * rng.uniform(0.8, 1.2) + rng.normal(0.0, natural)
+
+    leg = rng.uniform(0.47, 0.52)
+    head = rng.uniform(0.058, 0.070)
+    return Walker(
+        leg=leg,
+        trunk=1.0 - leg - 2.0 * head - 0.045,
+        head=head,
+        shoulder_width=rng.uniform(0.20, 0.25),
+        waist_width=rng.uniform(0.14, 0.19),
+        hip_width=rng.uniform(0.16, 0.20),
+        arm=rng.uniform(0.36, 0.41),
+        limb=rng.uniform(0.85, 1.2),
+        step_width=rng.uniform(0.035, 0.065),
+        period=rng.uniform(24.0, 34.0),
+        phase=rng.uniform(0.0, 2.0 * np.pi),
+        sway=rng.uniform(0.004, 0.014),
+        foot_lift=rng.uniform(0.04, 0.07),
+        arm_swing=rng.uniform(0.25, 0.6),
+        shoulder_tilt=sign(0.15, 0.012),
+        trunk_shift=sign(0.045, 0.004),
+        curve=sign(-0.040, 0.004),
+        pelvic_tilt=sign(-0.09, 0.010),
+        swing_asymmetry=np.clip(sign(0.55, 0.05), -0.9, 0.9),
+    )
+
+
+def render_walk(walker: Walker, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a walk as raw masks: uint8 `[s, 96, 72]`, soft edges, segmentation-like faults."""
+    coverage = _draw_body(walker, frames)  # s h w
+    return _roughen(coverage, rng)  # s h w
+
+
+def _draw_body(walker: Walker, frames: int) -> np.ndarray:
+    """Coverage `[s, h, w]` in pixels of signed distance to the body's edge, positive inside."""
+    body = walker
+    stride = 2.0 * np.pi * np.arange(frames) / body.period + body.phase  # s
+    rows, columns = np.mgrid[0 : RASTER[0], 0 : RASTER[1]].astype(np.float32)
+    y = ((RASTER[0] - 4 - rows) / STATURE)[None]  # 1 h w; height above the ground
+    x = ((columns - (RASTER[1] - 1) / 2) / STATURE)[None]  # 1 h w
+
+    def at(value) -> np.ndarray:
+        return np.asarray(value, np.float32).reshape(-1, 1, 1)  # s 1 1
+
+    inside = np.full((frames, *RASTER), -np.inf, np.float32)  # s h w
+
+    def add(distance: np.ndarray) -> None:
+        np.maximum(inside, distance * STATURE, out=inside)
+
+    def limb(start, end, start_radius: float, end_radius: float) -> None:
+        ax, ay, bx, by = at(start[0]), at(start[1]), at(end[0]), at(end[1])
+        dx, dy = bx - ax, by - ay
+        along = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy + 1e-9), 0.0, 1.0)  # s h w
+        gap = np.hypot(x - ax - along * dx, y - ay - along * dy)  # s h w
+        add(start_radius + (end_radius - start_radius) * along - gap)
+
+    # Pelvis: sways once a stride, rises twice; the pelvis drops on the side of the swinging leg.
+    pelvis_x = body.sway * np.sin(stride)  # s
+    pelvis_y = body.leg + 0.008 * np.cos(2.0 * stride)  # s
+    pelvis_angle = body.pelvic_tilt + 0.03 * np.sin(stride)  # s
+    # Spine: a shift that grows with height plus a curve that is widest halfway up.
+    shoulder_x = pelvis_x + body.trunk_shift  # s
+    shoulder_y = pelvis_y + body.trunk  # s
+    shoulder_angle = body.shoulder_tilt - 0.02 * np.sin(stride)  # s
+
+    for side in (-1.0, 1.0):
+        half_stride = stride + (0.0 if side < 0 else np.pi)  # s
+        # Legs: the swinging foot rises; seen from the front the knee rises less and moves a little outwards.
+        hip = (
+            pelvis_x + side * 0.26 * body.hip_width * np.cos(pelvis_angle),
+            pelvis_y - 0.03 + side * 0.26 * body.hip_width * np.sin(pelvis_angle),
+        )
+        lift = body.foot_lift * np.clip(np.sin(half_stride), 0.0, None)  # s
+        ankle = (0.6 * pelvis_x + side * body.step_width, 0.035 + lift)
+        knee = (0.5 * (hip[0] + ankle[0]) + side * 0.10 * lift, 0.5 * (hip[1] + ankle[1]) + 0.4 * lift)
+        limb(hip, knee, 0.060 * body.limb, 0.038 * body.limb)
+        limb(knee, ankle, 0.040 * body.limb, 0.024 * body.limb)
+        limb(ankle, (ankle[0] + side * 0.012, ankle[1] - 0.018), 0.026, 0.022)
+        # Arms: opposite to the leg; a forward swing shows as a shorter arm and a bent elbow.
+        swing = body.arm_swing * (1.0 + side * body.swing_asymmetry) * np.sin(half_stride + np.pi)  # s
+        reach = 0.5 * body.arm * np.cos(0.9 * swing)  # s
+        shoulder = (
+            shoulder_x + side * 0.46 * body.shoulder_width * np.cos(shoulder_angle),
+            shoulder_y - 0.045 + side * 0.46 * body.shoulder_width * np.sin(shoulder_angle),
+        )
+        elbow = (shoulder[0] + side * (0.035 + 0.02 * np.abs(swing)), shoulder[1] - reach)
+        forward = np.clip(swing, 0.0, None)  # s
+        hand = (elbow[0] + side * (0.006 - 0.05 * forward), elbow[1] - reach * (1.0 - 0.7 * forward))
+        limb(shoulder, elbow, 0.034 * body.limb, 0.026 * body.limb)
+        limb(elbow, hand, 0.026 * body.limb, 0.020 * body.limb)
+
+    # Trunk: one outline from hips over waist to shoulders around the bent spine, both ends tilted.
+    base = at(pelvis_y - 0.05) + (x - at(pelvis_x)) * np.tan(at(pelvis_angle))  # s h w
+    beside = x - at(shoulder_x)  # s h w
+    slope = 0.30 * np.clip(np.abs(beside) - 0.03, 0.0, None)  # s h w; shoulders fall away from the neck
+    top = at(shoulder_y) + beside * np.tan(at(shoulder_angle)) - slope  # s h w
+    up = (y - base) / (top - base)  # s h w; 0 at the hips, 1 at the shoulders
+    spine = at(pelvis_x) + body.trunk_shift * up + body.curve * np.sin(np.pi * np.clip(up, 0.0, 1.0))  # s h w
+    outline = ((0.0, body.hip_width), (0.2, 1.03 * body.hip_width), (0.48, body.waist_width),
+               (0.8, 0.5 * (body.waist_width + body.shoulder_width)), (0.93, body.shoulder_width),
+               (1.0, 0.90 * body.shoulder_width))  # fmt: skip
+    heights, widths = np.array(outline, np.float32).T
+    half_width = 0.5 * np.interp(up, heights, widths).astype(np.float32)  # s h w
+    add(np.minimum(half_width - np.abs(x - spine), np.minimum(up, 1.0 - up) * body.trunk))
+
+    # Neck and head follow the upper spine and level themselves out half-way.
+    lean = 0.5 * body.trunk_shift  # the head comes back towards the middle
+    head = (shoulder_x - 0.3 * lean, shoulder_y + 0.045 + body.head)
+    limb((shoulder_x, shoulder_y - 0.02), head, 0.034, 0.030)
+    limb((head[0], head[1] - 0.018), (head[0], head[1] + 0.012), 0.72 * body.head, 0.80 * body.head)
+    return inside
+
+
+def _roughen(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Signed distance in pixels to uint8 masks with a wavering edge, and now and then a bite or a speck."""
+    frames, height, width = distance.shape
+    coarse = rng.normal(0.0, 0.55, (frames, height // 8, width // 8)).astype(np.float32)  # s h/8 w/8
+    for frame in range(frames):  # OpenCV resizes one image at a time
+        distance[frame] += cv2.resize(coarse[frame], (width, height), interpolation=cv2.INTER_LINEAR)
+        if rng.random() < 0.06:
+            _disc(distance[frame], rng, radius=rng.uniform(1.5, 4.0), fill=rng.random() < 0.4)
+    return (np.clip(distance + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)  # s h w
+
+
+def _disc(distance: np.ndarray, rng: np.random.Generator, radius: float, fill: bool) -> None:
+    """Add (`fill`) or take away a disc near the body's edge of one frame, in place."""
+    rows, columns = np.nonzero(np.abs(distance) < 2.0)
+    pick = rng.integers(len(rows))
+    y, x = np.mgrid[0 : distance.shape[0], 0 : distance.shape[1]]
+    gap = np.hypot(y - rows[pick], x - columns[pick]).astype(np.float32) - radius  # h w
+    np.copyto(distance, np.maximum(distance, -gap) if fill else np.minimum(distance, gap))
+
+
+def walk(subject: int, frames: int, seed: int) -> tuple[int, np.ndarray]:
+    """The walk of one subject, a function of its arguments: class id and normalised silhouettes uint8 `[s, 64, 64]`."""
+    rng = np.random.default_rng((seed, subject))
+    label = subject % len(CLASSES)
+    return label, normalise_sequence(render_walk(draw_walker(rng, label), frames, rng))
+
+
+def _walk(arguments: tuple[int, int, int]) -> tuple[int, np.ndarray]:
+    return walk(*arguments)
+
+
+def synthetic_walkers(subjects: int, frames: int, seed: int = 0, progress: bool = False) -> SilhouetteSet:
+    """Render a whole set in memory, one sequence per subject, classes in turn, on all cores.
+
+    Args:
+      subjects: how many walkers.
+      frames: frames of each walk.
+      seed: the set is a function of `subjects`, `frames` and `seed`.
+      progress: show a bar.
+
+    Raises:
+      DataError: when fewer walkers than classes, or no frame, is asked for.
+    """
+    if subjects < len(CLASSES):
+        raise DataError(f"data.synthetic.subjects={subjects} does not fill {len(CLASSES)} classes; give at least 3")
+    if frames < 1:
+        raise DataError(f"data.synthetic.frames={frames} leaves nothing to look at; give at least 1")
+    work = [(subject, frames, seed) for subject in range(subjects)]
+    # spawn: the caller may hold threads and devices that do not survive a fork
+    with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, subjects)) as pool:
+        bar = tqdm(pool.imap(_walk, work, chunksize=4), "synthetic walkers", subjects, disable=not progress)
+        labels, silhouettes = zip(*bar, strict=True)
+    names = tuple(f"{subject:05d}" for subject in range(subjects))
+    return SilhouetteSet(
+        name=f"synthetic walkers ({subjects} x {frames} frames, seed {seed})",
+        synthetic=True,
+        sequences=names,
+        subjects=names,
+        labels=np.array(labels, np.int32),
+        n_frames=np.array([len(frames) for frames in silhouettes], np.int32),
+        read=silhouettes.__getitem__,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write synthetic walkers as a tree in the released Scoliosis1K layout.")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make; must not exist or be empty")
+    parser.add_argument("--subjects", type=int, default=60)
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    try:
+        if args.output.exists() and any(args.output.iterdir()):
+            raise DataError(f"--output={str(args.output)!r} is not empty; give a new folder")
+        walkers = synthetic_walkers(args.subjects, args.frames, args.seed, progress=True)
+    except DataError as error:
+        raise SystemExit(f"error: {error}") from None
+    for row, sequence in enumerate(walkers.sequences):
+        folder = args.output / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"
+        folder.mkdir(parents=True)
+        (folder / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
+    print(f"{len(walkers)} synthetic sequences in {args.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Config section to object: beside `main` the only room that sees a config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from data_pipelines.pipelines import EvalBatcher, TrainSampler
+from data_pipelines.schema import CLASSES, SilhouetteSet
+from data_pipelines.sources import open_root
+from data_pipelines.splits import Partition, make_partition
+from data_pipelines.synthetic import synthetic_walkers
+from scoliojax.errors import RunError
+from scoliojax.losses import ScoNetLoss
+from scoliojax.models.sconet import ScoNet
+from scoliojax.optim import sgd
+
+MODELS = {"sconet": ScoNet}
+OPTIMIZERS = {"sgd": sgd}
+DATA = ("scoliosis1k", "synthetic")
+
+
+@contextmanager
+def _section(name: str) -> Iterator[None]:
+    """What a constructor says against its arguments is the user's to mend."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise RunError(f"config section {name!r}: {error}") from error
+
+
+def _pick(table: dict, section: ConfigDict, field: str) -> tuple[Callable, dict]:
+    """The object a section names, and the section's other keys as its arguments."""
+    arguments = section.to_dict()
+    name = arguments.pop("name")
+    if name not in table:
+        raise RunError(f"{field}.name={name!r} is unknown; known are {', '.join(sorted(table))}")
+    return table[name], arguments
+
+
+def build_model(config: ConfigDict) -> nnx.Module:
+    """The network with its initial parameters, a function of `seed`."""
+    cls, arguments = _pick(MODELS, config.model, "model")
+    with _section("model"):
+        return cls(**arguments, classes=len(CLASSES), precision=config.precision, rngs=nnx.Rngs(params=config.seed))
+
+
+def build_loss(config: ConfigDict) -> ScoNetLoss:
+    with _section("loss"):
+        return ScoNetLoss(**config.loss)
+
+
+def build_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    function, arguments = _pick(OPTIMIZERS, config.optimizer, "optimizer")
+    with _section("optimizer"):
+        return function(**arguments)
+
+
+def build_data(config: ConfigDict, report: Callable[[str], None]) -> SilhouetteSet:
+    """Open the real data, or make the synthetic walkers and say so."""
+    data = config.data
+    if data.name not in DATA:
+        raise RunError(f"data.name={data.name!r} is unknown; known are {', '.join(DATA)}")
+    if data.name == "synthetic" and data.root:
+        raise RunError(f"data.root={data.root!r} is given but data.name='synthetic'; add --config.data.name=scoliosis1k")
+    if data.root:
+        return open_root(data.root, report)
+    if data.name == "scoliosis1k":
+        report("no data.root: using SYNTHETIC walkers, not people; give --config.data.root=FOLDER for real data")
+    return synthetic_walkers(**data.synthetic, progress=True)
+
+
+def build_partition(config: ConfigDict, data: SilhouetteSet) -> Partition:
+    partition = make_partition(data, config.data.partition, config.data.validation_fraction)
+    if config.train.eval_every and not len(partition.validation):
+        raise RunError(
+            f"train.eval_every={config.train.eval_every} needs validation subjects, and "
+            f"data.validation_fraction={config.data.validation_fraction} sets none aside; raise it or set eval_every to 0"
+        )
+    return partition
+
+
+def build_sampler(config: ConfigDict, data: SilhouetteSet, partition: Partition) -> TrainSampler:
+    """The training batches of this process; the global batch must split evenly over all devices."""
+    section = config.data
+    sampler = TrainSampler(
+        data=data,
+        rows=partition.train,
+        seed=config.seed,
+        subjects_per_batch=section.subjects_per_batch,
+        clips_per_subject=section.clips_per_subject,
+        frames_per_clip=section.frames_per_clip,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    if sampler.clips % jax.device_count():
+        raise RunError(
+            f"data.subjects_per_batch={section.subjects_per_batch} x data.clips_per_subject={section.clips_per_subject} = "
+            f"{sampler.clips} clips do not divide evenly over {jax.device_count()} devices; change either"
+        )
+    return sampler
+
+
+def build_eval_batcher(config: ConfigDict, data: SilhouetteSet, rows) -> EvalBatcher:
+    """Whole sequences; the batch is rounded up to a multiple of the devices."""
+    devices = jax.device_count()
+    size = -(-config.data.sequences_per_eval_batch // devices) * devices
+    return EvalBatcher(data=data, rows=rows, batch_size=size, max_frames=config.data.max_eval_frames)

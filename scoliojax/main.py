@@ -1,0 +1,193 @@
+"""Train and evaluate: `python -m scoliojax.main --config configs/sconet_mt.py --workdir runs/sconet_mt`.
+
+`--mode train` (default) trains from scratch or goes on where the run in `--workdir` stopped, then evaluates on the test part.
+`--mode eval` evaluates a checkpoint of `--workdir`; without `--config` it uses the config recorded there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
+
+from data_pipelines.pipelines import eval_batches, train_batches
+from data_pipelines.schema import CLASSES, DataError, SilhouetteSet
+from data_pipelines.splits import Partition
+from scoliojax import build, cost, run_directory
+from scoliojax.checkpoint import Checkpoints
+from scoliojax.errors import RunError
+from scoliojax.evaluate import EvalStep, Predictions, evaluate, make_eval_step
+from scoliojax.mesh import data_mesh, replicated, to_devices
+from scoliojax.metrics import classification_metrics
+from scoliojax.results import EvaluatedSequences, results_table, write_results
+from scoliojax.run_log import RunLog
+from scoliojax.train_loop import Schedule, train
+from scoliojax.train_state import TrainState, create_state, split_model
+from scoliojax.train_step import make_train_step
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/sconet_mt.py or ...:quickstart.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Run directory: checkpoints, logs and results.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (and evaluate at the end), or evaluate a checkpoint.")
+STEP = flags.DEFINE_integer("step", None, "With --mode eval: the checkpoint to evaluate; the newest by default.")
+PART = flags.DEFINE_enum("part", "test", ["train", "validation", "test"], "With --mode eval: which part to evaluate.")
+
+LONG_RUN = 3600.0  # seconds on a CPU beyond which a run begins with a warning
+SLOW_CPU = 5e10  # FLOP/s
+
+
+class Job:
+    """What training and evaluation share: data, partition, mesh, network, and the state before the first step."""
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        self.config, self.workdir = config, workdir
+        self.loss = build.build_loss(config)
+        optimizer, schedule = build.build_optimizer(config)
+        graph, params, batch_stats = split_model(build.build_model(config))
+        self.data: SilhouetteSet = build.build_data(config, report=print)
+        self.partition: Partition = build.build_partition(config, self.data)
+        self.mesh: Mesh = data_mesh()
+        self.initial: TrainState = jax.device_put(create_state(params, batch_stats, optimizer), replicated(self.mesh))
+        self.train_step = make_train_step(graph, self.loss, optimizer, schedule, replicated(self.mesh))
+        self.eval_step: EvalStep = make_eval_step(graph)
+
+    def checkpoints(self, report) -> Checkpoints:
+        return Checkpoints(self.workdir / "checkpoints", self.config.train.checkpoints_to_keep, report)
+
+    def train_batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
+        sampler = build.build_sampler(self.config, self.data, self.partition)
+        batches = train_batches(sampler, start, self.config.train.steps, self.config.data.loader_threads)
+        return (to_devices(batch, self.mesh) for batch in batches)
+
+    def predict(self, state: TrainState, rows: np.ndarray) -> Predictions:
+        batcher = build.build_eval_batcher(self.config, self.data, rows)
+        batches = (to_devices(batch, self.mesh) for batch in eval_batches(batcher, self.config.data.loader_threads))
+        return evaluate(self.eval_step, state.params, state.batch_stats, batches)
+
+    def validate(self, state: TrainState) -> dict[str, float]:
+        """Scores on the validation subjects, for the log."""
+        found = self.predict(state, self.partition.validation)
+        scores = classification_metrics(self.data.labels[found.rows], np.argmax(found.logits, axis=1), CLASSES)
+        return {f"validation/{name}": scores[name] for name in ("accuracy", "macro_recall", "macro_f1")}
+
+    def report(self, state: TrainState, part: str) -> None:
+        """Evaluate one part and leave the results in the run directory."""
+        rows = getattr(self.partition, part)
+        if not len(rows):
+            raise RunError(f"--part={part} is empty; data.validation_fraction={self.config.data.validation_fraction}")
+        found = self.predict(state, rows)
+        step = int(state.step)
+        folder = self.workdir / "evaluation" / f"{part}-step-{step:06d}"
+        evaluated = EvaluatedSequences(
+            data=self.data.name,
+            synthetic=self.data.synthetic,
+            part=part,
+            classes=CLASSES,
+            sequences=[self.data.sequences[row] for row in found.rows],
+            subjects=[self.data.subjects[row] for row in found.rows],
+            labels=self.data.labels[found.rows],
+            logits=found.logits,
+            scale=self.config.loss.scale,
+        )
+        metrics = write_results(folder, evaluated, {"step": step, "partition": self.config.data.partition})
+        print(results_table(metrics))
+        print(f"results: {folder}")
+
+
+def training_schedule(config: ConfigDict) -> Schedule:
+    return Schedule(**{name: config.train[name] for name in Schedule.__dataclass_fields__})
+
+
+def run_training(config: ConfigDict, workdir: Path) -> None:
+    """Train, from the start or from the newest checkpoint, then evaluate on the test part."""
+    schedule = training_schedule(config)
+    if (workdir / "config.json").exists():  # refuse before any data is made
+        run_directory.check_config(workdir, config.to_dict())
+    _warn_if_long(config)
+    job = Job(config, workdir)
+    sampler = build.build_sampler(config, job.data, job.partition)
+    run_directory.claim(workdir, config.to_dict(), job.data.digest())
+    print(f"{job.data.name}\n{job.partition.describe(job.data)}")
+    print(f"{jax.device_count()} {jax.default_backend()} device(s), {config.precision}, run directory {workdir}")
+    if sampler.short_sequences:
+        print(
+            f"{sampler.short_sequences} training sequences have fewer than {config.data.frames_per_clip} frames; "
+            "theirs are drawn with replacement"
+        )
+    checkpoints = job.checkpoints(print)
+    state = checkpoints.restore(job.initial) or job.initial
+    start = int(state.step)
+    if start:
+        print(f"going on from step {start}")
+    if start < schedule.steps:
+        validate = job.validate if schedule.eval_every else None
+        with RunLog(workdir, start, schedule.steps) as log:
+            state = train(state, job.train_step, job.train_batches(start), schedule, checkpoints, log, validate)
+    checkpoints.close()
+    job.report(state, "test")
+
+
+def run_evaluation(config: ConfigDict, workdir: Path, step: int | None, part: str) -> None:
+    """Evaluate a checkpoint of an existing run."""
+    run_directory.check_config(workdir, config.to_dict())
+    job = Job(config, workdir)
+    run_directory.check_data(workdir, job.data.digest())
+    checkpoints = job.checkpoints(print)
+    state = checkpoints.restore(job.initial, step)
+    checkpoints.close()
+    if state is None:
+        raise RunError(f"--workdir={workdir} has no checkpoint yet; train there first")
+    job.report(state, part)
+
+
+def _warn_if_long(config: ConfigDict) -> None:
+    """Where an accelerator's recipe meets a CPU: say how long it would take, and what to run instead."""
+    if jax.default_backend() != "cpu":
+        return
+    data, model = config.data, config.model
+    clips = data.subjects_per_batch * data.clips_per_subject
+    flops = config.train.steps * cost.train_flops_per_step(model.channels, clips, data.frames_per_clip)
+    if flops < LONG_RUN * SLOW_CPU:  # not worth measuring
+        return
+    days = flops / cost.measured_flops_per_second() / 86400.0
+    print(
+        f"this recipe is meant for an accelerator: on this CPU its {config.train.steps} steps would take about "
+        f"{days:.0f} days; for a first try run --config configs/sconet_mt.py:quickstart"
+    )
+
+
+def _config(workdir: Path) -> ConfigDict:
+    if CONFIG.value is not None:
+        return CONFIG.value
+    if MODE.value == "train":
+        raise RunError("--config is missing; give a recipe, e.g. --config configs/sconet_mt.py")
+    return ConfigDict(run_directory.read_config(workdir))
+
+
+def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax describes every file it touches
+    try:
+        if len(argv) > 1:
+            raise RunError(f"unexpected argument {argv[1]!r}; every option begins with --")
+        if WORKDIR.value is None:
+            raise RunError("--workdir is missing; give a folder for checkpoints, logs and results")
+        workdir = Path(WORKDIR.value).expanduser().absolute()
+        if MODE.value == "train":
+            run_training(_config(workdir), workdir)
+        else:
+            run_evaluation(_config(workdir), workdir, STEP.value, PART.value)
+    except (RunError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    app.run(main)

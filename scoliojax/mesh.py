@@ -1,0 +1,26 @@
+"""Where arrays live: one mesh axis, `data`, over all devices. The batch is sharded over it, everything else is replicated."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def data_mesh() -> Mesh:
+    """All devices of all processes in a row."""
+    return Mesh(np.array(jax.devices()), ("data",))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def sharded(mesh: Mesh) -> NamedSharding:
+    """The first axis (clips, or sequences) split over `data`."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's share of a batch, `[n / processes, ...]`, as global arrays `[n, ...]` sharded over the devices."""
+    return {name: jax.make_array_from_process_local_data(sharded(mesh), array) for name, array in batch.items()}

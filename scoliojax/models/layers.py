@@ -1,0 +1,204 @@
+"""Building blocks that compute what PyTorch's do. Axis letters as in `data_pipelines.schema`; `b` is clips x frames."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+BN_EPSILON = 1e-5
+BN_MOMENTUM = 0.1  # the weight of the *new* value, PyTorch's convention; flax counts the other way round
+
+
+def xavier_uniform_strips(key: jax.Array, shape: tuple[int, int, int], dtype=jnp.float32) -> jax.Array:
+    """Xavier-uniform for one matrix per strip, `[p, in, out]`, with the fans PyTorch computes for a 3-D tensor.
+
+    PyTorch reads such a tensor as a 1-D convolution: fan_in = in * out, fan_out = p * out.
+    """
+    parts, inputs, outputs = shape
+    limit = (6.0 / (inputs * outputs + parts * outputs)) ** 0.5
+    return jax.random.uniform(key, shape, dtype, -limit, limit)  # p in out
+
+
+def batch_norm_scale(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """The published start value of batch-norm scales: normal with mean 1 and standard deviation 0.02."""
+    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+@jax.custom_vjp
+def normalise_batch(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Batch normalisation with the batch's own statistics (Ioffe & Szegedy 2015, algorithm 1), in float32.
+
+    Mean and variance are taken in two passes: one pass (mean of squares minus squared mean) loses digits. The gradient is
+    written out so that the backward pass keeps `x` alone: differentiating the formula line by line would keep two float32
+    copies of it, half the memory of a training step.
+
+    Args:
+      x: `[..., *features]`.
+      scale: float32 `[*features]`.
+      bias: float32 `[*features]`.
+
+    Returns:
+      The normalised `x` in its own dtype, and the batch's mean and biased variance, float32 `[*features]`, to be used for
+      running statistics only: no gradient flows through them.
+    """
+    return _normalise_forward(x, scale, bias)[0]
+
+
+def _normalise_forward(x, scale, bias):
+    axes = tuple(range(x.ndim - scale.ndim))
+    wide = x.astype(jnp.float32)  # ... *features
+    mean = jnp.mean(wide, axes)  # *features
+    var = jnp.mean(jnp.square(wide - mean), axes)  # *features
+    inverse = jax.lax.rsqrt(var + BN_EPSILON)  # *features
+    y = ((wide - mean) * (inverse * scale) + bias).astype(x.dtype)  # ... *features
+    return (y, mean, var), (x, mean, inverse, scale)
+
+
+def _normalise_backward(saved, cotangents):
+    x, mean, inverse, scale = saved
+    axes = tuple(range(x.ndim - scale.ndim))
+    gradient = cotangents[0].astype(jnp.float32)  # ... *features
+    bias_gradient = jnp.sum(gradient, axes)  # *features
+    # Adding 0 x gradient ties `normal` to the backward pass: XLA for CPU, which drops optimisation barriers, would otherwise
+    # compute it right after the forward pass and keep it until here, a quarter of the memory of a step.
+    normal = (x.astype(jnp.float32) - (mean + 0.0 * bias_gradient)) * inverse  # ... *features
+    scale_gradient = jnp.sum(gradient * normal, axes)  # *features
+    count = x.size // mean.size
+    centred = gradient - (bias_gradient + normal * scale_gradient) / count  # ... *features
+    return (centred * (inverse * scale)).astype(x.dtype), scale_gradient, bias_gradient
+
+
+normalise_batch.defvjp(_normalise_forward, _normalise_backward)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over every axis but the trailing feature axes (Ioffe & Szegedy 2015), with PyTorch's statistics.
+
+    Training normalises with the biased variance of the batch and stores the *unbiased* one, weighted by 0.1. Under `jax.jit`
+    with a sharded batch the statistics are those of the global batch.
+
+    Args:
+      features: shape of the trailing feature axes, e.g. `(c,)` for images or `(p, c)` for per-strip features.
+      rngs: stream `params` draws the scale.
+    """
+
+    def __init__(self, features: tuple[int, ...], *, rngs: nnx.Rngs):
+        self.features = features
+        self.scale = nnx.Param(batch_norm_scale(rngs.params(), features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalise `[..., *features]`; the result has `x`'s dtype. With `train`, running statistics move in place."""
+        scale, bias = self.scale[...], self.bias[...]  # *features
+        if train:
+            y, mean, var = normalise_batch(x, scale, bias)
+            count = x.size // mean.size
+            unbiased = var * (count / max(count - 1, 1))  # *features
+            self.mean[...] += BN_MOMENTUM * (mean - self.mean[...])  # *features
+            self.var[...] += BN_MOMENTUM * (unbiased - self.var[...])  # *features
+            return y  # ... *features
+        factor = jax.lax.rsqrt(self.var[...] + BN_EPSILON) * scale  # *features
+        return ((x.astype(jnp.float32) - self.mean[...]) * factor + bias).astype(x.dtype)  # ... *features
+
+
+CHUNK_PIXELS = 8192  # output pixels whose patches are laid out at once: the patches stay near the processor
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """The convolution itself, padded by `kernel // 2` on every side.
+
+    The padding is explicit: `SAME` at stride 2 gives the right shape and the wrong numbers (it pads right and below only).
+    """
+    pad = (kernel.shape[0] // 2,) * 2
+    precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None  # accelerators would round the factors
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=layout, precision=precision)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """A square convolution without bias: `[b, h, w, c]` and `[e, e, c, d]` to `[b, h / stride, w / stride, d]`.
+
+    The gradients are those of `jax.lax.conv_general_dilated`, save that on a CPU the kernel's is computed as matrix products
+    over a few frames at a time: XLA's own takes 2 to 12 times as long there (`docs/performance.md`).
+    """
+    return _convolve(x, kernel, stride)
+
+
+def _convolve_forward(x, kernel, stride):
+    return _convolve(x, kernel, stride), (x, kernel)
+
+
+def _convolve_backward(stride, saved, gradient):
+    x, kernel = saved
+    (x_gradient,) = jax.vjp(lambda x: _convolve(x, kernel, stride), x)[1](gradient)
+
+    def by_library(x, gradient):
+        return jax.vjp(lambda kernel: _convolve(x, kernel, stride), kernel)[1](gradient)[0]
+
+    def by_chunks(x, gradient):
+        return _kernel_gradient(x, gradient, kernel.shape[0], stride).astype(kernel.dtype)
+
+    return x_gradient, jax.lax.platform_dependent(x, gradient, cpu=by_chunks, default=by_library)
+
+
+def _kernel_gradient(x: jax.Array, gradient: jax.Array, edge: int, stride: int) -> jax.Array:
+    """Gradient of the kernel, float32 `[e, e, c, d]`: patches times output gradient, summed over chunks of frames.
+
+    Frames are first dealt to as many groups as there are devices, so that where frames are sharded each device sums its own.
+    """
+    frames, inputs = x.shape[0], x.shape[-1]
+    _, rows, columns, outputs = gradient.shape
+    groups = math.gcd(frames, jax.device_count())
+    chunk = max(size for size in range(1, max(1, CHUNK_PIXELS // (rows * columns)) + 1) if frames // groups % size == 0)
+
+    chunks = frames // groups // chunk
+    pad = (edge // 2,) * 2
+
+    def take(array, index):
+        dealt = array.reshape(groups, chunks, chunk, *array.shape[1:])
+        return jax.lax.dynamic_index_in_dim(dealt, index, axis=1, keepdims=False).astype(jnp.float32)  # groups chunk h w c
+
+    def add_chunk(index, total):
+        part, part_gradient = take(x, index), take(gradient, index)  # groups chunk h w c
+        part = jnp.pad(part, ((0, 0), (0, 0), pad, pad, (0, 0)))  # groups chunk h+ w+ c
+        patches = [
+            part[:, :, top : top + stride * (rows - 1) + 1 : stride, left : left + stride * (columns - 1) + 1 : stride]
+            for top in range(edge)
+            for left in range(edge)
+        ]  # eec times: groups chunk h' w' c
+        product = jnp.einsum("gbhwi,gbhwo->gio", jnp.concatenate(patches, axis=-1), part_gradient)  # groups eec d
+        return total + product
+
+    start = jnp.zeros((groups, edge * edge * inputs, outputs), jnp.float32)  # groups eec d
+    total = jax.lax.fori_loop(0, chunks, add_chunk, start)  # groups eec d
+    return total.sum(axis=0).reshape(edge, edge, inputs, outputs)
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+class Conv(nnx.Module):
+    """A square convolution without bias, padded by `edge // 2` on every side; starts Xavier-uniform.
+
+    Args:
+      inputs: channels.
+      outputs: channels.
+      edge: of the kernel, 1 or 3.
+      stride: in both directions.
+      rngs: stream `params`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, edge: int, stride: int, *, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(nnx.initializers.xavier_uniform()(rngs.params(), (edge, edge, inputs, outputs), jnp.float32))
+        self.stride = stride
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolve `[b, h, w, c]` in its own dtype."""
+        return convolve(x, self.kernel[...].astype(x.dtype), self.stride)  # b h' w' c'

@@ -1,0 +1,139 @@
+"""ScoNet (Zhou et al., MICCAI 2024, arXiv 2407.05726): silhouettes of a walk to class logits and an embedding per strip.
+
+One network serves both published systems: ScoNet trains it with the classification loss alone, ScoNet-MT adds the identity
+loss on the embeddings. Axis letters as in `data_pipelines.schema`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from scoliojax.models.layers import BatchNorm, xavier_uniform_strips
+from scoliojax.models.resnet9 import ResNet9
+
+FEATURE_ROWS = 16  # rows of the backbone's feature map: 64 pixels over two strides of 2
+L2_EPSILON = 1e-12  # PyTorch's `normalize`
+
+
+class ScoNetOutput(NamedTuple):
+    embeddings: jax.Array  # n p c, float32; what the identity loss sees
+    logits: jax.Array  # n p k, float32; cosines, to be scaled by the classification loss
+
+
+def set_pooling(features: jax.Array, frame_mask: jax.Array | None = None) -> jax.Array:
+    """The maximum over the frames of a clip (set pooling, GaitSet, Chao et al. 2019): frame order does not matter.
+
+    Args:
+      features: `[n, s, h, w, c]`.
+      frame_mask: bool `[n, s]`, False where a frame is padding; None when every frame counts. A clip needs one True.
+    """
+    if frame_mask is not None:
+        features = jnp.where(frame_mask[:, :, None, None, None], features, -jnp.inf)  # n s h w c
+    return jnp.max(features, axis=1)  # n h w c
+
+
+def horizontal_pyramid_pooling(features: jax.Array, strips: tuple[int, ...]) -> jax.Array:
+    """Mean plus maximum over each horizontal strip (horizontal pyramid mapping, HPP, Fu et al. 2019).
+
+    Args:
+      features: `[n, h, w, c]`.
+      strips: strip counts of the pyramid's levels, each a divisor of `h`; `p` is their sum.
+    """
+    n, h, w, c = features.shape
+    levels = []
+    for count in strips:
+        level = features.reshape(n, count, h // count * w, c)  # n count hw c
+        levels.append(jnp.mean(level, axis=2) + jnp.max(level, axis=2))  # n count c
+    return jnp.concatenate(levels, axis=1)  # n p c
+
+
+def l2_normalise(x: jax.Array, axis: int) -> jax.Array:
+    """Unit length along `axis`; a zero vector stays zero, with zero gradient."""
+    square = jnp.sum(jnp.square(x), axis, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, L2_EPSILON**2))
+
+
+class SeparateFC(nnx.Module):
+    """One matrix per strip, no bias: `[n, p, in]` to `[n, p, out]` (GaitSet's separate fully connected layers)."""
+
+    def __init__(self, parts: int, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(xavier_uniform_strips(rngs.params(), (parts, inputs, outputs)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.einsum("npc,pcd->npd", x, self.kernel[...], precision=jax.lax.Precision.HIGHEST)  # n p d
+
+
+class BNNeck(nnx.Module):
+    """Batch norm between embedding and classifier (BNNeck, Luo et al. 2019), then cosines to one class vector per strip."""
+
+    def __init__(self, parts: int, inputs: int, classes: int, *, rngs: nnx.Rngs):
+        self.norm = BatchNorm((parts, inputs), rngs=rngs)
+        self.kernel = nnx.Param(xavier_uniform_strips(rngs.params(), (parts, inputs, classes)))
+
+    def __call__(self, embeddings: jax.Array, *, train: bool) -> jax.Array:
+        features = l2_normalise(self.norm(embeddings, train=train), axis=-1)  # n p c
+        columns = l2_normalise(self.kernel[...], axis=1)  # p c k
+        return jnp.einsum("npc,pck->npk", features, columns, precision=jax.lax.Precision.HIGHEST)  # n p k
+
+
+class ScoNet(nnx.Module):
+    """The whole network; 7.0 M parameters at the published sizes.
+
+    Args:
+      channels: of the backbone's four blocks; published 64, 128, 256, 512.
+      embedding_dim: per strip; published 256.
+      strips: strip counts of the horizontal pyramid; published (16,). Each must divide the 16 feature rows.
+      classes: published 3.
+      precision: "float32" or "bfloat16", of the backbone's computation. Parameters, statistics, and everything after set
+        pooling (a thousandth of the work, and what the losses read) are always float32.
+      rngs: stream `params`.
+
+    Raises:
+      ValueError: for a strip count that does not divide 16, sizes that are not positive, or another precision.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: tuple[int, ...],
+        embedding_dim: int,
+        strips: tuple[int, ...],
+        classes: int = 3,
+        precision: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        if len(channels) != 4 or min(channels) < 1:
+            raise ValueError(f"model.channels={tuple(channels)} must be four positive numbers, one per residual block")
+        if embedding_dim < 1:
+            raise ValueError(f"model.embedding_dim={embedding_dim} must be positive")
+        if not strips or any(count < 1 or FEATURE_ROWS % count for count in strips):
+            raise ValueError(f"model.strips={tuple(strips)} must be divisors of {FEATURE_ROWS}, e.g. (16,) or (16, 8, 4, 2, 1)")
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f'precision={precision!r} must be "float32" or "bfloat16"')
+        dtype = jnp.dtype(precision)
+        self.strips = tuple(strips)
+        self.dtype = dtype
+        self.backbone = ResNet9(tuple(channels), rngs=rngs)
+        self.fc = SeparateFC(sum(strips), channels[-1], embedding_dim, rngs=rngs)
+        self.neck = BNNeck(sum(strips), embedding_dim, classes, rngs=rngs)
+
+    def __call__(self, silhouettes: jax.Array, frame_mask: jax.Array | None = None, *, train: bool) -> ScoNetOutput:
+        """Run the network.
+
+        Args:
+          silhouettes: uint8 `[n, s, 64, 44]`, 0..255; becomes 0..1 here, on the device.
+          frame_mask: bool `[n, s]`, False where a frame is padding; None when every frame counts.
+          train: normalise with batch statistics and move the running ones. Padding would enter them: train on full clips.
+        """
+        n, s, h, w = silhouettes.shape
+        frames = (silhouettes.astype(jnp.float32) / 255.0).astype(self.dtype)  # n s h w
+        features = self.backbone(frames.reshape(n * s, h, w, 1), train=train)  # ns 16 11 c
+        features = features.reshape(n, s, *features.shape[1:])  # n s 16 11 c
+        pooled = set_pooling(features, frame_mask)  # n 16 11 c
+        strips = horizontal_pyramid_pooling(pooled.astype(jnp.float32), self.strips)  # n p c
+        embeddings = self.fc(strips)  # n p c
+        return ScoNetOutput(embeddings, self.neck(embeddings, train=train))

@@ -1,0 +1,46 @@
+"""The published optimiser: PyTorch's SGD with a multi-step schedule, from optax parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import optax
+
+
+def multi_step(learning_rate: float, milestones: Sequence[int], decay: float) -> optax.Schedule:
+    """The learning rate at a step: multiplied by `decay` from each milestone on (PyTorch's `MultiStepLR`)."""
+    return optax.piecewise_constant_schedule(learning_rate, {int(step): decay for step in milestones})
+
+
+def sgd(
+    *, learning_rate: float, momentum: float, weight_decay: float, milestones: Sequence[int], decay: float
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """SGD as PyTorch computes it, and its schedule: `m = momentum * m + (g + weight_decay * w); w -= rate * m`.
+
+    The decay joins the gradient *before* momentum and acts on every parameter, batch norm included.
+
+    Args:
+      learning_rate: at step 0; published 0.1.
+      momentum: published 0.9.
+      weight_decay: published 5e-4.
+      milestones: steps at which the rate drops, rising; published 10,000, 14,000, 18,000.
+      decay: factor at each milestone; published 0.1.
+
+    Raises:
+      ValueError: for numbers outside their range or milestones that do not rise.
+    """
+    if learning_rate <= 0:
+        raise ValueError(f"optimizer.learning_rate={learning_rate} must be positive")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"optimizer.momentum={momentum} must be in [0, 1)")
+    if weight_decay < 0:
+        raise ValueError(f"optimizer.weight_decay={weight_decay} must not be negative")
+    if not 0 < decay <= 1:
+        raise ValueError(f"optimizer.decay={decay} must be in (0, 1]")
+    if any(step < 1 for step in milestones) or list(milestones) != sorted(set(milestones)):
+        raise ValueError(f"optimizer.milestones={tuple(milestones)} must be rising positive steps")
+    schedule = multi_step(learning_rate, milestones, decay)
+    rule = optax.chain(
+        optax.add_decayed_weights(weight_decay), optax.trace(decay=momentum), optax.scale_by_learning_rate(schedule)
+    )
+    return rule, schedule

@@ -1,0 +1,128 @@
+"""The run directory: which config and which data it belongs to, and in what environment it ran."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from scoliojax.errors import RunError
+
+# Keys that may change between a run's restarts: none changes what a step computes.
+FREE_KEYS = {
+    "data.root",  # the data may move; its digest is compared instead
+    "data.max_eval_frames",
+    "data.sequences_per_eval_batch",
+    "data.loader_threads",
+    "train.steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.checkpoints_to_keep",
+    "train.eval_every",
+}
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tensorflow-datasets", "scoliojax")
+
+
+def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested config sections to `{"data.root": ...}`, in JSON's types."""
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: json.loads(json.dumps(value))}
+    return flat
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The config that a run directory belongs to; raises `RunError` where there is none."""
+    try:
+        return json.loads((workdir / "config.json").read_text())
+    except FileNotFoundError:
+        raise RunError(f"--workdir={workdir} holds no run (no config.json); train there first") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"--workdir={workdir}: config.json cannot be read ({error})") from None
+
+
+def claim(workdir: Path, config: dict[str, Any], data_digest: str) -> None:
+    """Make `workdir` the directory of a run with this config and these data, or check that it already is.
+
+    Writes `config.json`, `data.json` and `environment.json`.
+
+    Raises:
+      RunError: when it cannot be written, or belongs to another config or other data; names what differs.
+    """
+    if (workdir / "config.json").exists():
+        check_config(workdir, config)
+        check_data(workdir, data_digest)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        _write(workdir / "data.json", {"digest": data_digest})
+        _write(workdir / "environment.json", environment())
+        _write(workdir / "config.json", config)
+    except OSError as error:
+        raise RunError(f"--workdir={workdir} cannot be written ({error.strerror}); give another folder") from None
+
+
+def check_config(workdir: Path, config: dict[str, Any]) -> None:
+    """Raise `RunError` naming every key in which `config` does not fit the run in `workdir`."""
+    recorded, wanted = flatten(read_config(workdir)), flatten(config)
+    differing = [
+        f"{key} ({recorded.get(key, 'absent')!r} there, {wanted.get(key, 'absent')!r} here)"
+        for key in sorted(recorded.keys() | wanted.keys())
+        if key not in FREE_KEYS and recorded.get(key) != wanted.get(key)
+    ]
+    if differing:
+        raise RunError(f"--workdir={workdir} belongs to another config: {', '.join(differing)}; give another --workdir")
+
+
+def check_data(workdir: Path, data_digest: str) -> None:
+    """Raise `RunError` when the run in `workdir` began with other data."""
+    try:
+        recorded = json.loads((workdir / "data.json").read_text())["digest"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"--workdir={workdir}: data.json cannot be read ({error}); give another folder") from None
+    if recorded != data_digest:
+        raise RunError(
+            f"--workdir={workdir} belongs to other data (other sequences, subjects, labels or frame counts); give the "
+            "data.root it began with, or another --workdir"
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and commit, for the record."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "processes": jax.process_count(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_commit() -> str:
+    """The commit of this checkout, with `-dirty` where files differ from it; "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    fresh = path.with_name(f".{path.name}.unfinished")
+    fresh.write_text(json.dumps(content, indent=2) + "\n")
+    fresh.replace(path)

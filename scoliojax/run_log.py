@@ -1,0 +1,61 @@
+"""What a run says while it works: progress bar, `metrics.jsonl`, TensorBoard, and lines on the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class RunLog:
+    """Writes the numbers of a run from `start` on; lines of steps after `start`, from a run cut short, are taken back.
+
+    Use as a context manager.
+
+    Args:
+      workdir: the run directory.
+      start: finished steps so far.
+      steps: of the whole run.
+    """
+
+    def __init__(self, workdir: Path, start: int, steps: int):
+        path = workdir / "metrics.jsonl"
+        kept = [line for line in _lines(path) if line["step"] <= start]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", buffering=1)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        self._bar = tqdm(total=steps, initial=start, unit="step", desc="train", dynamic_ncols=True)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._bar.close()
+        self._board.close()
+        self._file.close()
+
+    def step(self) -> None:
+        """One more step is finished."""
+        self._bar.update()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Record numbers of a step; loss, learning rate and clips per second also stand beside the bar."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        shown = {name: f"{values[name]:.4g}" for name in ("loss", "learning_rate", "clips_per_second") if name in values}
+        if shown:
+            self._bar.set_postfix(shown)
+
+    def note(self, line: str) -> None:
+        """A line for the user that does not tear the bar."""
+        tqdm.write(line)
+
+
+def _lines(path: Path) -> list[dict]:
+    """The whole lines of a `metrics.jsonl`; a last line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

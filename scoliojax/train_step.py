@@ -1,0 +1,52 @@
+"""One optimiser step: a pure function of state and batch, compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import Sharding
+
+from scoliojax.train_state import TrainState
+
+Metrics = dict[str, jax.Array]
+Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    graph: nnx.GraphDef,
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    replicated: Sharding | None = None,
+) -> Step:
+    """Compile the step `(state, batch) -> (state, metrics)`; the state passed in is given up (donated).
+
+    Args:
+      graph: of the model, from `split_model`.
+      loss: `(output, labels, identities) -> (scalar, dict of scalars)`.
+      optimizer: optax rule over the parameters.
+      schedule: learning rate by step, for the log.
+      replicated: sharding of state and metrics. With the batch sharded over its first axis, batch statistics and triplet
+        distances are those of the global batch by construction. None on a single device.
+
+    The batch holds `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`. The metrics are scalars:
+    those of the loss, `learning_rate` and `gradient_norm`.
+    """
+
+    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        def objective(params):
+            model = nnx.merge(graph, params, state.batch_stats, copy=True)
+            output = model(batch["silhouettes"], train=True)
+            total, terms = loss(output, batch["labels"], batch["identities"])
+            return total, (terms, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+        (_, (terms, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        metrics = terms | {"learning_rate": schedule(state.step), "gradient_norm": optax.tree.norm(gradients)}
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated)

@@ -1,0 +1,105 @@
+"""The house rules that a script can check."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import configs
+import data_pipelines
+import scoliojax
+from tests.conftest import ROOT
+
+MODULES = sorted(
+    info.name
+    for package in (scoliojax, data_pipelines, configs)
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+)
+
+# Room -> what its modules may never import, by prefix. The longest matching room counts.
+FORBIDDEN = {
+    "data_pipelines": ["jax", "flax", "optax", "orbax", "scoliojax", "ml_collections", "configs"],
+    "configs": ["jax", "flax", "scoliojax", "data_pipelines", "absl", "numpy"],
+    "scoliojax.models": ["ml_collections", "data_pipelines", "scoliojax.build", "scoliojax.main", "absl", "pathlib", "orbax", "grain"],
+    "scoliojax.losses": ["ml_collections", "data_pipelines", "scoliojax.build", "pathlib", "orbax", "grain", "absl"],
+    "scoliojax.optim": ["ml_collections", "data_pipelines", "scoliojax", "pathlib", "orbax", "grain", "absl"],
+    "scoliojax.metrics": ["jax", "flax", "optax", "scoliojax", "data_pipelines", "ml_collections"],
+    "scoliojax.train_step": [
+        "ml_collections", "absl", "logging", "time", "pathlib", "orbax", "grain", "data_pipelines",
+        "scoliojax.build", "scoliojax.models", "scoliojax.losses", "scoliojax.run_log", "scoliojax.train_loop",
+    ],
+    "scoliojax.evaluate": ["scoliojax.train_loop", "scoliojax.train_step", "scoliojax.optim", "optax", "ml_collections", "data_pipelines"],
+    "scoliojax.train_loop": ["scoliojax.build", "data_pipelines", "ml_collections", "grain"],
+    "scoliojax": [],
+}  # fmt: skip
+ONLY_THESE_SEE_A_CONFIG = {"scoliojax.build", "scoliojax.main"}
+
+
+def imports(module: str) -> set[str]:
+    """Every module that the source of `module` names in an import, wherever it stands."""
+    path = ROOT / (module.replace(".", "/") + ".py")
+    if not path.exists():
+        path = ROOT / module.replace(".", "/") / "__init__.py"
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(name: str, room: str) -> bool:
+    return name == room or name.startswith(f"{room}.")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_imports_and_keeps_to_its_doors(module):
+    importlib.import_module(module)
+    room = max((room for room in FORBIDDEN if within(module, room)), key=len)
+    used = imports(module)
+    for banned in FORBIDDEN[room]:
+        offenders = {name for name in used if within(name, banned) and not within(name, "scoliojax.models")}
+        offenders -= {name for name in offenders if within(name, "scoliojax.errors")}
+        if room == "scoliojax.losses":
+            offenders -= {name for name in offenders if within(name, "scoliojax.models")}
+        assert not offenders, f"{module} may not import {sorted(offenders)}"
+    if module not in ONLY_THESE_SEE_A_CONFIG and not within(module, "configs"):
+        assert not any(within(name, "ml_collections") for name in used), module
+    if not within(module, "scoliojax.interop"):
+        assert not any(within(name, heavy) for name in used for heavy in ("torch", "tensorflow")), module
+        assert not any(within(name, "scoliojax.interop") for name in used), f"{module}: interop is imported by nobody"
+    if module != "data_pipelines.scoliosis1k.safe_pickle" and module != "data_pipelines.synthetic":
+        assert "pickle" not in used, f"{module}: safe_pickle is the only code that opens a pickle"
+
+
+def test_models_never_look_at_config_data_or_files_through_each_other():
+    for module in MODULES:
+        if within(module, "scoliojax.models"):
+            ours = {name for name in imports(module) if within(name, "scoliojax")}
+            assert all(within(name, "scoliojax.models") for name in ours), module
+
+
+def test_the_synthetic_walkers_write_pickles_and_open_none():
+    source = (ROOT / "data_pipelines" / "synthetic.py").read_text()
+    assert "pickle.load" not in source
+    assert "Unpickler" not in source
+
+
+def test_main_pulls_in_neither_tensorflow_nor_torch():
+    command = [sys.executable, "-X", "importtime", "-c", "import scoliojax.main"]
+    trace = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stderr
+    loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in trace.splitlines() if "|" in line}
+    assert "jax" in loaded
+    assert not loaded & {"tensorflow", "torch"}
+
+
+def test_every_file_is_small_enough_to_hold_in_the_head():
+    for module in MODULES:
+        path = ROOT / (module.replace(".", "/") + ".py")
+        if path.exists():
+            assert len(path.read_text().splitlines()) <= 300, f"{path}: is it two rooms?"

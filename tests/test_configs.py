@@ -1,0 +1,206 @@
+"""Every config builds, and every leaf of it is read: changing it changes something, or is refused."""
+
+import hashlib
+import pickle
+
+import grain
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import sconet, sconet_mt
+from data_pipelines.pipelines import train_batches
+from data_pipelines.schema import DataError
+from data_pipelines.synthetic import synthetic_walkers
+from scoliojax import build
+from scoliojax.checkpoint import Checkpoints
+from scoliojax.errors import RunError
+from scoliojax.losses import ScoNetLoss
+from scoliojax.main import training_schedule
+from scoliojax.models.sconet import ScoNetOutput
+from scoliojax.run_directory import FREE_KEYS, flatten
+from scoliojax.train_loop import train
+from scoliojax.train_state import create_state, split_model
+from tests.conftest import make_set
+
+
+@pytest.mark.parametrize("recipe", [sconet_mt, sconet])
+@pytest.mark.parametrize("variant", sconet_mt.VARIANTS)
+def test_every_config_builds(recipe, variant):
+    config = recipe.get_config(variant)
+    build.build_loss(config)
+    build.build_optimizer(config)
+    training_schedule(config)
+    if variant:
+        build.build_model(config)
+    data = make_set(per_class=60, frames=2)
+    partition = build.build_partition(config, data)
+    build.build_sampler(config, data, partition)
+    build.build_eval_batcher(config, data, partition.test)
+    assert recipe.__doc__
+    assert "python -m scoliojax.main --config" in recipe.__doc__
+
+
+def test_the_published_recipes_differ_in_the_identity_loss_alone():
+    multi, single = (flatten(recipe.get_config().to_dict()) for recipe in (sconet_mt, sconet))
+    assert {key for key in multi if multi[key] != single[key]} == {"loss.triplet_weight"}
+
+
+def test_an_unknown_variant_names_the_known_ones():
+    with pytest.raises(ValueError, match="quickstart"):
+        sconet_mt.get_config("quick")
+
+
+def fingerprint(*things) -> str:
+    leaves = jax.tree.leaves(things)
+    return hashlib.sha256(pickle.dumps([np.asarray(leaf).tolist() for leaf in leaves])).hexdigest()
+
+
+class Recorder:
+    """Stands in for log and checkpoint store, and remembers what the loop did."""
+
+    def __init__(self):
+        self.events: list[tuple] = []
+
+    def step(self):
+        self.events.append(("step",))
+
+    def scalars(self, step, values):
+        self.events.append(("log", step, sorted(values)))
+
+    def save(self, state):
+        self.events.append(("save", int(state.step)))
+
+
+def observe(config: ConfigDict, monkeypatch, tmp_path) -> str:
+    """Build and use everything the config speaks of, without compiling, and hash what comes out."""
+    seen: list = []
+    lines: list[str] = []
+    walkers: list = []
+    monkeypatch.setattr(build, "synthetic_walkers", lambda **section: walkers.append(section) or make_set(12, 4))
+    data = build.build_data(config, lines.append)
+    partition = build.build_partition(config, data)
+    sampler = build.build_sampler(config, data, partition)
+    batcher = build.build_eval_batcher(config, data, partition.test)
+    seen += [lines, walkers, vars(partition), sampler(0), batcher(0), len(batcher)]
+
+    options: list = []
+    monkeypatch.setattr(grain, "ReadOptions", lambda **kwargs: options.append(kwargs["num_threads"]) or REAL_OPTIONS(**kwargs))
+    train_batches(sampler, 0, 1, config.data.loader_threads)
+    seen.append(options)
+
+    model = build.build_model(config)
+    _, params, stats = split_model(model)
+    output = model(np.full((1, 1, 64, 44), 200, np.uint8), train=False)
+    seen += [params, output]
+
+    rng = np.random.default_rng(0)
+    fixed = ScoNetOutput(*(jax.numpy.asarray(rng.normal(size=(4, 2, 3)), "float32") for _ in range(2)))
+    loss: ScoNetLoss = build.build_loss(config)
+    seen.append(loss(fixed, np.array([0, 1, 2, 0]), np.array([0, 0, 1, 1])))
+
+    rule, schedule = build.build_optimizer(config)
+    weights = jax.numpy.ones(3)
+    state = rule.init(weights)
+    for step in range(3):
+        updates, state = rule.update(weights * (step + 1), state, weights)
+        seen.append(updates)
+    seen.append([float(schedule(step)) for step in range(5)])
+
+    recorder, state = Recorder(), create_state({"w": weights}, {}, rule)
+    batches = ({"labels": np.zeros(2)} for _ in range(config.train.steps))
+    train(
+        state,
+        lambda state, batch: (state.replace(step=state.step + 1), {"loss": 0.0}),
+        batches,
+        training_schedule(config),
+        recorder,
+        recorder,
+        validate=lambda state: {"validation/accuracy": 1.0},
+    )
+    seen.append(repr(recorder.events))
+    store = Checkpoints(tmp_path / "checkpoints", config.train.checkpoints_to_keep, lines.append)
+    seen.append(store.keep)
+    store.close()
+    return fingerprint([repr(thing) if not jax.tree.leaves(thing) else thing for thing in seen], [str(walkers), str(lines)])
+
+
+REAL_OPTIONS = grain.ReadOptions
+
+OTHER = {
+    "precision": "bfloat16",
+    "data.name": "synthetic",
+    "data.root": "/nowhere",
+    "data.partition": "1:1:2",
+    "data.validation_fraction": 0.5,
+    "data.max_eval_frames": 3,
+    "model.name": "resnet",
+    "model.channels": (2, 3, 4, 6),
+    "model.strips": (16, 8),
+    "optimizer.name": "adam",
+    "optimizer.milestones": (1, 3),
+    "optimizer.decay": 0.5,
+    "loss.label_smoothing": 0.2,
+    "data.subjects_per_batch": 4,
+    "data.sequences_per_eval_batch": 9,
+    "train.eval_every": 1,
+}
+
+
+@pytest.fixture
+def probe_config(tiny_config):
+    tiny_config.data.name = "scoliosis1k"
+    tiny_config.data.validation_fraction = 0.25
+    tiny_config.optimizer.milestones = (1, 2)
+    tiny_config.train.eval_every = 3
+    tiny_config.train.steps = 4
+    tiny_config.train.log_every = 2
+    return tiny_config
+
+
+def changed(config: ConfigDict, key: str) -> ConfigDict:
+    config = ConfigDict(config.to_dict())
+    *sections, leaf = key.split(".")
+    section = config
+    for name in sections:
+        section = section[name]
+    old = section[leaf]
+    section[leaf] = OTHER.get(key, old * 2 if old else 1)
+    assert section[leaf] != old
+    return config
+
+
+LEAVES = sorted(flatten(sconet_mt.get_config("quickstart").to_dict()))
+
+
+@pytest.fixture(scope="module")
+def plain_fingerprints() -> dict:
+    return {}
+
+
+@pytest.mark.parametrize("key", LEAVES)
+def test_every_leaf_is_read(key, probe_config, plain_fingerprints, monkeypatch, tmp_path):
+    if not plain_fingerprints:
+        plain_fingerprints["plain"] = observe(probe_config, monkeypatch, tmp_path / "a")
+    try:
+        found = observe(changed(probe_config, key), monkeypatch, tmp_path / "b")
+    except (RunError, DataError) as error:
+        assert key in str(error), error
+        return
+    assert found != plain_fingerprints["plain"], f"{key} changes nothing"
+
+
+def test_the_probe_itself_is_steady(probe_config, monkeypatch, tmp_path):
+    first = observe(probe_config, monkeypatch, tmp_path / "a")
+    assert first == observe(ConfigDict(probe_config.to_dict()), monkeypatch, tmp_path / "b")
+
+
+def test_the_keys_that_may_change_on_restart_exist():
+    assert set(LEAVES) >= FREE_KEYS
+
+
+def test_the_synthetic_section_is_what_the_walkers_take():
+    section = sconet_mt.get_config("quickstart").data.synthetic
+    section.subjects, section.frames = 3, 2
+    assert len(synthetic_walkers(**section)) == 3

@@ -1,0 +1,106 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from scoliojax.models import layers
+from scoliojax.models.layers import BatchNorm, Conv, convolve, normalise_batch, xavier_uniform_strips
+
+
+def normal(shape, seed=0, mean=0.0):
+    return jnp.asarray(np.random.default_rng(seed).normal(mean, 1.0, shape), jnp.float32)
+
+
+def by_hand(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
+    """A convolution as its definition, padded by `edge // 2` all round, in float64."""
+    edge, pad = kernel.shape[0], kernel.shape[0] // 2
+    x = np.pad(x.astype(np.float64), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    rows = range(0, x.shape[1] - edge + 1, stride)
+    columns = range(0, x.shape[2] - edge + 1, stride)
+    out = [[np.einsum("bhwc,hwcd->bd", x[:, i : i + edge, j : j + edge], kernel) for j in columns] for i in rows]
+    return np.moveaxis(np.array(out), 2, 0)
+
+
+SIZES = [(3, 1), (3, 2), (1, 2)]
+
+
+@pytest.mark.parametrize(("edge", "stride"), SIZES)
+def test_convolution_pads_both_sides_alike(edge, stride):
+    x, kernel = normal((2, 8, 6, 3)), normal((edge, edge, 3, 4), seed=1)
+    out = convolve(x, kernel, stride)
+    np.testing.assert_allclose(out, by_hand(np.asarray(x), np.asarray(kernel), stride), rtol=1e-5, atol=1e-5)
+    if edge == 3 and stride == 2:
+        layout = ("NHWC", "HWIO", "NHWC")
+        same = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=layout)
+        assert same.shape == out.shape
+        assert not np.allclose(same, out, atol=0.1)  # the trap
+
+
+@pytest.mark.parametrize("frames", [1, 6, 7, 8])
+@pytest.mark.parametrize(("edge", "stride"), SIZES)
+def test_convolution_gradients_equal_the_library_s(edge, stride, frames):
+    x, kernel = normal((frames, 64, 44, 3)), normal((edge, edge, 3, 4), seed=1)
+    weight = normal(convolve(x, kernel, stride).shape, seed=2)
+
+    def gradients(function):
+        return jax.jit(jax.grad(lambda x, kernel: jnp.sum(function(x, kernel, stride) * weight), (0, 1)))(x, kernel)
+
+    for ours, theirs in zip(gradients(convolve), gradients(layers._convolve), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_batch_norm_keeps_pytorch_s_statistics():
+    x = normal((5, 4, 3, 2), mean=3.0)
+    norm = BatchNorm((2,), rngs=nnx.Rngs(0))
+    norm.bias[...] = jnp.array([0.5, -1.0])
+    out = norm(x, train=True)
+    flat = np.asarray(x, np.float64).reshape(-1, 2)
+    expected = (np.asarray(x) - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5) * np.asarray(norm.scale[...]) + [0.5, -1.0]
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * flat.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-6)
+    evaluated = norm(x, train=False)
+    expected = (np.asarray(x) - norm.mean[...]) / np.sqrt(np.asarray(norm.var[...]) + 1e-5) * norm.scale[...] + norm.bias[...]
+    np.testing.assert_allclose(evaluated, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norm_over_several_feature_axes_takes_statistics_over_the_clips():
+    x = normal((6, 4, 3))
+    norm = BatchNorm((4, 3), rngs=nnx.Rngs(0))
+    norm(x, train=True)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * np.var(x, axis=0, ddof=1), rtol=1e-5)
+
+
+def test_the_variance_of_a_large_mean_keeps_its_digits():
+    x = normal((4096, 1), mean=0.0) * 1e-2 + 100.0
+    _, mean, var = normalise_batch(x, jnp.ones(1), jnp.zeros(1))
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(var, exact.var(0), rtol=1e-3)
+    one_pass = jnp.mean(x * x, 0) - mean * mean
+    assert abs(one_pass[0] / exact.var() - 1) > 0.1  # the trap
+
+
+def test_batch_norm_gradient_equals_that_of_the_formula():
+    x, scale, bias = normal((7, 5, 3), mean=1.0), normal((3,), 1), normal((3,), 2)
+    weight = normal(x.shape, 3)
+
+    def formula(x, scale, bias):
+        mean, var = jnp.mean(x, (0, 1)), jnp.var(x, (0, 1))
+        return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+
+    ours = jax.grad(lambda *a: jnp.sum(normalise_batch(*a)[0] * weight), (0, 1, 2))(x, scale, bias)
+    theirs = jax.grad(lambda *a: jnp.sum(formula(*a) * weight), (0, 1, 2))(x, scale, bias)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_start_values_have_pytorch_s_ranges():
+    strips = xavier_uniform_strips(jax.random.key(0), (16, 32, 24))
+    limit = np.sqrt(6 / (32 * 24 + 16 * 24))
+    assert 0.98 * limit < np.abs(strips).max() <= limit
+    kernel = Conv(16, 32, 3, 1, rngs=nnx.Rngs(0)).kernel[...]
+    limit = np.sqrt(6 / (9 * 16 + 9 * 32))
+    assert 0.98 * limit < np.abs(kernel).max() <= limit
+    scale = BatchNorm((20_000,), rngs=nnx.Rngs(0)).scale[...]
+    np.testing.assert_allclose([scale.mean(), scale.std()], [1.0, 0.02], atol=1e-3)

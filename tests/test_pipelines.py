@@ -1,0 +1,132 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipelines.pipelines import EvalBatcher, TrainSampler, eval_batches, train_batches
+from data_pipelines.schema import DataError
+from tests.conftest import make_set
+
+
+def sampler(data=None, **changes) -> TrainSampler:
+    data = data or make_set(per_class=3, frames=12)
+    settings = dict(rows=np.arange(len(data)), seed=5, subjects_per_batch=4, clips_per_subject=2, frames_per_clip=6)
+    return TrainSampler(data=data, **settings | changes)
+
+
+def test_a_batch_is_what_its_draw_says():
+    one = sampler()
+    chosen, frames = one.draw(7)
+    batch = one(7)
+    assert batch["silhouettes"].shape == (8, 6, 64, 44)
+    assert batch["silhouettes"].dtype == np.uint8
+    for clip in range(8):
+        row = chosen[clip // 2]
+        np.testing.assert_array_equal(
+            batch["silhouettes"][clip], one.data.read(int(row))[frames[clip // 2, clip % 2]][:, :, 10:54]
+        )
+        assert batch["identities"][clip] == row
+        assert batch["labels"][clip] == one.data.labels[row]
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    first, again = sampler()(3), sampler()(3)
+    assert all((first[name] == again[name]).all() for name in first)
+    assert (first["silhouettes"] != sampler()(4)["silhouettes"]).any()
+    assert (first["silhouettes"] != sampler(seed=6)(3)["silhouettes"]).any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(step=st.integers(0, 10**9), subjects=st.integers(1, 9), clips=st.integers(1, 4), count=st.sampled_from([1, 2, 3, 4]))
+def test_the_shares_of_all_processes_are_the_global_batch(step, subjects, clips, count):
+    one = sampler(subjects_per_batch=subjects, clips_per_subject=clips)
+    if subjects * clips % count:
+        with pytest.raises(DataError, match="cannot be shared equally"):
+            replace(one, process_count=count)
+        return
+    shares = [replace(one, process_index=index, process_count=count)(step) for index in range(count)]
+    whole = one(step)
+    for name in whole:
+        np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), whole[name])
+
+
+def test_sequences_and_frames_are_drawn_without_replacement_from_the_given_rows():
+    rows = np.array([1, 2, 4, 7, 8])
+    one = sampler(rows=rows)
+    for step in range(40):
+        chosen, frames = one.draw(step)
+        assert len(set(chosen)) == 4
+        assert set(chosen) <= set(rows)
+        assert all(len(set(clip)) == 6 for clip in frames.reshape(-1, 6))
+    seen = np.unique(np.concatenate([one.draw(step)[1].ravel() for step in range(40)]))
+    assert seen.tolist() == list(range(12))
+
+
+def test_short_sequences_are_drawn_with_replacement():
+    data = make_set(per_class=3, frames=4)
+    one = sampler(data)
+    assert one.short_sequences == 9
+    _, frames = one.draw(0)
+    assert frames.max() < 4
+    assert one(0)["silhouettes"].shape == (8, 6, 64, 44)
+    assert sampler().short_sequences == 0
+
+
+def test_each_sequence_is_decoded_once_a_batch():
+    data = make_set(per_class=3, frames=12)
+    reads: list[int] = []
+    counting = replace(data, read=lambda row: reads.append(row) or data.read(row))
+    sampler(counting)(0)
+    assert len(reads) == 4
+    reads.clear()
+    replace(sampler(counting), process_index=1, process_count=4)(0)
+    assert len(reads) == 1  # a process decodes its own share alone
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"subjects_per_batch": 10}, "data.subjects_per_batch=10 but the training part has 9 sequences"),
+        ({"clips_per_subject": 0}, "data.clips_per_subject=0"),
+        ({"frames_per_clip": -1}, "data.frames_per_clip=-1"),
+    ],
+)
+def test_impossible_batches(changes, words):
+    with pytest.raises(DataError, match=words):
+        sampler(**changes)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_loader_hands_out_the_steps_in_order(threads):
+    one = sampler()
+    for step, batch in zip(range(2, 9), train_batches(one, 2, 9, threads), strict=True):
+        np.testing.assert_array_equal(batch["silhouettes"], one(step)["silhouettes"])
+
+
+def test_evaluation_sees_every_sequence_once_in_order_padded_and_masked():
+    data = make_set(per_class=4, frames=70)
+    lengths = np.array([70, 1, 60, 61, 59, 3, 70, 70, 8, 9, 10, 2], np.int32)
+    data = replace(data, n_frames=lengths, read=lambda row, read=data.read: read(row)[: lengths[row]])
+    rows = np.array([0, 1, 2, 3, 5, 8, 9, 10, 11])
+    batches = list(eval_batches(EvalBatcher(data, rows, batch_size=4, max_frames=65)))
+    assert [batch["silhouettes"].shape[:2] for batch in batches] == [(4, 120), (4, 60), (4, 60)]
+    assert np.concatenate([batch["rows"] for batch in batches]).tolist() == [*rows, -1, -1, -1]
+    for batch in batches:
+        assert batch["frame_mask"].any(axis=1).all()
+        for position, row in enumerate(batch["rows"]):
+            if row < 0:
+                assert not batch["silhouettes"][position].any()
+                continue
+            length = min(lengths[row], 65)
+            assert batch["frame_mask"][position].tolist() == [True] * length + [False] * (len(batch["frame_mask"][0]) - length)
+            np.testing.assert_array_equal(batch["silhouettes"][position, :length], data.read(row)[:length, :, 10:54])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"rows": []}, "data.partition"), ({"max_frames": 0}, "max_eval_frames"), ({"batch_size": 0}, "eval_batch")]
+)
+def test_impossible_evaluation(changes, words):
+    with pytest.raises(DataError, match=words):
+        EvalBatcher(**dict(data=make_set(), rows=np.arange(3), batch_size=2, max_frames=9) | changes)

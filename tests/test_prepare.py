@@ -1,0 +1,237 @@
+"""From released trees to prepared data sets, and what bad trees get."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipelines.schema import DataError
+from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
+from data_pipelines.sources import is_prepared, open_prepared, open_root, prepare, prepared_folder
+from tests.conftest import ROOT, assert_one_clear_error, run_module, write_tree
+
+
+def test_raw_masks_become_the_expected_silhouettes_byte_for_byte(silhouettes, tmp_path):
+    result = run_module("data_pipelines.prepare", "--input", silhouettes / "raw", "--output", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    data = open_prepared(tmp_path / "out")
+    expected = sorted((silhouettes / "expected").glob("*/*/*/*.pkl"))
+    assert list(data.sequences) == [path.parts[-4] for path in expected]
+    for row, path in enumerate(expected):
+        np.testing.assert_array_equal(data.read(row), pickle.loads(path.read_bytes()), err_msg=str(path))
+        assert data.labels[row] == ("negative", "neutral", "positive").index(path.parts[-3].lower())
+        assert data.n_frames[row] == len(data.read(row))
+
+
+def test_a_pickle_tree_and_a_raw_tree_of_the_same_walkers_agree(silhouettes, tmp_path):
+    for kind in ("raw", "expected"):
+        prepare(str(silhouettes / kind), tmp_path / kind)
+    raw, released = (open_prepared(tmp_path / kind) for kind in ("raw", "expected"))
+    assert raw.digest() == released.digest()
+    assert all((raw.read(row) == released.read(row)).all() for row in range(len(raw)))
+
+
+@pytest.mark.parametrize("case", [str.upper, str.lower, str.capitalize])
+def test_class_folders_in_any_case(tmp_path, case):
+    tree = write_tree(tmp_path / "tree", per_class=1)
+    for folder in list(tree.glob("*/*")):
+        folder.rename(folder.with_name(case(folder.name)))
+    prepare(str(tree), tmp_path / "out")
+    assert open_prepared(tmp_path / "out").labels.tolist() == [0, 1, 2]
+
+
+def test_records_read_the_same_from_many_threads(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    prepare(str(write_tree(tmp_path / "tree", per_class=4, frames=40)), tmp_path / "out")
+    data = open_prepared(tmp_path / "out")
+    alone = [data.read(row) for row in range(len(data))]
+    with ThreadPoolExecutor(8) as pool:
+        for row, frames in enumerate(pool.map(data.read, list(range(len(data))) * 5)):
+            np.testing.assert_array_equal(frames, alone[row % len(data)])
+
+
+def test_root_may_be_a_released_tree_prepared_once_into_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
+    tree = write_tree(tmp_path / "tree")
+    lines: list[str] = []
+    first = open_root(str(tree), lines.append)
+    second = open_root(str(tree), lines.append)
+    assert first.digest() == second.digest()
+    assert len(lines) == 1
+    write_tree(tmp_path / "more", per_class=3)
+    (tmp_path / "more" / "00008").rename(tree / "00008")  # the tree has grown: prepared anew
+    assert len(open_root(str(tree), lines.append)) == 7
+    assert len(lines) == 2
+
+
+def test_subject_mapping(tmp_path):
+    tree = write_tree(tmp_path / "tree", per_class=1)
+    mapping = tmp_path / "subjects.csv"
+    mapping.write_text("sequence,subject\n00000,anna\n00001,anna\n00002,bo\n")
+    prepare(str(tree), tmp_path / "out", subjects=str(mapping))
+    assert open_prepared(tmp_path / "out").subjects == ("anna", "anna", "bo")
+    mapping.write_text("sequence,subject\n00000,anna\n")
+    with pytest.raises(DataError, match=r"no line for 00001, 00002"):
+        prepare(str(tree), tmp_path / "out2", subjects=str(mapping))
+    mapping.write_text("id,person\n00000,anna\n")
+    with pytest.raises(DataError, match="columns sequence,subject"):
+        prepare(str(tree), tmp_path / "out2", subjects=str(mapping))
+
+
+def test_killed_in_the_middle_leaves_nothing_that_passes_for_a_data_set(tmp_path):
+    tree, out = write_tree(tmp_path / "tree", per_class=60, frames=60), tmp_path / "out"
+    command = [sys.executable, "-m", "data_pipelines.prepare", "--input", str(tree), "--output", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("scoliosis1k/incomplete*/*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() != 0
+    assert not is_prepared(out)
+    with pytest.raises(DataError):
+        open_root(str(out), print)
+    prepare(str(tree), out)  # the same command again
+    assert len(open_prepared(out)) == 180
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch hostile-was-here",)
+
+
+BAD_PICKLES = {
+    "truncated": (lambda good: good[: len(good) // 2], "not a readable pickle"),
+    "empty": (lambda good: b"", "not a readable pickle"),
+    "text": (lambda good: b"hello", "not a readable pickle"),
+    "hostile": (lambda good: pickle.dumps(Hostile()), "no numpy array; refused"),
+    "hostile array": (lambda good: pickle.dumps(np.array([Hostile()], dtype=object)), "no numpy array; refused"),
+    "huge": (lambda good: good.replace(b"K\x00\x85", b"J\xff\xff\xff\x7f\x85"), "not a readable pickle"),
+    "list": (lambda good: pickle.dumps([1, 2]), "holds a list"),
+    "pose": (lambda good: pickle.dumps(np.zeros((5, 17, 3), np.float32)), "pose release"),
+    "shape": (lambda good: pickle.dumps(np.full((5, 64, 44), 255, np.uint8)), "shape (5, 64, 44)"),
+    "no frames": (lambda good: pickle.dumps(np.zeros((0, 64, 64), np.uint8)), "at least one frame"),
+    "dtype": (lambda good: pickle.dumps(np.ones((5, 64, 64), np.float32)), "dtype float32"),
+    "range": (lambda good: pickle.dumps(np.ones((5, 64, 64), np.uint8)), "largest value 1"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_PICKLES)
+def test_bad_pickles_are_refused_by_name(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    spoil, words = BAD_PICKLES[kind]
+    tree = write_tree(tmp_path / "tree", per_class=1)
+    bad = next(tree.glob("00001/*/*/*.pkl"))
+    bad.write_bytes(spoil(bad.read_bytes()))
+    with pytest.raises(DataError) as caught:
+        prepare(str(tree), tmp_path / "out")
+    assert str(bad) in str(caught.value)
+    assert words in str(caught.value)
+    assert not is_prepared(tmp_path / "out")
+    skipped = prepare(str(tree), tmp_path / "out", skip_bad=True)
+    assert len(skipped) == 1
+    assert str(bad) in skipped[0]
+    assert open_prepared(tmp_path / "out").sequences == ("00000", "00002")
+    assert not list(tmp_path.rglob("hostile-was-here"))
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_good_pickles_of_every_protocol(tmp_path, protocol):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    path = tmp_path / "frames.pkl"
+    path.write_bytes(pickle.dumps(frames, protocol))
+    np.testing.assert_array_equal(load_silhouettes(path), frames)
+
+
+def spoil_layout(tree: Path, kind: str) -> None:
+    view = next(tree.glob("00001/*/*"))
+    if kind == "unknown class":
+        view.parent.rename(view.parent.with_name("Severe"))
+    elif kind == "two classes":
+        (tree / "00001" / "Positive" / "000_180").mkdir(parents=True)
+    elif kind == "nothing in the view":
+        next(view.glob("*.pkl")).unlink()
+    elif kind == "two pickles":
+        (view / "other.pkl").write_bytes(b"")
+    elif kind == "both kinds":
+        cv2.imwrite(str(view / "000.png"), np.zeros((9, 9), np.uint8))
+    elif kind == "broken png":
+        next(view.glob("*.pkl")).unlink()
+        (view / "000.png").write_bytes(b"not a picture")
+    elif kind == "empty masks":
+        next(view.glob("*.pkl")).unlink()
+        cv2.imwrite(str(view / "000.png"), np.zeros((9, 9), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("unknown class", "unknown class 'Severe'"),
+        ("two classes", "2 sequences where one is expected"),
+        ("nothing in the view", "0 .pkl and 0 .png"),
+        ("two pickles", "2 .pkl and 0 .png"),
+        ("both kinds", "1 .pkl and 1 .png"),
+        ("broken png", "not a readable PNG"),
+        ("empty masks", "none of its 1 masks"),
+    ],
+)
+def test_bad_layouts_are_refused_by_name_or_skipped(tmp_path, kind, words):
+    tree = write_tree(tmp_path / "tree", per_class=1)
+    spoil_layout(tree, kind)
+    with pytest.raises(DataError) as caught:
+        prepare(str(tree), tmp_path / "out")
+    assert words in str(caught.value)
+    assert "00001" in str(caught.value)
+    assert len(prepare(str(tree), tmp_path / "out", skip_bad=True)) == 1
+    assert len(open_prepared(tmp_path / "out")) == 2
+
+
+def test_roots_that_are_no_tree(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "other" / "a" / "b").mkdir(parents=True)
+    for name, words in (("missing", "does not exist"), ("empty", "is empty"), ("file", "is a file"), ("other", "no sequence")):
+        with pytest.raises(DataError, match=words):
+            open_root(str(tmp_path / name), print)
+        with pytest.raises(DataError, match=words):
+            prepare(str(tmp_path / name), tmp_path / "out")
+    with pytest.raises(DataError, match="cannot be written"):
+        prepare(str(write_tree(tmp_path / "tree")), tmp_path / "file" / "out")
+
+
+def test_a_damaged_prepared_folder_is_said_to_be_damaged(tmp_path):
+    prepare(str(write_tree(tmp_path / "tree")), tmp_path / "out")
+    metadata = prepared_folder(tmp_path / "out") / "metadata.json"
+    good = metadata.read_text()
+    columns = json.loads(good)
+    metadata.write_text(json.dumps(columns | {"labels": columns["labels"][:-1]}))
+    with pytest.raises(DataError, match="6 records for .*'labels': 5"):
+        open_prepared(tmp_path / "out")
+    metadata.write_text(good)
+    record = next(prepared_folder(tmp_path / "out").glob("*.array_record*"))
+    whole = record.read_bytes()
+    record.write_bytes(whole[:1000])
+    with pytest.raises(DataError, match=r"sequence 00000, cannot be read"):
+        open_prepared(tmp_path / "out")
+    record.write_bytes(whole)
+    metadata.write_text(json.dumps(columns | {"checksums": [*columns["checksums"][:-1], 0]}))
+    with pytest.raises(DataError, match=r"record 5, sequence 00005, does not match its checksum"):
+        open_prepared(tmp_path / "out").read(5)
+
+
+def test_command_line_errors_are_one_line(tmp_path):
+    assert_one_clear_error(
+        run_module("data_pipelines.prepare", "--input", tmp_path / "nowhere", "--output", tmp_path / "out"), "nowhere", "--input"
+    )
+    tree = write_tree(tmp_path / "tree")
+    assert run_module("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out").returncode == 0
+    again = run_module("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out")
+    assert_one_clear_error(again, "--output", "already prepared")

@@ -1,0 +1,68 @@
+"""The step: deterministic, and the same on one device as on four."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from scoliojax import build
+from scoliojax.checkpoint import digest
+from scoliojax.mesh import data_mesh, replicated, to_devices
+from scoliojax.train_state import create_state, split_model
+from scoliojax.train_step import make_train_step
+
+
+def run_steps(config, devices: int, steps: int = 3):
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    graph, params, stats = split_model(build.build_model(config))
+    optimizer, schedule = build.build_optimizer(config)
+    step = make_train_step(graph, build.build_loss(config), optimizer, schedule, replicated(mesh))
+    state = jax.device_put(create_state(params, stats, optimizer), replicated(mesh))
+    history = []
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        batch = {
+            "silhouettes": rng.integers(0, 256, (8, 3, 64, 44), dtype=np.uint8),
+            "labels": np.arange(8, dtype=np.int32) % 3,
+            "identities": np.arange(8, dtype=np.int32) // 2,
+        }
+        state, metrics = step(state, to_devices(batch, mesh))
+        history.append({name: float(value) for name, value in metrics.items()})
+    return state, history
+
+
+def test_four_devices_give_the_losses_of_one_to_rounding(tiny_config):
+    assert len(data_mesh().devices) == 4
+    one_state, one = run_steps(tiny_config, 1)
+    four_state, four = run_steps(tiny_config, 4)
+    for step in range(3):
+        for name in one[step]:
+            assert four[step][name] == pytest.approx(one[step][name], rel=2e-3 * 5**step), (step, name)
+    assert one[0]["loss"] == pytest.approx(four[0]["loss"], rel=1e-5)
+    for a, b in zip(jax.tree.leaves(one_state.batch_stats), jax.tree.leaves(four_state.batch_stats), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.05, atol=1e-3)
+
+
+def test_the_same_input_gives_the_same_bits_and_the_loss_falls(tiny_config):
+    first, history = run_steps(tiny_config, 1)
+    again, _ = run_steps(tiny_config, 1)
+    assert digest(first) == digest(again)
+    assert int(first.step) == 3
+    assert set(history[0]) >= {"loss", "cross_entropy", "triplet", "learning_rate", "gradient_norm"}
+
+
+def test_a_network_can_learn_one_batch_by_heart(tiny_config):
+    graph, params, stats = split_model(build.build_model(tiny_config))
+    optimizer, schedule = build.build_optimizer(tiny_config)
+    step = make_train_step(graph, build.build_loss(tiny_config), optimizer, schedule)
+    rng = np.random.default_rng(0)
+    batch = {
+        "silhouettes": rng.integers(0, 256, (6, 2, 64, 44), dtype=np.uint8),
+        "labels": np.array([0, 0, 1, 1, 2, 2], np.int32),
+        "identities": np.array([0, 0, 1, 1, 2, 2], np.int32),
+    }
+    state, losses = create_state(params, stats, optimizer), []
+    for _ in range(40):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.6 * losses[0]
