@@ -14,7 +14,9 @@ from data_pipelines.sources import is_prepared, open_prepared, prepare
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m data_pipelines.prepare", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipelines.prepare", description="Prepare Scoliosis1K once, for training and evaluation."
+    )
     parser.add_argument("--input", required=True, help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
     parser.add_argument("--output", required=True, type=Path, help="folder for the prepared data set")
     parser.add_argument("--subjects", help="CSV file sequence,subject: who walked each sequence, where you know it")

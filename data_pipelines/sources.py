@@ -42,7 +42,7 @@ def prepare(tree: str, output: Path, subjects: str | None = None, skip_bad: bool
             builder.download_and_prepare(download_dir=nothing)
     except OSError as error:
         raise DataError(f"--output={str(output)!r} cannot be written ({error}); pick another folder") from None
-    return list(builder.info.metadata["skipped"])
+    return json.loads((prepared_folder(output) / "metadata.json").read_text())["skipped"]
 
 
 def open_prepared(root: Path) -> SilhouetteSet:
@@ -55,7 +55,8 @@ def open_prepared(root: Path) -> SilhouetteSet:
     remedy = "delete it and run data_pipelines.prepare again"
     try:
         columns = json.loads((folder / "metadata.json").read_text())
-        records = tfds.builder_from_directory(folder).as_data_source(split=SPLIT)
+        builder = tfds.builder_from_directory(folder)
+        records = builder.as_data_source(split=SPLIT)  # pyright: ignore[reportCallIssue]; behind an untyped decorator
         sizes = {name: len(columns[name]) for name in ("sequences", "subjects", "labels", "n_frames", "checksums")}
         if set(sizes.values()) != {len(records)}:
             raise ValueError(f"{len(records)} records for {sizes}")
@@ -69,7 +70,7 @@ def open_prepared(root: Path) -> SilhouetteSet:
             silhouettes = records[row]["silhouettes"]  # s 64 64
         except Exception as error:
             raise DataError(f"{name}, cannot be read ({type(error).__name__}: {error}); {remedy}") from error
-        if zlib.crc32(silhouettes) != columns["checksums"][row]:
+        if zlib.crc32(silhouettes.data) != columns["checksums"][row]:
             raise DataError(f"{name}, does not match its checksum; {remedy}")
         return silhouettes
 

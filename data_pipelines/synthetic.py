@@ -8,15 +8,15 @@ normalisation as a real mask.
 
     python -m data_pipelines.synthetic --output TREE --subjects 60
 
-writes such walkers as a tree in the released layout, to try `data_pipelines.prepare` on.
+writes such walkers as a tree in the released layout, to try `data_pipelines.prepare` on, and `--sheet walkers.png` draws some.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.schema import CLASSES, DataError, SilhouetteSet
+from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SilhouetteSet
 from data_pipelines.silhouettes import normalise_sequence
 
 RASTER = (96, 72)  # rows, columns of the raw mask
 STATURE = 86.0  # rows that a standing body takes
 SEVERITY = {"negative": 0.08, "neutral": 0.47, "positive": 1.0}  # class means
-SEVERITY_SPREAD = {"negative": 0.09, "neutral": 0.11, "positive": 0.17}  # class standard deviations
+SEVERITY_SPREAD = {"negative": 0.08, "neutral": 0.10, "positive": 0.15}  # class standard deviations
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,6 @@ def walk(subject: int, frames: int, seed: int) -> tuple[int, np.ndarray]:
     return label, normalise_sequence(render_walk(draw_walker(rng, label), frames, rng))
 
 
-def _walk(arguments: tuple[int, int, int]) -> tuple[int, np.ndarray]:
-    return walk(*arguments)
-
-
 def synthetic_walkers(subjects: int, frames: int, seed: int = 0, progress: bool = False) -> SilhouetteSet:
     """Render a whole set in memory, one sequence per subject, classes in turn, on all cores.
 
@@ -225,11 +221,9 @@ def synthetic_walkers(subjects: int, frames: int, seed: int = 0, progress: bool 
         raise DataError(f"data.synthetic.subjects={subjects} does not fill {len(CLASSES)} classes; give at least 3")
     if frames < 1:
         raise DataError(f"data.synthetic.frames={frames} leaves nothing to look at; give at least 1")
-    work = [(subject, frames, seed) for subject in range(subjects)]
-    # spawn: the caller may hold threads and devices that do not survive a fork
-    with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, subjects)) as pool:
-        bar = tqdm(pool.imap(_walk, work, chunksize=4), "synthetic walkers", subjects, disable=not progress)
-        labels, silhouettes = zip(*bar, strict=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # threads: numpy and OpenCV let go of the interpreter while they draw
+        walks = pool.map(lambda subject: walk(subject, frames, seed), range(subjects))
+        labels, silhouettes = zip(*tqdm(walks, "synthetic walkers", subjects, disable=not progress), strict=True)
     names = tuple(f"{subject:05d}" for subject in range(subjects))
     return SilhouetteSet(
         name=f"synthetic walkers ({subjects} x {frames} frames, seed {seed})",
@@ -242,13 +236,33 @@ def synthetic_walkers(subjects: int, frames: int, seed: int = 0, progress: bool 
     )
 
 
+def contact_sheet(seed: int = 0, frames: int = 12, rows_per_class: int = 2) -> np.ndarray:
+    """A picture of some walkers, a row each, labelled with their class: uint8 `[h, w]`."""
+    margin = 96
+    rows = []
+    for subject in sorted(range(rows_per_class * len(CLASSES)), key=lambda subject: subject % len(CLASSES)):
+        label, silhouettes = walk(subject, 3 * frames, seed)
+        strip = np.hstack([np.zeros((FRAME_SIZE, margin), np.uint8), *silhouettes[::3]])  # 64 w
+        place = (6, FRAME_SIZE // 2 + 4)
+        rows.append(cv2.putText(strip, CLASSES[label], place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA))
+    title = np.zeros((24, rows[0].shape[1]), np.uint8)
+    title = cv2.putText(title, "synthetic walkers, not people", (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA)
+    return np.vstack([title, *rows])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write synthetic walkers as a tree in the released Scoliosis1K layout.")
-    parser.add_argument("--output", type=Path, required=True, help="folder to make; must not exist or be empty")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--output", type=Path, help="folder to make; must not exist or be empty")
+    target.add_argument("--sheet", type=Path, help="PNG to draw a few walkers into, instead")
     parser.add_argument("--subjects", type=int, default=60)
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.sheet:
+        if not cv2.imwrite(str(args.sheet), contact_sheet(args.seed)):
+            raise SystemExit(f"error: --sheet={str(args.sheet)!r} cannot be written; give a .png in a folder that exists")
+        return
     try:
         if args.output.exists() and any(args.output.iterdir()):
             raise DataError(f"--output={str(args.output)!r} is not empty; give a new folder")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import optax
 from flax import nnx
-from ml_collections import ConfigDict
 
 from data_pipelines.pipelines import EvalBatcher, TrainSampler
 from data_pipelines.schema import CLASSES, SilhouetteSet
@@ -19,7 +19,9 @@ from scoliojax.errors import RunError
 from scoliojax.losses import ScoNetLoss
 from scoliojax.models.sconet import ScoNet
 from scoliojax.optim import sgd
+from scoliojax.train_state import Tree, split_model
 
+Config = Any  # a ConfigDict; ml_collections types its leaves as a union of everything
 MODELS = {"sconet": ScoNet}
 OPTIMIZERS = {"sgd": sgd}
 DATA = ("scoliosis1k", "synthetic")
@@ -34,7 +36,7 @@ def _section(name: str) -> Iterator[None]:
         raise RunError(f"config section {name!r}: {error}") from error
 
 
-def _pick(table: dict, section: ConfigDict, field: str) -> tuple[Callable, dict]:
+def _pick(table: dict, section: Config, field: str) -> tuple[Callable, dict]:
     """The object a section names, and the section's other keys as its arguments."""
     arguments = section.to_dict()
     name = arguments.pop("name")
@@ -43,25 +45,32 @@ def _pick(table: dict, section: ConfigDict, field: str) -> tuple[Callable, dict]
     return table[name], arguments
 
 
-def build_model(config: ConfigDict) -> nnx.Module:
-    """The network with its initial parameters, a function of `seed`."""
+def build_model(config: Config) -> tuple[nnx.GraphDef, Tree, Tree]:
+    """The network's graph, initial parameters and initial batch statistics, a function of `seed`."""
     cls, arguments = _pick(MODELS, config.model, "model")
+
+    def create(key: jax.Array) -> nnx.Module:
+        return cls(**arguments, classes=len(CLASSES), precision=config.precision, rngs=nnx.Rngs(params=key))
+
+    key = jax.random.key(config.seed)
     with _section("model"):
-        return cls(**arguments, classes=len(CLASSES), precision=config.precision, rngs=nnx.Rngs(params=config.seed))
+        graph, *_ = split_model(nnx.eval_shape(create, key))
+    params, batch_stats = jax.jit(lambda key: split_model(create(key))[1:])(key)  # one compilation, not one a tensor
+    return graph, params, batch_stats
 
 
-def build_loss(config: ConfigDict) -> ScoNetLoss:
+def build_loss(config: Config) -> ScoNetLoss:
     with _section("loss"):
-        return ScoNetLoss(**config.loss)
+        return ScoNetLoss(**config.loss.to_dict())
 
 
-def build_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def build_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
     function, arguments = _pick(OPTIMIZERS, config.optimizer, "optimizer")
     with _section("optimizer"):
         return function(**arguments)
 
 
-def build_data(config: ConfigDict, report: Callable[[str], None]) -> SilhouetteSet:
+def build_data(config: Config, report: Callable[[str], None]) -> SilhouetteSet:
     """Open the real data, or make the synthetic walkers and say so."""
     data = config.data
     if data.name not in DATA:
@@ -75,7 +84,7 @@ def build_data(config: ConfigDict, report: Callable[[str], None]) -> SilhouetteS
     return synthetic_walkers(**data.synthetic, progress=True)
 
 
-def build_partition(config: ConfigDict, data: SilhouetteSet) -> Partition:
+def build_partition(config: Config, data: SilhouetteSet) -> Partition:
     partition = make_partition(data, config.data.partition, config.data.validation_fraction)
     if config.train.eval_every and not len(partition.validation):
         raise RunError(
@@ -85,7 +94,7 @@ def build_partition(config: ConfigDict, data: SilhouetteSet) -> Partition:
     return partition
 
 
-def build_sampler(config: ConfigDict, data: SilhouetteSet, partition: Partition) -> TrainSampler:
+def build_sampler(config: Config, data: SilhouetteSet, partition: Partition) -> TrainSampler:
     """The training batches of this process; the global batch must split evenly over all devices."""
     section = config.data
     sampler = TrainSampler(
@@ -106,7 +115,7 @@ def build_sampler(config: ConfigDict, data: SilhouetteSet, partition: Partition)
     return sampler
 
 
-def build_eval_batcher(config: ConfigDict, data: SilhouetteSet, rows) -> EvalBatcher:
+def build_eval_batcher(config: Config, data: SilhouetteSet, rows) -> EvalBatcher:
     """Whole sequences; the batch is rounded up to a multiple of the devices."""
     devices = jax.device_count()
     size = -(-config.data.sequences_per_eval_batch // devices) * devices

@@ -34,8 +34,6 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int, report: Callable[[str], None]):
-        if keep < 1:
-            raise RunError(f"train.checkpoints_to_keep={keep} must be at least 1")
         self.keep = keep
         self._folder = folder.absolute()
         self._report = report
@@ -89,9 +87,9 @@ class Checkpoints:
         found = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
         )
-        if digest(found.state) != found.meta["digest"]:
+        if digest(found["state"]) != found["meta"]["digest"]:
             raise ValueError("its contents do not match their checksum")
-        return found.state
+        return found["state"]
 
     def _set_aside(self, step: int) -> Path:
         aside = self._folder.parent / f"damaged-checkpoint-{step}"

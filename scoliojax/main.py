@@ -18,6 +18,7 @@ from ml_collections import ConfigDict, config_flags
 
 from data_pipelines.pipelines import eval_batches, train_batches
 from data_pipelines.schema import CLASSES, DataError, SilhouetteSet
+from data_pipelines.sources import cache_folder
 from data_pipelines.splits import Partition
 from scoliojax import build, cost, run_directory
 from scoliojax.checkpoint import Checkpoints
@@ -28,7 +29,7 @@ from scoliojax.metrics import classification_metrics
 from scoliojax.results import EvaluatedSequences, results_table, write_results
 from scoliojax.run_log import RunLog
 from scoliojax.train_loop import Schedule, train
-from scoliojax.train_state import TrainState, create_state, split_model
+from scoliojax.train_state import TrainState, create_state
 from scoliojax.train_step import make_train_step
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/sconet_mt.py or ...:quickstart.")
@@ -44,11 +45,11 @@ SLOW_CPU = 5e10  # FLOP/s
 class Job:
     """What training and evaluation share: data, partition, mesh, network, and the state before the first step."""
 
-    def __init__(self, config: ConfigDict, workdir: Path):
+    def __init__(self, config: build.Config, workdir: Path):
         self.config, self.workdir = config, workdir
         self.loss = build.build_loss(config)
         optimizer, schedule = build.build_optimizer(config)
-        graph, params, batch_stats = split_model(build.build_model(config))
+        graph, params, batch_stats = build.build_model(config)
         self.data: SilhouetteSet = build.build_data(config, report=print)
         self.partition: Partition = build.build_partition(config, self.data)
         self.mesh: Mesh = data_mesh()
@@ -99,11 +100,11 @@ class Job:
         print(f"results: {folder}")
 
 
-def training_schedule(config: ConfigDict) -> Schedule:
+def training_schedule(config: build.Config) -> Schedule:
     return Schedule(**{name: config.train[name] for name in Schedule.__dataclass_fields__})
 
 
-def run_training(config: ConfigDict, workdir: Path) -> None:
+def run_training(config: build.Config, workdir: Path) -> None:
     """Train, from the start or from the newest checkpoint, then evaluate on the test part."""
     schedule = training_schedule(config)
     if (workdir / "config.json").exists():  # refuse before any data is made
@@ -132,7 +133,7 @@ def run_training(config: ConfigDict, workdir: Path) -> None:
     job.report(state, "test")
 
 
-def run_evaluation(config: ConfigDict, workdir: Path, step: int | None, part: str) -> None:
+def run_evaluation(config: build.Config, workdir: Path, step: int | None, part: str) -> None:
     """Evaluate a checkpoint of an existing run."""
     run_directory.check_config(workdir, config.to_dict())
     job = Job(config, workdir)
@@ -145,7 +146,7 @@ def run_evaluation(config: ConfigDict, workdir: Path, step: int | None, part: st
     job.report(state, part)
 
 
-def _warn_if_long(config: ConfigDict) -> None:
+def _warn_if_long(config: build.Config) -> None:
     """Where an accelerator's recipe meets a CPU: say how long it would take, and what to run instead."""
     if jax.default_backend() != "cpu":
         return
@@ -161,7 +162,7 @@ def _warn_if_long(config: ConfigDict) -> None:
     )
 
 
-def _config(workdir: Path) -> ConfigDict:
+def _config(workdir: Path) -> build.Config:
     if CONFIG.value is not None:
         return CONFIG.value
     if MODE.value == "train":
@@ -177,6 +178,9 @@ def main(argv: list[str]) -> None:
         if WORKDIR.value is None:
             raise RunError("--workdir is missing; give a folder for checkpoints, logs and results")
         workdir = Path(WORKDIR.value).expanduser().absolute()
+        if jax.config.read("jax_compilation_cache_dir") is None:  # a restart then begins with the programs of the run before
+            jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         if MODE.value == "train":
             run_training(_config(workdir), workdir)
         else:
@@ -189,5 +193,39 @@ def main(argv: list[str]) -> None:
         sys.exit(130)
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse the command line; a mistake in it is one line, and an unknown config key names the keys that exist."""
+    try:
+        rest = flags.FLAGS(argv)
+        _ = CONFIG.value  # a recipe that does not load says so here
+        return rest
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        reason = _unknown_key(argv) or [line for line in str(error).splitlines() if line.strip()][-1].strip()
+    print(f"error: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _unknown_key(argv: list[str]) -> str | None:
+    """The first `--config.a.b=...` whose key the recipe does not have, with the keys beside it; None where there is none."""
+    overrides = [argument for argument in argv if argument.startswith("--config.")]
+    whole, sys.argv = sys.argv, [argument for argument in argv if argument not in overrides]  # ml_collections looks there
+    try:
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS(sys.argv)
+        recipe = CONFIG.value
+    except (flags.Error, OSError, ValueError):  # the recipe itself is at fault, and the first error says so
+        return None
+    finally:
+        sys.argv = whole
+    for override in overrides:
+        section = recipe
+        for key in override.removeprefix("--config.").split("=")[0].split("."):
+            if not isinstance(section, ConfigDict) or key not in section:
+                known = ", ".join(section.keys()) if isinstance(section, ConfigDict) else "nothing below it"
+                return f"{override}: the config has no {key!r} here; it has {known}"
+            section = section[key]
+    return None
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -27,7 +27,12 @@ def classification_metrics(labels: np.ndarray, predictions: np.ndarray, classes:
       the rest, `nan` where there is nothing to divide by; `confusion`, rows true, columns predicted.
     """
     confusion = sk.confusion_matrix(labels, predictions, labels=range(len(classes)))  # k k
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(labels, predictions, average="macro", zero_division=0)
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(
+        labels,
+        predictions,
+        average="macro",
+        zero_division=0,  # pyright: ignore[reportArgumentType]; annotated as a string only
+    )
     per_class = {}
     for index, name in enumerate(classes):
         hit = confusion[index, index]

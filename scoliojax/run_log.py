@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 
@@ -21,6 +20,8 @@ class RunLog:
     """
 
     def __init__(self, workdir: Path, start: int, steps: int):
+        from tensorboardX import SummaryWriter  # here: it imports torch where torch is installed
+
         path = workdir / "metrics.jsonl"
         kept = [line for line in _lines(path) if line["step"] <= start]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))

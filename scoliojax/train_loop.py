@@ -26,10 +26,17 @@ class Schedule:
     steps: int
     log_every: int
     checkpoint_every: int
+    checkpoints_to_keep: int
     eval_every: int
 
     def __post_init__(self):
-        for name, lowest in (("steps", 1), ("log_every", 1), ("checkpoint_every", 1), ("eval_every", 0)):
+        for name, lowest in (
+            ("steps", 1),
+            ("log_every", 1),
+            ("checkpoint_every", 1),
+            ("checkpoints_to_keep", 1),
+            ("eval_every", 0),
+        ):
             if getattr(self, name) < lowest:
                 raise RunError(f"train.{name}={getattr(self, name)} must be at least {lowest}")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import optax
 from flax import nnx
 from jax.sharding import Sharding
 
-from scoliojax.train_state import TrainState
+from scoliojax.train_state import TrainState, Tree
 
 Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
@@ -47,6 +48,6 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics = terms | {"learning_rate": schedule(state.step), "gradient_norm": optax.tree.norm(gradients)}
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        return TrainState(state.step + 1, cast(Tree, params), batch_stats, opt_state), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=replicated)

@@ -1,13 +1,10 @@
 """Shared fixtures. Four simulated devices, so that sharding is tested in the same process as everything else."""
 
 import os
-
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-os.environ["JAX_PLATFORMS"] = "cpu"
-
 import pickle
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,13 @@ import pytest
 
 from configs import sconet_mt
 from data_pipelines.schema import CLASSES, SilhouetteSet
+
+# Before jax is imported: nothing above does.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+os.environ["JAX_PLATFORMS"] = "cpu"
+CACHE = tempfile.TemporaryDirectory(prefix="scoliojax-tests-")  # programs compiled by one test serve the next, and subprocesses
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -23,7 +23,7 @@ MODULES = sorted(
 FORBIDDEN = {
     "data_pipelines": ["jax", "flax", "optax", "orbax", "scoliojax", "ml_collections", "configs"],
     "configs": ["jax", "flax", "scoliojax", "data_pipelines", "absl", "numpy"],
-    "scoliojax.models": ["ml_collections", "data_pipelines", "scoliojax.build", "scoliojax.main", "absl", "pathlib", "orbax", "grain"],
+    "scoliojax.models": ["ml_collections", "data_pipelines", "scoliojax.build", "absl", "pathlib", "orbax", "grain"],
     "scoliojax.losses": ["ml_collections", "data_pipelines", "scoliojax.build", "pathlib", "orbax", "grain", "absl"],
     "scoliojax.optim": ["ml_collections", "data_pipelines", "scoliojax", "pathlib", "orbax", "grain", "absl"],
     "scoliojax.metrics": ["jax", "flax", "optax", "scoliojax", "data_pipelines", "ml_collections"],
@@ -31,7 +31,9 @@ FORBIDDEN = {
         "ml_collections", "absl", "logging", "time", "pathlib", "orbax", "grain", "data_pipelines",
         "scoliojax.build", "scoliojax.models", "scoliojax.losses", "scoliojax.run_log", "scoliojax.train_loop",
     ],
-    "scoliojax.evaluate": ["scoliojax.train_loop", "scoliojax.train_step", "scoliojax.optim", "optax", "ml_collections", "data_pipelines"],
+    "scoliojax.evaluate": [
+        "scoliojax.train_loop", "scoliojax.train_step", "scoliojax.optim", "optax", "ml_collections", "data_pipelines",
+    ],
     "scoliojax.train_loop": ["scoliojax.build", "data_pipelines", "ml_collections", "grain"],
     "scoliojax": [],
 }  # fmt: skip

@@ -7,12 +7,12 @@ import pytest
 from scoliojax import build
 from scoliojax.checkpoint import Checkpoints, digest
 from scoliojax.errors import RunError
-from scoliojax.train_state import TrainState, create_state, split_model
+from scoliojax.train_state import TrainState, create_state
 
 
 @pytest.fixture
 def state(tiny_config) -> TrainState:
-    _, params, stats = split_model(build.build_model(tiny_config))
+    _, params, stats = build.build_model(tiny_config)
     return create_state(params, stats, build.build_optimizer(tiny_config)[0])
 
 

@@ -7,6 +7,7 @@ import grain
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import sconet, sconet_mt
@@ -21,7 +22,7 @@ from scoliojax.main import training_schedule
 from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.run_directory import FREE_KEYS, flatten
 from scoliojax.train_loop import train
-from scoliojax.train_state import create_state, split_model
+from scoliojax.train_state import create_state
 from tests.conftest import make_set
 
 
@@ -90,9 +91,8 @@ def observe(config: ConfigDict, monkeypatch, tmp_path) -> str:
     train_batches(sampler, 0, 1, config.data.loader_threads)
     seen.append(options)
 
-    model = build.build_model(config)
-    _, params, stats = split_model(model)
-    output = model(np.full((1, 1, 64, 44), 200, np.uint8), train=False)
+    graph, params, stats = build.build_model(config)
+    output = nnx.merge(graph, params, stats)(np.full((1, 1, 64, 44), 200, np.uint8), train=False)
     seen += [params, output]
 
     rng = np.random.default_rng(0)

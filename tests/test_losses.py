@@ -70,7 +70,9 @@ def test_cross_entropy_by_hand():
 
 def output(seed=0):
     rng = np.random.default_rng(seed)
-    return ScoNetOutput(jnp.asarray(rng.normal(size=(4, 2, 3)), jnp.float32), jnp.asarray(rng.uniform(-1, 1, (4, 2, 3)), jnp.float32))
+    return ScoNetOutput(
+        jnp.asarray(rng.normal(size=(4, 2, 3)), jnp.float32), jnp.asarray(rng.uniform(-1, 1, (4, 2, 3)), jnp.float32)
+    )
 
 
 PLAIN = dict(triplet_weight=1.0, class_weight=1.0, margin=0.2, scale=16.0, label_smoothing=0.1)

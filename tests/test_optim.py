@@ -10,7 +10,9 @@ PLAIN = dict(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, milestones=(2, 
 
 def test_the_rate_drops_at_the_milestone_itself():
     schedule = multi_step(0.1, (10, 14), 0.1)
-    np.testing.assert_allclose([schedule(step) for step in (0, 9, 10, 13, 14, 99)], [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+    np.testing.assert_allclose(
+        [schedule(step) for step in (0, 9, 10, 13, 14, 99)], [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6
+    )
 
 
 def test_sgd_is_pytorch_s():

@@ -125,7 +125,8 @@ def test_evaluation_sees_every_sequence_once_in_order_padded_and_masked():
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"), [({"rows": []}, "data.partition"), ({"max_frames": 0}, "max_eval_frames"), ({"batch_size": 0}, "eval_batch")]
+    ("changes", "words"),
+    [({"rows": []}, "data.partition"), ({"max_frames": 0}, "max_eval_frames"), ({"batch_size": 0}, "eval_batch")],
 )
 def test_impossible_evaluation(changes, words):
     with pytest.raises(DataError, match=words):

@@ -213,7 +213,7 @@ def test_a_damaged_prepared_folder_is_said_to_be_damaged(tmp_path):
     good = metadata.read_text()
     columns = json.loads(good)
     metadata.write_text(json.dumps(columns | {"labels": columns["labels"][:-1]}))
-    with pytest.raises(DataError, match="6 records for .*'labels': 5"):
+    with pytest.raises(DataError, match=r"6 records for .*'labels': 5"):
         open_prepared(tmp_path / "out")
     metadata.write_text(good)
     record = next(prepared_folder(tmp_path / "out").glob("*.array_record*"))
@@ -229,7 +229,9 @@ def test_a_damaged_prepared_folder_is_said_to_be_damaged(tmp_path):
 
 def test_command_line_errors_are_one_line(tmp_path):
     assert_one_clear_error(
-        run_module("data_pipelines.prepare", "--input", tmp_path / "nowhere", "--output", tmp_path / "out"), "nowhere", "--input"
+        run_module("data_pipelines.prepare", "--input", tmp_path / "nowhere", "--output", tmp_path / "out"),
+        "nowhere",
+        "--input",
     )
     tree = write_tree(tmp_path / "tree")
     assert run_module("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out").returncode == 0

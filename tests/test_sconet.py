@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ def test_the_published_sizes_have_the_parameters_that_the_table_implies():
     c, features = (64, 128, 256, 512), 16 * 256
     stem = 9 * c[0] + 2 * c[0]
     blocks = sum(9 * i * o + 9 * o * o + 4 * o for i, o in zip((64, *c), c, strict=False))
-    skips = sum(i * o + 2 * o for i, o in zip(c[:-1], c[1:], strict=True))
+    skips = sum(i * o + 2 * o for i, o in itertools.pairwise(c))
     head = 16 * 512 * 256 + 2 * features + 16 * 256 * 3
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == stem + blocks + skips + head == 7_014_592
 

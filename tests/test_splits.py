@@ -111,7 +111,9 @@ def test_bad_official_files(official, tmp_path):
             make_partition(data, official(**content), 0.0)
 
 
-@pytest.mark.parametrize(("ratio", "words"), [("1:0:2", "no zero"), ("1:1:1000", "without training"), ("1:1", "neither a file")])
+@pytest.mark.parametrize(
+    ("ratio", "words"), [("1:0:2", "no zero"), ("1:1:1000", "without training"), ("1:1", "neither a file")]
+)
 def test_bad_ratios(ratio, words):
     with pytest.raises(DataError, match=words):
         make_partition(make_set(per_class=4), ratio, 0.0)

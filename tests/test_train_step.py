@@ -8,13 +8,13 @@ from jax.sharding import Mesh
 from scoliojax import build
 from scoliojax.checkpoint import digest
 from scoliojax.mesh import data_mesh, replicated, to_devices
-from scoliojax.train_state import create_state, split_model
+from scoliojax.train_state import create_state
 from scoliojax.train_step import make_train_step
 
 
 def run_steps(config, devices: int, steps: int = 3):
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
-    graph, params, stats = split_model(build.build_model(config))
+    graph, params, stats = build.build_model(config)
     optimizer, schedule = build.build_optimizer(config)
     step = make_train_step(graph, build.build_loss(config), optimizer, schedule, replicated(mesh))
     state = jax.device_put(create_state(params, stats, optimizer), replicated(mesh))
@@ -52,7 +52,7 @@ def test_the_same_input_gives_the_same_bits_and_the_loss_falls(tiny_config):
 
 
 def test_a_network_can_learn_one_batch_by_heart(tiny_config):
-    graph, params, stats = split_model(build.build_model(tiny_config))
+    graph, params, stats = build.build_model(tiny_config)
     optimizer, schedule = build.build_optimizer(tiny_config)
     step = make_train_step(graph, build.build_loss(tiny_config), optimizer, schedule)
     rng = np.random.default_rng(0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -14,11 +15,12 @@ from tqdm import tqdm
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, few
 from data_pipelines.scoliosis1k.release_tree import ReleasedSequence, fingerprint, read_subjects, scan
 
+WINDOW = 64  # sequences in memory at a time
 SPLIT = "sequences"  # one split; what is trained on and what is tested on is the run's business
 
 
 def _read(sequence: ReleasedSequence) -> np.ndarray | str:
-    """Runs in a worker process: the silhouettes, or what is wrong with them."""
+    """Runs in a thread: the silhouettes, or what is wrong with them."""
     try:
         return sequence.silhouettes()
     except DataError as error:
@@ -82,16 +84,17 @@ class Scoliosis1k(tfds.core.GeneratorBasedBuilder):
             if unknown:
                 raise DataError(f"--subjects={self._subjects!r} has no line for {few(unknown)}; every sequence needs one")
         columns: dict[str, list] = {name: [] for name in ("sequences", "subjects", "labels", "views", "n_frames", "checksums")}
-        # spawn: the caller may hold threads that do not survive a fork
-        with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, len(sequences))) as pool:
-            results = tqdm(pool.imap(_read, sequences, chunksize=4), "preparing sequences", len(sequences))
-            for one, result in zip(sequences, results, strict=True):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # threads: OpenCV lets go of the interpreter while it decodes
+            windows = (sequences[first : first + WINDOW] for first in range(0, len(sequences), WINDOW))
+            results = (result for window in windows for result in pool.map(_read, window))
+            bar = tqdm(results, "preparing sequences", len(sequences))
+            for one, result in zip(sequences, bar, strict=True):
                 if isinstance(result, str):
                     problems.append(result)
                     self._complain([result])
                     continue
                 subject = subject_of.get(one.sequence, one.sequence)
-                row = (one.sequence, subject, one.label, one.view, len(result), zlib.crc32(result))
+                row = (one.sequence, subject, one.label, one.view, len(result), zlib.crc32(result.data))
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
                 yield (
@@ -100,8 +103,9 @@ class Scoliosis1k(tfds.core.GeneratorBasedBuilder):
                 )
         if not columns["labels"]:
             raise DataError(f"--input={self._tree!r}: no sequence is left; {few(problems, 2)}")
-        self.info.metadata.update(columns)
-        self.info.metadata.update(skipped=problems, source=fingerprint(sequences, str(sorted(subject_of.items()))))
+        metadata = cast(tfds.core.MetadataDict, self.info.metadata)
+        metadata.update(columns)
+        metadata.update(skipped=problems, source=fingerprint(sequences, str(sorted(subject_of.items()))))
 
     def _complain(self, problems: list[str]) -> None:
         if problems and not self._skip_bad:

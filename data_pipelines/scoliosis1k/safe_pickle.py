@@ -5,14 +5,15 @@ from __future__ import annotations
 import codecs
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy._core.numeric import _frombuffer  # what protocol 5 pickles of arrays call
+from numpy._core import numeric
 
 from data_pipelines.schema import FRAME_SIZE, DataError
 
 
-def _reconstruct(kind: type, shape: tuple[int, ...], typecode: bytes) -> np.ndarray:
+def _reconstruct(kind: type, shape: tuple[int, ...], typecode: Any) -> np.ndarray:
     """Numpy's pickles make an empty array and fill it afterwards; anything larger here would allocate before any data came."""
     if kind is not np.ndarray or shape != (0,):
         raise pickle.UnpicklingError(f"an array is rebuilt from {kind!r} and shape {shape!r}")
@@ -22,7 +23,7 @@ def _reconstruct(kind: type, shape: tuple[int, ...], typecode: bytes) -> np.ndar
 _ALLOWED = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): codecs.encode}
 for _package in ("numpy.core", "numpy._core"):  # the name before and after numpy 2
     _ALLOWED[f"{_package}.multiarray", "_reconstruct"] = _reconstruct
-    _ALLOWED[f"{_package}.numeric", "_frombuffer"] = _frombuffer
+    _ALLOWED[f"{_package}.numeric", "_frombuffer"] = numeric._frombuffer  # pyright: ignore[reportAttributeAccessIssue]; protocol 5
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -115,7 +115,8 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
     The padding is explicit: `SAME` at stride 2 gives the right shape and the wrong numbers (it pads right and below only).
     """
-    pad = (kernel.shape[0] // 2,) * 2
+    half = kernel.shape[0] // 2
+    pad = (half, half)
     precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None  # accelerators would round the factors
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=layout, precision=precision)
@@ -126,7 +127,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """A square convolution without bias: `[b, h, w, c]` and `[e, e, c, d]` to `[b, h / stride, w / stride, d]`.
 
     The gradients are those of `jax.lax.conv_general_dilated`, save that on a CPU the kernel's is computed as matrix products
-    over a few frames at a time: XLA's own takes 2 to 12 times as long there (`docs/performance.md`).
+    over a few frames at a time: XLA's own gathers the whole batch in another layout first, and is much slower there.
     """
     return _convolve(x, kernel, stride)
 
@@ -162,8 +163,12 @@ def _kernel_gradient(x: jax.Array, gradient: jax.Array, edge: int, stride: int) 
     pad = (edge // 2,) * 2
 
     def take(array, index):
+        dtype = array.dtype
+        if dtype == jnp.bfloat16:  # as integers: XLA for CPU widens a whole bfloat16 array before it takes a slice of it
+            array = jax.lax.bitcast_convert_type(array, jnp.uint16)  # b h w c
         dealt = array.reshape(groups, chunks, chunk, *array.shape[1:])
-        return jax.lax.dynamic_index_in_dim(dealt, index, axis=1, keepdims=False).astype(jnp.float32)  # groups chunk h w c
+        part = jax.lax.dynamic_index_in_dim(dealt, index, axis=1, keepdims=False)  # groups chunk h w c
+        return (jax.lax.bitcast_convert_type(part, dtype) if part.dtype != dtype else part).astype(jnp.float32)
 
     def add_chunk(index, total):
         part, part_gradient = take(x, index), take(gradient, index)  # groups chunk h w c

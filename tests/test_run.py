@@ -1,0 +1,265 @@
+"""The main job, end to end, as a user runs it: `python -m scoliojax.main` in its own process."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from data_pipelines.schema import DataError
+from scoliojax import run_directory
+from scoliojax.errors import RunError
+from scoliojax.main import run_evaluation, run_training
+from tests.conftest import ROOT, assert_one_clear_error, run_module, write_tree
+
+NARROW = (
+    "--config=configs/sconet_mt.py:quickstart",
+    "--config.model.channels=(2,3,4,5)",
+    "--config.model.embedding_dim=4",
+    "--config.data.subjects_per_batch=2",
+    "--config.data.frames_per_clip=3",
+    "--config.train.log_every=1",
+)
+SYNTHETIC = (
+    *NARROW,
+    "--config.data.synthetic.subjects=18",
+    "--config.data.synthetic.frames=6",
+    "--config.train.checkpoint_every=3",
+)
+
+
+def main(*arguments: object, **kwargs):
+    return run_module("scoliojax.main", *arguments, **kwargs)
+
+
+def digests(workdir: Path) -> dict[int, str]:
+    """The digest of every checkpoint, as stored beside it."""
+    metas = (json.loads(path.read_text()) for path in workdir.glob("checkpoints/*/meta/metadata"))
+    return {meta["step"]: meta["digest"] for meta in metas}
+
+
+def history(workdir: Path) -> list[dict]:
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if key != "clips_per_second"} for line in lines]
+
+
+def test_the_real_input_prepared_trained_resumed_and_evaluated(silhouettes, tmp_path):
+    prepared, workdir = tmp_path / "prepared", tmp_path / "run"
+    assert run_module("data_pipelines.prepare", "--input", silhouettes / "raw", "--output", prepared).returncode == 0
+    partition = tmp_path / "partition.json"
+    ids = [f"{number:05d}" for number in range(8)]
+    partition.write_text(json.dumps({"TRAIN_SET": ids[:5], "TEST_SET": [*ids[5:], "99999"]}))
+    job = (
+        *NARROW,
+        "--config.data.name=scoliosis1k",
+        f"--config.data.root={prepared}",
+        f"--config.data.partition={partition}",
+        f"--workdir={workdir}",
+        "--config.train.checkpoint_every=10",
+    )
+    first = main(*job, "--config.train.steps=20")
+    assert first.returncode == 0, first.stderr
+    second = main(*job, "--config.train.steps=40")
+    assert second.returncode == 0, second.stderr
+    assert "going on from step 20" in second.stdout
+    assert [line["step"] for line in history(workdir)] == list(range(1, 41))
+    assert all(abs(line["loss"]) < 100 for line in history(workdir))
+    assert sorted(digests(workdir)) == [20, 30, 40]
+    folder = workdir / "evaluation" / "test-step-000040"
+    assert {path.name for path in folder.iterdir()} == {"predictions.csv", "metrics.json", "confusion.png"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["n"] == 4
+    assert metrics["synthetic"] is False
+    assert "synthetic" not in second.stdout.lower()
+    assert json.loads((workdir / "environment.json").read_text())["packages"]["jax"]
+    assert list((workdir / "tensorboard").iterdir())
+
+    moved = tmp_path / "moved"
+    prepared.rename(moved)
+    again = main("--mode=eval", *[a for a in job if "data.root" not in a], f"--config.data.root={moved}", "--part=train")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((workdir / "evaluation" / "train-step-000040" / "metrics.json").read_text())["n"] == 5
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run of 6 steps without interruption."""
+    workdir = tmp_path_factory.mktemp("straight")
+    result = main(*SYNTHETIC, f"--workdir={workdir}", "--config.train.steps=6")
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+def test_three_steps_a_restart_and_three_more_are_six_steps_to_the_bit(straight, tmp_path):
+    workdir = tmp_path / "broken"
+    for steps in (3, 6):
+        result = main(*SYNTHETIC, f"--workdir={workdir}", f"--config.train.steps={steps}")
+        assert result.returncode == 0, result.stderr
+        if steps == 3:
+            with (workdir / "metrics.jsonl").open("a") as file:
+                file.write('{"step": 4, "loss": 99.0}\n{"step": 5, "lo')  # steps after the checkpoint, then the power went
+    assert digests(workdir) == digests(straight[0])
+    assert history(workdir) == history(straight[0])
+    for name in ("predictions.csv", "metrics.json"):
+        ours, theirs = (folder / "evaluation" / "test-step-000006" / name for folder in (workdir, straight[0]))
+        assert ours.read_text() == theirs.read_text()
+
+
+def test_a_recorded_run_needs_no_config_to_be_evaluated(straight, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight[0], workdir)
+    run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, step=3, part="train")
+    assert json.loads((workdir / "evaluation" / "train-step-000003" / "metrics.json").read_text())["part"] == "train"
+    with pytest.raises(RunError, match="--part=validation is empty"):
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, step=3, part="validation")
+    with pytest.raises(RunError, match="--step=5: no such checkpoint"):
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, step=5, part="test")
+
+
+@pytest.fixture
+def tiny_job(tiny_config):
+    """The config of `SYNTHETIC`, for runs within this process, on its four devices."""
+    tiny_config.train.steps = 2
+    return tiny_config
+
+
+def test_four_devices_give_the_losses_of_one(straight, tiny_job, tmp_path, capsys):
+    run_training(tiny_job, tmp_path / "four")
+    assert "4 cpu device(s)" in capsys.readouterr().out
+    for one, four in zip(history(straight[0]), history(tmp_path / "four"), strict=False):
+        assert four["loss"] == pytest.approx(one["loss"], rel=1e-3)
+
+
+def test_validation_subjects_are_scored_during_the_run(tiny_job, tmp_path):
+    tiny_job.data.validation_fraction = 0.34
+    tiny_job.train.eval_every = 1
+    run_training(tiny_job, tmp_path / "run")
+    scored = [line["step"] for line in history(tmp_path / "run") if "validation/accuracy" in line]
+    assert scored == [1, 2]
+
+
+def test_a_synthetic_run_says_so_beside_every_score(straight):
+    _, result = straight
+    scores = [line for line in result.stdout.splitlines() if re.search(r"\d\.\d{4}", line)]
+    assert scores
+    assert all("synthetic" in line for line in scores)
+    assert "results:" in result.stdout
+
+
+def test_no_root_says_that_the_walkers_are_synthetic(tiny_job, tmp_path, capsys):
+    tiny_job.data.name = "scoliosis1k"
+    run_training(tiny_job, tmp_path)
+    assert "no data.root: using SYNTHETIC walkers, not people" in capsys.readouterr().out
+
+
+def test_another_config_is_refused_and_the_keys_named(straight, tiny_job):
+    workdir, _ = straight
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    tiny_job.loss.margin = 0.3
+    tiny_job.model.embedding_dim = 8
+    with pytest.raises(RunError, match=r"loss\.margin \(0\.2 there, 0\.3 here\), model\.embedding_dim \(4 there, 8 here\)"):
+        run_training(tiny_job, workdir)
+    assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_other_data_are_refused(straight, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight[0], workdir)
+    (workdir / "data.json").write_text('{"digest": "of other data"}')
+    with pytest.raises(RunError, match="belongs to other data"):
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, step=None, part="test")
+
+
+def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_path, capsys):
+    tiny_job.train.steps = 10**9
+    tiny_job.data.root = "/nowhere"
+    tiny_job.data.name = "scoliosis1k"
+    with pytest.raises(DataError, match="/nowhere"):
+        run_training(tiny_job, tmp_path)
+    assert re.search(r"would take about [1-9]\d* days; .*sconet_mt\.py:quickstart", capsys.readouterr().out)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(straight, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight[0], workdir)
+    for path in (workdir / "checkpoints" / "6").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[:-100])
+    result = main(*SYNTHETIC, f"--workdir={workdir}", "--config.train.steps=6")
+    assert result.returncode == 0, result.stderr
+    assert "checkpoint 6 is damaged and set aside" in result.stdout
+    assert "going on from step 3" in result.stdout
+    assert digests(workdir) == digests(straight[0])
+
+
+MISTAKES = {
+    "unknown key": (["--config.train.stepz=3"], ["stepz", "steps"]),
+    "mistyped value": (["--config.train.steps=many"], ["train.steps", "many"]),
+    "unknown variant": (["--config=configs/sconet_mt.py:slow"], ["slow", "quickstart"]),
+    "missing config file": (["--config=configs/none.py"], ["configs/none.py"]),
+    "stray argument": (["train"], ["train"]),
+    "empty root": (["--config.data.name=scoliosis1k", "--config.data.root={empty}"], ["data.root", "is empty"]),
+    "unwritable workdir": (["--workdir={file}/run"], ["--workdir", "cannot be written"]),
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_mistake_on_the_command_line_gets_one_clear_line(kind, tmp_path):
+    arguments, words = MISTAKES[kind]
+    places = {"empty": tmp_path / "empty", "file": tmp_path / "file"}
+    places["empty"].mkdir()
+    places["file"].write_text("")
+    arguments = [argument.format(**places) if "{" in argument else argument for argument in arguments]
+    workdir = tmp_path / "run"
+    result = main(*SYNTHETIC, f"--workdir={workdir}", *arguments)
+    assert_one_clear_error(result, *words)
+    assert not workdir.exists()
+
+
+def test_missing_flags_and_runs(tmp_path):
+    assert_one_clear_error(main("--config=configs/sconet_mt.py"), "--workdir is missing")
+    assert_one_clear_error(main(f"--workdir={tmp_path}"), "--config is missing")
+    assert_one_clear_error(main("--mode=eval", f"--workdir={tmp_path}"), "holds no run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data.name": "scoliosis1k", "data.root": "/nowhere"}, r"data\.root='/nowhere' does not exist"),
+        ({"data.root": "/nowhere"}, r"data\.root='/nowhere' is given but data\.name='synthetic'"),
+        ({"data.partition": "none.json"}, r"data\.partition='none\.json'"),
+        ({"data.subjects_per_batch": 200}, r"data\.subjects_per_batch=200 but the training part has 9 sequences"),
+        ({"data.subjects_per_batch": 3}, "6 clips do not divide evenly over 4 devices"),
+        ({"train.eval_every": 2}, r"train\.eval_every=2 needs validation subjects"),
+        ({"model.strips": (5,)}, r"model\.strips=\(5,\)"),
+        ({"precision": "float8"}, "precision='float8'"),
+        ({"train.steps": 0}, r"train\.steps=0"),
+        ({"train.checkpoints_to_keep": 0}, r"train\.checkpoints_to_keep=0"),
+    ],
+)
+def test_a_mistake_in_the_config_is_named_before_anything_is_written(changes, words, tiny_job, tmp_path):
+    tiny_job.update_from_flattened_dict(changes)
+    with pytest.raises((RunError, DataError), match=words):
+        run_training(tiny_job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
+    tree = write_tree(tmp_path / "tree", per_class=6)
+    tiny_job.data.name, tiny_job.data.root = "scoliosis1k", str(tree)
+    run_training(tiny_job, tmp_path / "run")
+    assert "is a released tree; preparing it once" in capsys.readouterr().out
+    next(tree.glob("*/*/*/*.pkl")).write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"not a readable pickle.*--skip-bad"):
+        run_training(tiny_job, tmp_path / "run2")
+
+
+def test_the_readme_s_commands_name_what_exists():
+    text = (ROOT / "README.md").read_text()
+    for module in re.findall(r"python -m ([a-z0-9_.]+)", text):
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists() or module in ("pip", "venv", "pytest"), module
+    for path in re.findall(r"(?:configs|docs)/[a-z0-9_/]+\.(?:py|md|png)", text):
+        assert (ROOT / path).exists(), path
