@@ -5,7 +5,7 @@ Published on Scoliosis1K 1:1:8: accuracy 82.0 %, specificity 76.5 % (the authors
     python -m scoliojax.main --config configs/sconet_mt.py --config.data.root=PREPARED --workdir runs/sconet_mt
 
 One step is 64 clips of 30 frames, 13.6 TFLOP: a recipe for accelerators. On a laptop's processor run the variant `quickstart`,
-the same code at a small size on synthetic walkers, about two minutes on 2 cores:
+the same code at a small size on synthetic walkers, about three minutes on 2 cores:
 
     python -m scoliojax.main --config configs/sconet_mt.py:quickstart --workdir runs/quickstart
 """
@@ -76,8 +76,8 @@ def get_config(variant: str = "") -> ConfigDict:
         data.synthetic.frames = 60
         model.channels = (8, 16, 32, 64)
         model.embedding_dim = 32
-        optimizer.milestones = (120, 170, 210)
-        train.steps = 240
+        optimizer.milestones = (220, 310, 350)
+        train.steps = 360
         train.log_every = 10
-        train.checkpoint_every = 80
+        train.checkpoint_every = 120
     return config

@@ -1,7 +1,7 @@
 """Train and evaluate: `python -m scoliojax.main --config configs/sconet_mt.py --workdir runs/sconet_mt`.
 
 `--mode train` (default) trains from scratch or goes on where the run in `--workdir` stopped, then evaluates on the test part.
-`--mode eval` evaluates a checkpoint of `--workdir`; without `--config` it uses the config recorded there.
+`--mode eval` evaluates a checkpoint of `--workdir`. Without `--config` both use the config recorded there.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _warn_if_long(config: build.Config) -> None:
 def _config(workdir: Path) -> build.Config:
     if CONFIG.value is not None:
         return CONFIG.value
-    if MODE.value == "train":
+    if MODE.value == "train" and not (workdir / "config.json").exists():
         raise RunError("--config is missing; give a recipe, e.g. --config configs/sconet_mt.py")
     return ConfigDict(run_directory.read_config(workdir))
 
@@ -178,7 +178,8 @@ def main(argv: list[str]) -> None:
         if WORKDIR.value is None:
             raise RunError("--workdir is missing; give a folder for checkpoints, logs and results")
         workdir = Path(WORKDIR.value).expanduser().absolute()
-        if jax.config.read("jax_compilation_cache_dir") is None:  # a restart then begins with the programs of the run before
+        if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+            # a restart then begins with the programs of the run before
             jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         if MODE.value == "train":
