@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from scoliojax.models.layers import widen
 from scoliojax.models.sconet import ScoNetOutput
 
 
@@ -23,7 +24,7 @@ def pairwise_distances(embeddings: jax.Array) -> jax.Array:
     A clip is at distance zero from itself, exactly: rounding in `x2 + y2 - 2xy` would make it up to 5e-3. The gradient at
     distance zero is zero, not infinite: both the argument and the result of the root are guarded.
     """
-    x = jnp.swapaxes(embeddings.astype(jnp.float32), 0, 1)  # p n c
+    x = jnp.swapaxes(widen(embeddings), 0, 1)  # p n c
     square = jnp.sum(jnp.square(x), axis=-1)  # p n
     inner = jnp.einsum("pac,pbc->pab", x, x, precision=jax.lax.Precision.HIGHEST)  # p n n
     gap = square[:, :, None] + square[:, None, :] - 2.0 * inner  # p n n
@@ -61,7 +62,7 @@ def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, scale: float, s
       scale: inverse temperature of the cosines; published 16.
       smoothing: probability mass spread evenly over all classes; published 0.1.
     """
-    log_probability = jax.nn.log_softmax(scale * logits.astype(jnp.float32), axis=-1)  # n p k
+    log_probability = jax.nn.log_softmax(scale * widen(logits), axis=-1)  # n p k
     target = jax.nn.one_hot(labels, logits.shape[-1])[:, None, :]  # n 1 k
     target = (1.0 - smoothing) * target + smoothing / logits.shape[-1]  # n 1 k
     return -jnp.mean(jnp.sum(target * log_probability, axis=-1))

@@ -201,7 +201,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         _ = CONFIG.value  # a recipe that does not load says so here
         return rest
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        reason = _unknown_key(argv) or [line for line in str(error).splitlines() if line.strip()][-1].strip()
+        unknown = _unknown_key(argv) if isinstance(error, (AttributeError, KeyError)) else None
+        reason = unknown or [line for line in str(error).splitlines() if line.strip()][-1].strip()
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(2)
 
@@ -213,13 +214,10 @@ def _unknown_key(argv: list[str]) -> str | None:
     try:
         flags.FLAGS.unparse_flags()
         flags.FLAGS(sys.argv)
-        recipe = CONFIG.value
-    except (flags.Error, OSError, ValueError):  # the recipe itself is at fault, and the first error says so
-        return None
     finally:
         sys.argv = whole
     for override in overrides:
-        section = recipe
+        section = CONFIG.value
         for key in override.removeprefix("--config.").split("=")[0].split("."):
             if not isinstance(section, ConfigDict) or key not in section:
                 known = ", ".join(section.keys()) if isinstance(section, ConfigDict) else "nothing below it"

@@ -88,14 +88,22 @@ def test_subject_mapping(tmp_path):
 
 
 def test_killed_in_the_middle_leaves_nothing_that_passes_for_a_data_set(tmp_path):
-    tree, out = write_tree(tmp_path / "tree", per_class=60, frames=60), tmp_path / "out"
+    tree, out = write_tree(tmp_path / "tree", per_class=60), tmp_path / "out"
+    last = next(tree.glob("00179/*/*/*.pkl"))
+    content = last.read_bytes()
+    last.unlink()
+    os.mkfifo(last)  # reading it waits for ever: the command is caught with most of its work done
     command = [sys.executable, "-m", "data_pipelines.prepare", "--input", str(tree), "--output", str(out)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not list(out.glob("scoliosis1k/incomplete*/*")) and time.monotonic() < deadline:
+    while not list(out.glob("scoliosis1k/incomplete*")) and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert list(out.glob("scoliosis1k/incomplete*"))
+    time.sleep(1.0)
     os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() != 0
+    assert process.wait() == -signal.SIGKILL
+    last.unlink()
+    last.write_bytes(content)
     assert not is_prepared(out)
     with pytest.raises(DataError):
         open_root(str(out), print)

@@ -13,6 +13,11 @@ BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1  # the weight of the *new* value, PyTorch's convention; flax counts the other way round
 
 
+def widen(x: jax.Array) -> jax.Array:
+    """`x` in float32, or in float64 where it already is: statistics, strips and losses are never computed in less."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def xavier_uniform_strips(key: jax.Array, shape: tuple[int, int, int], dtype=jnp.float32) -> jax.Array:
     """Xavier-uniform for one matrix per strip, `[p, in, out]`, with the fans PyTorch computes for a 3-D tensor.
 
@@ -50,7 +55,7 @@ def normalise_batch(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[ja
 
 def _normalise_forward(x, scale, bias):
     axes = tuple(range(x.ndim - scale.ndim))
-    wide = x.astype(jnp.float32)  # ... *features
+    wide = widen(x)  # ... *features
     mean = jnp.mean(wide, axes)  # *features
     var = jnp.mean(jnp.square(wide - mean), axes)  # *features
     inverse = jax.lax.rsqrt(var + BN_EPSILON)  # *features
@@ -61,11 +66,11 @@ def _normalise_forward(x, scale, bias):
 def _normalise_backward(saved, cotangents):
     x, mean, inverse, scale = saved
     axes = tuple(range(x.ndim - scale.ndim))
-    gradient = cotangents[0].astype(jnp.float32)  # ... *features
+    gradient = widen(cotangents[0])  # ... *features
     bias_gradient = jnp.sum(gradient, axes)  # *features
     # Adding 0 x gradient ties `normal` to the backward pass: XLA for CPU, which drops optimisation barriers, would otherwise
     # compute it right after the forward pass and keep it until here, a quarter of the memory of a step.
-    normal = (x.astype(jnp.float32) - (mean + 0.0 * bias_gradient)) * inverse  # ... *features
+    normal = (widen(x) - (mean + 0.0 * bias_gradient)) * inverse  # ... *features
     scale_gradient = jnp.sum(gradient * normal, axes)  # *features
     count = x.size // mean.size
     centred = gradient - (bias_gradient + normal * scale_gradient) / count  # ... *features
@@ -104,7 +109,7 @@ class BatchNorm(nnx.Module):
             self.var[...] += BN_MOMENTUM * (unbiased - self.var[...])  # *features
             return y  # ... *features
         factor = jax.lax.rsqrt(self.var[...] + BN_EPSILON) * scale  # *features
-        return ((x.astype(jnp.float32) - self.mean[...]) * factor + bias).astype(x.dtype)  # ... *features
+        return ((widen(x) - self.mean[...]) * factor + bias).astype(x.dtype)  # ... *features
 
 
 CHUNK_PIXELS = 8192  # output pixels whose patches are laid out at once: the patches stay near the processor
@@ -117,7 +122,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """
     half = kernel.shape[0] // 2
     pad = (half, half)
-    precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None  # accelerators would round the factors
+    precision = None if x.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST  # accelerators would round the factors
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=layout, precision=precision)
 
@@ -168,7 +173,7 @@ def _kernel_gradient(x: jax.Array, gradient: jax.Array, edge: int, stride: int) 
             array = jax.lax.bitcast_convert_type(array, jnp.uint16)  # b h w c
         dealt = array.reshape(groups, chunks, chunk, *array.shape[1:])
         part = jax.lax.dynamic_index_in_dim(dealt, index, axis=1, keepdims=False)  # groups chunk h w c
-        return (jax.lax.bitcast_convert_type(part, dtype) if part.dtype != dtype else part).astype(jnp.float32)
+        return widen(jax.lax.bitcast_convert_type(part, dtype) if part.dtype != dtype else part)  # groups chunk h w c
 
     def add_chunk(index, total):
         part, part_gradient = take(x, index), take(gradient, index)  # groups chunk h w c
@@ -181,7 +186,7 @@ def _kernel_gradient(x: jax.Array, gradient: jax.Array, edge: int, stride: int) 
         product = jnp.einsum("gbhwi,gbhwo->gio", jnp.concatenate(patches, axis=-1), part_gradient)  # groups eec d
         return total + product
 
-    start = jnp.zeros((groups, edge * edge * inputs, outputs), jnp.float32)  # groups eec d
+    start = jnp.zeros((groups, edge * edge * inputs, outputs), jnp.promote_types(x.dtype, jnp.float32))  # groups eec d
     total = jax.lax.fori_loop(0, chunks, add_chunk, start)  # groups eec d
     return total.sum(axis=0).reshape(edge, edge, inputs, outputs)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from scoliojax.models.layers import BatchNorm, xavier_uniform_strips
+from scoliojax.models.layers import BatchNorm, widen, xavier_uniform_strips
 from scoliojax.models.resnet9 import ResNet9
 
 FEATURE_ROWS = 16  # rows of the backbone's feature map: 64 pixels over two strides of 2
@@ -89,7 +89,8 @@ class ScoNet(nnx.Module):
       strips: strip counts of the horizontal pyramid; published (16,). Each must divide the 16 feature rows.
       classes: published 3.
       precision: "float32" or "bfloat16", of the backbone's computation. Parameters, statistics, and everything after set
-        pooling (a thousandth of the work, and what the losses read) are always float32.
+        pooling (a thousandth of the work, and what the losses read) are always float32. "float64", with parameters of
+        that type, is for telling rounding from error.
       rngs: stream `params`.
 
     Raises:
@@ -112,7 +113,7 @@ class ScoNet(nnx.Module):
             raise ValueError(f"model.embedding_dim={embedding_dim} must be positive")
         if not strips or any(count < 1 or FEATURE_ROWS % count for count in strips):
             raise ValueError(f"model.strips={tuple(strips)} must be divisors of {FEATURE_ROWS}, e.g. (16,) or (16, 8, 4, 2, 1)")
-        if precision not in ("float32", "bfloat16"):
+        if precision not in ("float32", "bfloat16", "float64"):
             raise ValueError(f'precision={precision!r} must be "float32" or "bfloat16"')
         dtype = jnp.dtype(precision)
         self.strips = tuple(strips)
@@ -130,10 +131,10 @@ class ScoNet(nnx.Module):
           train: normalise with batch statistics and move the running ones. Padding would enter them: train on full clips.
         """
         n, s, h, w = silhouettes.shape
-        frames = (silhouettes.astype(jnp.float32) / 255.0).astype(self.dtype)  # n s h w
+        frames = (silhouettes.astype(jnp.promote_types(self.dtype, jnp.float32)) / 255.0).astype(self.dtype)  # n s h w
         features = self.backbone(frames.reshape(n * s, h, w, 1), train=train)  # ns 16 11 c
         features = features.reshape(n, s, *features.shape[1:])  # n s 16 11 c
         pooled = set_pooling(features, frame_mask)  # n 16 11 c
-        strips = horizontal_pyramid_pooling(pooled.astype(jnp.float32), self.strips)  # n p c
+        strips = horizontal_pyramid_pooling(widen(pooled), self.strips)  # n p c
         embeddings = self.fc(strips)  # n p c
         return ScoNetOutput(embeddings, self.neck(embeddings, train=train))
