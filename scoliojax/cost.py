@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH
+from scoliojax.models.layers import convolve
 
 
 def forward_flops_per_frame(channels: Sequence[int]) -> int:
@@ -32,8 +33,7 @@ def measured_flops_per_second() -> float:
     """What a 3x3 convolution and its gradients reach here, in float32; about two seconds of work."""
 
     def energy(x, kernel):
-        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))  # b h w c
-        return jnp.sum(jnp.square(y))
+        return jnp.sum(jnp.square(convolve(x, kernel, 1)))
 
     x, kernel = jnp.ones((16, 32, 22, 128)), jnp.ones((3, 3, 128, 128))
     run = jax.jit(jax.grad(energy, (0, 1)))

@@ -27,7 +27,7 @@ def by_hand(embeddings: np.ndarray, identities: np.ndarray, margin: float) -> tu
 
 @settings(max_examples=25, deadline=None)
 @given(
-    identities=st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    identities=st.lists(st.integers(0, 3), min_size=7, max_size=7),
     margin=st.sampled_from([0.0, 0.2, 1.0]),
     seed=st.integers(0, 99),
 )

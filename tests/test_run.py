@@ -78,8 +78,9 @@ def test_the_real_input_prepared_trained_resumed_and_evaluated(silhouettes, tmp_
 
     moved = tmp_path / "moved"
     prepared.rename(moved)
-    again = main("--mode=eval", *[a for a in job if "data.root" not in a], f"--config.data.root={moved}", "--part=train")
-    assert again.returncode == 0, again.stderr
+    config = ConfigDict(run_directory.read_config(workdir))
+    config.data.root = str(moved)
+    run_evaluation(config, workdir, step=None, part="train")
     assert json.loads((workdir / "evaluation" / "train-step-000040" / "metrics.json").read_text())["n"] == 5
 
 
