@@ -89,8 +89,8 @@ class ScoNet(nnx.Module):
       strips: strip counts of the horizontal pyramid; published (16,). Each must divide the 16 feature rows.
       classes: published 3.
       precision: "float32" or "bfloat16", of the backbone's computation. Parameters, statistics, and everything after set
-        pooling (a thousandth of the work, and what the losses read) are always float32. "float64", with parameters of
-        that type, is for telling rounding from error.
+        pooling (a thousandth of the work, and what the losses read) are always float32. "float64", where
+        jax keeps 64 bits and with parameters of that type, is for telling rounding from error.
       rngs: stream `params`.
 
     Raises:
@@ -113,7 +113,8 @@ class ScoNet(nnx.Module):
             raise ValueError(f"model.embedding_dim={embedding_dim} must be positive")
         if not strips or any(count < 1 or FEATURE_ROWS % count for count in strips):
             raise ValueError(f"model.strips={tuple(strips)} must be divisors of {FEATURE_ROWS}, e.g. (16,) or (16, 8, 4, 2, 1)")
-        if precision not in ("float32", "bfloat16", "float64"):
+        wide = jax.dtypes.canonicalize_dtype("float64") == jnp.float64  # only where jax was told to keep 64 bits
+        if precision not in ("float32", "bfloat16") and not (wide and precision == "float64"):
             raise ValueError(f'precision={precision!r} must be "float32" or "bfloat16"')
         dtype = jnp.dtype(precision)
         self.strips = tuple(strips)
