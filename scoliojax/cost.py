@@ -30,7 +30,7 @@ def train_flops_per_step(channels: Sequence[int], clips: int, frames_per_clip: i
 
 
 def measured_flops_per_second() -> float:
-    """What a 3x3 convolution and its gradients reach here, in float32; about two seconds of work."""
+    """What a 3x3 convolution and its gradients reach here, in float32; the median of three short runs."""
 
     def energy(x, kernel):
         return jnp.sum(jnp.square(convolve(x, kernel, 1)))

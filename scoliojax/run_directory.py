@@ -48,22 +48,20 @@ def read_config(workdir: Path) -> dict[str, Any]:
         raise RunError(f"--workdir={workdir}: config.json cannot be read ({error})") from None
 
 
-def claim(workdir: Path, config: dict[str, Any], data_digest: str | None) -> None:
+def claim(workdir: Path, config: dict[str, Any], data_digest: str) -> None:
     """Make `workdir` the directory of a run with this config and these data, or check that it already is.
 
-    Writes `config.json`, `environment.json` and, once the data are known (`data_digest` is not None), `data.json`.
+    Writes `config.json`, `data.json` and `environment.json`.
 
     Raises:
       RunError: when it cannot be written, or belongs to another config or other data; names what differs.
     """
     if (workdir / "config.json").exists():
         check_config(workdir, config)
-        if data_digest is not None:
-            check_data(workdir, data_digest)
+        check_data(workdir, data_digest)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if data_digest is not None:
-            _write(workdir / "data.json", {"digest": data_digest})
+        _write(workdir / "data.json", {"digest": data_digest})
         _write(workdir / "environment.json", environment())
         _write(workdir / "config.json", config)
     except OSError as error:
@@ -86,8 +84,6 @@ def check_data(workdir: Path, data_digest: str) -> None:
     """Raise `RunError` when the run in `workdir` began with other data."""
     try:
         recorded = json.loads((workdir / "data.json").read_text())["digest"]
-    except FileNotFoundError:  # brought here from elsewhere: no data yet
-        return
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"--workdir={workdir}: data.json cannot be read ({error}); give another folder") from None
     if recorded != data_digest:

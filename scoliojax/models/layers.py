@@ -38,8 +38,7 @@ def normalise_batch(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[ja
     """Batch normalisation with the batch's own statistics (Ioffe & Szegedy 2015, algorithm 1), in float32.
 
     Mean and variance are taken in two passes: one pass (mean of squares minus squared mean) loses digits. The gradient is
-    written out so that the backward pass keeps `x` alone: differentiating the formula line by line would keep two float32
-    copies of it, half the memory of a training step.
+    written out so that the backward pass needs `x` alone, in its own dtype.
 
     Args:
       x: `[..., *features]`.
@@ -69,7 +68,7 @@ def _normalise_backward(saved, cotangents):
     gradient = widen(cotangents[0])  # ... *features
     bias_gradient = jnp.sum(gradient, axes)  # *features
     # Adding 0 x gradient ties `normal` to the backward pass: XLA for CPU, which drops optimisation barriers, would otherwise
-    # compute it right after the forward pass and keep it until here, a quarter of the memory of a step.
+    # compute it right after the forward pass and keep it until here.
     normal = (widen(x) - (mean + 0.0 * bias_gradient)) * inverse  # ... *features
     scale_gradient = jnp.sum(gradient * normal, axes)  # *features
     count = x.size // mean.size
