@@ -25,8 +25,6 @@ from scoliojax.checkpoint import Checkpoints
 from scoliojax.errors import RunError
 from scoliojax.evaluate import EvalStep, Predictions, evaluate, make_eval_step
 from scoliojax.mesh import data_mesh, replicated, to_devices
-from scoliojax.metrics import classification_metrics
-from scoliojax.results import EvaluatedSequences, results_table, write_results
 from scoliojax.run_log import RunLog
 from scoliojax.train_loop import Schedule, train
 from scoliojax.train_state import TrainState, create_state
@@ -72,12 +70,16 @@ class Job:
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Scores on the validation subjects, for the log."""
+        from scoliojax.metrics import classification_metrics  # here: scikit-learn is a third of the time to start
+
         found = self.predict(state, self.partition.validation)
         scores = classification_metrics(self.data.labels[found.rows], np.argmax(found.logits, axis=1), CLASSES)
         return {f"validation/{name}": scores[name] for name in ("accuracy", "macro_recall", "macro_f1")}
 
     def report(self, state: TrainState, part: str) -> None:
         """Evaluate one part and leave the results in the run directory."""
+        from scoliojax.results import EvaluatedSequences, results_table, write_results  # here: as in `validate`
+
         rows = getattr(self.partition, part)
         if not len(rows):
             raise RunError(f"--part={part} is empty; data.validation_fraction={self.config.data.validation_fraction}")

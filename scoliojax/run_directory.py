@@ -48,10 +48,11 @@ def read_config(workdir: Path) -> dict[str, Any]:
         raise RunError(f"--workdir={workdir}: config.json cannot be read ({error})") from None
 
 
-def claim(workdir: Path, config: dict[str, Any], data_digest: str) -> None:
+def claim(workdir: Path, config: dict[str, Any], data_digest: str | None) -> None:
     """Make `workdir` the directory of a run with this config and these data, or check that it already is.
 
-    Writes `config.json`, `data.json` and `environment.json`.
+    Writes `config.json`, `data.json` and `environment.json`. A run that came from elsewhere has no data here yet
+    (`data_digest` None): the first training run ties it to the data that it sees.
 
     Raises:
       RunError: when it cannot be written, or belongs to another config or other data; names what differs.
@@ -80,13 +81,13 @@ def check_config(workdir: Path, config: dict[str, Any]) -> None:
         raise RunError(f"--workdir={workdir} belongs to another config: {', '.join(differing)}; give another --workdir")
 
 
-def check_data(workdir: Path, data_digest: str) -> None:
+def check_data(workdir: Path, data_digest: str | None) -> None:
     """Raise `RunError` when the run in `workdir` began with other data."""
     try:
         recorded = json.loads((workdir / "data.json").read_text())["digest"]
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"--workdir={workdir}: data.json cannot be read ({error}); give another folder") from None
-    if recorded != data_digest:
+    if recorded not in (None, data_digest):  # None: imported, and not trained here yet
         raise RunError(
             f"--workdir={workdir} belongs to other data (other sequences, subjects, labels or frame counts); give the "
             "data.root it began with, or another --workdir"

@@ -91,9 +91,17 @@ def observe(config: ConfigDict, monkeypatch, tmp_path) -> str:
     train_batches(sampler, 0, 1, config.data.loader_threads)
     seen.append(options)
 
-    graph, params, stats = build.build_model(config)
-    output = nnx.merge(graph, params, stats)(np.full((1, 1, 64, 44), 200, np.uint8), train=False)
-    seen += [params, output]
+    graphs = []
+
+    def create():
+        graph, *trees = build.build_model(config)
+        graphs.append(graph)
+        return trees
+
+    shapes = jax.eval_shape(create)
+    clip = np.full((1, 1, 64, 44), 200, np.uint8)
+    program = jax.jit(lambda params, stats: nnx.merge(graphs[0], params, stats)(clip, train=False)).lower(*shapes)
+    seen.append(program.as_text())
 
     rng = np.random.default_rng(0)
     fixed = ScoNetOutput(*(jax.numpy.asarray(rng.normal(size=(4, 2, 3)), "float32") for _ in range(2)))

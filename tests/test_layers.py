@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from scoliojax.models import layers
-from scoliojax.models.layers import BatchNorm, Conv, convolve, normalise_batch, xavier_uniform_strips
+from scoliojax.models.layers import BatchNorm, Conv, convolve, maximum, normalise_batch, xavier_uniform_strips
 
 
 def normal(shape, seed=0, mean=0.0):
@@ -104,3 +104,19 @@ def test_start_values_have_pytorch_s_ranges():
     assert 0.98 * limit < np.abs(kernel).max() <= limit
     scale = BatchNorm((20_000,), rngs=nnx.Rngs(0)).scale[...]
     np.testing.assert_allclose([scale.mean(), scale.std()], [1.0, 0.02], atol=1e-3)
+
+
+def test_maximum_is_the_maximum_and_its_gradient_goes_to_the_first_of_equals():
+    x = jnp.array([[1.0, 3.0, 3.0], [-2.0, -5.0, -2.0]])
+    np.testing.assert_array_equal(maximum(x, 1), [3.0, -2.0])
+    gradient = jax.grad(lambda x: jnp.sum(maximum(x, 1) * jnp.array([1.0, 2.0])))(x)
+    np.testing.assert_array_equal(gradient, [[0.0, 1.0, 0.0], [2.0, 0.0, 0.0]])
+
+
+def test_maximum_of_a_batch_norm_has_the_same_gradient_however_it_is_compiled():
+    """Compiled at level 0, the library's maximum finds no largest value again and divides by their number, zero."""
+    x, ones = normal((8, 16, 11, 6)), jnp.ones(6)
+    weight = normal((8, 11, 6), seed=1)
+    function = jax.jit(jax.grad(lambda x: jnp.sum(weight * maximum(normalise_batch(x, ones, ones)[0], 1))))
+    plain = function.lower(x).compile({"xla_backend_optimization_level": 0})(x)
+    np.testing.assert_allclose(plain, function(x), rtol=1e-4, atol=1e-5)

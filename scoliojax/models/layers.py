@@ -111,6 +111,30 @@ class BatchNorm(nnx.Module):
         return ((widen(x) - self.mean[...]) * factor + bias).astype(x.dtype)  # ... *features
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def maximum(x: jax.Array, axis: int) -> jax.Array:
+    """The maximum along a non-negative `axis`, whose gradient goes to the first of the largest values, as in PyTorch.
+
+    The library's gradient looks for the places where `x` equals its maximum. A compiler may compute `x` once more for that,
+    rounded otherwise, and then finds no such place: the gradient becomes infinite. The place is an integer here.
+    """
+    return jnp.max(x, axis)
+
+
+def _maximum_forward(x, axis):
+    return jnp.max(x, axis), (jnp.argmax(x, axis), x.shape[axis])
+
+
+def _maximum_backward(axis, saved, gradient):
+    place, size = saved
+    shape = (*gradient.shape[:axis], size, *gradient.shape[axis:])
+    here = jax.lax.broadcasted_iota(place.dtype, shape, axis) == jnp.expand_dims(place, axis)
+    return (jnp.where(here, jnp.expand_dims(gradient, axis), 0),)
+
+
+maximum.defvjp(_maximum_forward, _maximum_backward)
+
+
 CHUNK_PIXELS = 8192  # output pixels whose patches are laid out at once: the patches stay near the processor
 
 

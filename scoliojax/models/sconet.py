@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from scoliojax.models.layers import BatchNorm, widen, xavier_uniform_strips
+from scoliojax.models.layers import BatchNorm, maximum, widen, xavier_uniform_strips
 from scoliojax.models.resnet9 import ResNet9
 
 FEATURE_ROWS = 16  # rows of the backbone's feature map: 64 pixels over two strides of 2
@@ -33,7 +33,7 @@ def set_pooling(features: jax.Array, frame_mask: jax.Array | None = None) -> jax
     """
     if frame_mask is not None:
         features = jnp.where(frame_mask[:, :, None, None, None], features, -jnp.inf)  # n s h w c
-    return jnp.max(features, axis=1)  # n h w c
+    return maximum(features, 1)  # n h w c
 
 
 def horizontal_pyramid_pooling(features: jax.Array, strips: tuple[int, ...]) -> jax.Array:
@@ -47,7 +47,8 @@ def horizontal_pyramid_pooling(features: jax.Array, strips: tuple[int, ...]) -> 
     levels = []
     for count in strips:
         level = features.reshape(n, count, h // count * w, c)  # n count hw c
-        levels.append(jnp.mean(level, axis=2) + jnp.max(level, axis=2))  # n count c
+        largest: jax.Array = maximum(level, 2)  # n count c
+        levels.append(jnp.mean(level, axis=2) + largest)  # n count c
     return jnp.concatenate(levels, axis=1)  # n p c
 
 

@@ -1,0 +1,1 @@
+"""To and from PyTorch: needs the extra `torch`, and is imported by nothing else."""

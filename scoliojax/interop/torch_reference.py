@@ -1,0 +1,142 @@
+"""ScoNet-MT in plain PyTorch: what scoliojax is compared with, and what it matches written out once more.
+
+Written from the published description; the attribute names make `state_dict()` that of an OpenGait checkpoint. Tensors follow
+PyTorch's order, channels first: `[n, c, s, h, w]` through the backbone, `[n, c, p]` for strips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812, its usual name
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a skip connection; `downsample` where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        skip = x if self.downsample is None else self.downsample(x)
+        return F.relu(y + skip)
+
+
+class ResNet9(nn.Module):
+    """The frame-wise backbone: stem without max pooling, four blocks."""
+
+    def __init__(self, channels: Sequence[int]):
+        super().__init__()
+        self.conv1 = nn.ModuleDict({"conv": nn.Conv2d(1, channels[0], 3, 1, 1, bias=False)})
+        self.bn1 = nn.BatchNorm2d(channels[0])
+        self.layer1 = nn.Sequential(BasicBlock(channels[0], channels[0], 1))
+        self.layer2 = nn.Sequential(BasicBlock(channels[0], channels[1], 2))
+        self.layer3 = nn.Sequential(BasicBlock(channels[1], channels[2], 2))
+        self.layer4 = nn.Sequential(BasicBlock(channels[2], channels[3], 1))
+
+    def stem(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1["conv"](x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
+
+
+class SeparateFCs(nn.Module):
+    def __init__(self, parts: int, inputs: int, outputs: int):
+        super().__init__()
+        self.fc_bin = nn.Parameter(nn.init.xavier_uniform_(torch.empty(parts, inputs, outputs)))
+
+    def forward(self, x: Tensor) -> Tensor:  # n c p
+        return torch.einsum("ncp,pcd->ndp", x, self.fc_bin)
+
+
+class SeparateBNNecks(nn.Module):
+    def __init__(self, parts: int, inputs: int, classes: int):
+        super().__init__()
+        self.fc_bin = nn.Parameter(nn.init.xavier_uniform_(torch.empty(parts, inputs, classes)))
+        self.bn1d = nn.BatchNorm1d(inputs * parts)
+
+    def forward(self, x: Tensor) -> Tensor:  # n c p
+        n, c, p = x.shape
+        features = F.normalize(self.bn1d(x.reshape(n, c * p)).reshape(n, c, p), dim=1)  # n c p
+        return torch.einsum("ncp,pck->nkp", features, F.normalize(self.fc_bin, dim=1))  # n k p
+
+
+class TorchScoNet(nn.Module):
+    """The whole network, `[n, s, 64, 44]` uint8 clips to `(embeddings [n, c, p], logits [n, k, p])`."""
+
+    def __init__(self, channels: Sequence[int], embedding_dim: int, strips: Sequence[int], classes: int = 3):
+        super().__init__()
+        self.strips = tuple(strips)
+        parts = sum(strips)
+        self.Backbone = nn.ModuleDict({"forward_block": ResNet9(channels)})
+        self.FCs = SeparateFCs(parts, channels[-1], embedding_dim)
+        self.BNNecks = SeparateBNNecks(parts, embedding_dim, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+            elif isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d)):
+                nn.init.normal_(module.weight, 1.0, 0.02)
+
+    @property
+    def backbone(self) -> ResNet9:
+        return self.Backbone["forward_block"]  # type: ignore[return-value]
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Set pooling, then mean plus maximum of each strip: `[n, s, c, h, w]` to `[n, c, p]`."""
+        pooled = features.max(dim=1).values  # n c h w
+        n, c = pooled.shape[:2]
+        levels = [pooled.reshape(n, c, count, -1) for count in self.strips]  # n c count hw
+        return torch.cat([level.mean(-1) + level.max(-1).values for level in levels], dim=-1)
+
+    def frames(self, silhouettes: Tensor) -> Tensor:
+        """uint8 clips to network input, `[n s, 1, 64, 44]` in 0..1."""
+        dtype = self.FCs.fc_bin.dtype
+        return (silhouettes.to(dtype) / 255.0).flatten(0, 1)[:, None]
+
+    def forward(self, silhouettes: Tensor) -> tuple[Tensor, Tensor]:
+        n, s = silhouettes.shape[:2]
+        features = self.backbone(self.frames(silhouettes)).unflatten(0, (n, s))  # n s c h w
+        embeddings = self.FCs(self.pool(features))  # n c p
+        return embeddings, self.BNNecks(embeddings)
+
+
+def triplet_loss(embeddings: Tensor, identities: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch-all, strip by strip: loss, count of violations and mean distance, each `[p]`."""
+    x = embeddings.permute(2, 0, 1)  # p n c
+    square = (x**2).sum(-1)  # p n
+    gap = square[:, :, None] + square[:, None, :] - 2.0 * x @ x.transpose(1, 2)  # p n n
+    distances = torch.sqrt(F.relu(gap))  # p n n
+    same = identities[:, None] == identities[None, :]  # n n
+    triplets = same[:, :, None] & ~same[:, None, :]  # a i j
+    hinge = F.relu(margin + distances[:, :, :, None] - distances[:, :, None, :]) * triplets  # p a i j
+    total, violations = hinge.sum((1, 2, 3)), (hinge > 0).sum((1, 2, 3))  # p
+    return total / violations.clamp(min=1), violations, distances.mean((1, 2))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, scale: float, smoothing: float) -> Tensor:
+    """Smoothed cross entropy of `[n, k, p]` cosines, mean over clips and strips."""
+    return F.cross_entropy(scale * logits, labels[:, None].expand(-1, logits.shape[-1]), label_smoothing=smoothing)
+
+
+def sgd(model: nn.Module, optimizer: dict) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.MultiStepLR]:
+    """The published optimiser and schedule from a config's `optimizer` section."""
+    rule = torch.optim.SGD(
+        model.parameters(),
+        lr=optimizer["learning_rate"],
+        momentum=optimizer["momentum"],
+        weight_decay=optimizer["weight_decay"],
+    )
+    schedule = torch.optim.lr_scheduler.MultiStepLR(rule, list(optimizer["milestones"]), gamma=optimizer["decay"])
+    return rule, schedule

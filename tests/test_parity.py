@@ -1,0 +1,99 @@
+"""Exact against PyTorch: recorded runs of the original, and our own reference at sizes that nobody chose."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="torch is not installed; install the extra `torch`")
+
+from scoliojax.errors import RunError  # noqa: E402
+from scoliojax.interop import parity  # noqa: E402
+from scoliojax.interop.names import Sizes  # noqa: E402
+from scoliojax.interop.recording import Recording  # noqa: E402
+from scoliojax.interop.replay import random_batches, random_start, theirs  # noqa: E402
+from tests.conftest import assert_one_clear_error, run_module, shared_folder  # noqa: E402
+
+# What float32 does not hold, and docs/parity.md argues: everything else has to be within its tolerance as it stands.
+MAY_BE_ROUNDING = ("mean distance", "gradients, worst", "parameters", "statistics", "loss, relative")
+
+
+def beyond(rows) -> list[parity.Row]:
+    return [
+        row
+        for row in rows
+        if not row.passes or (row.measured > row.tolerance and not any(name in row.quantity for name in MAY_BE_ROUNDING))
+    ]
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return shared_folder("SCOLIOJAX_GOLDEN", "golden/sconet_tiny")
+
+
+def test_a_recorded_run_of_the_original(golden):
+    rows = list(parity.compare_recording(golden))
+    assert beyond(rows) == []
+    names = " ".join(row.quantity for row in rows)
+    for part in ("padded batch: logits", "one by one: predictions", "violations", "gradients", "step 4: loss", "float64", "f1"):
+        assert part in names
+
+
+# Each example compiles three programs, so only a few; the sizes that matter by name, the rest drawn.
+ONE_STRIP_LIST_AND_ONE_FRAME = ((16,), [0, 0, 1], 1)
+THREE_STRIP_LISTS_AND_NO_NEGATIVES = ((16, 8, 4), [3, 3, 3, 3, 3], 2)
+POSITIVES_ONLY_THEMSELVES = ((1,), [0, 1, 2, 3], 2)
+
+
+@settings(max_examples=1, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+@given(
+    channels=st.tuples(*[st.integers(2, 6)] * 4),
+    embedding_dim=st.integers(2, 7),
+    case=st.tuples(
+        st.sampled_from([(16,), (16, 8, 4), (8, 2)]), st.lists(st.integers(0, 2), min_size=3, max_size=7), st.integers(1, 3)
+    ),
+    seed=st.integers(0, 2**16),
+)
+@example((3, 4, 5, 5), 6, ONE_STRIP_LIST_AND_ONE_FRAME, 1)
+@example((2, 2, 3, 4), 4, THREE_STRIP_LISTS_AND_NO_NEGATIVES, 2)
+@example((4, 3, 2, 2), 5, POSITIVES_ONLY_THEMSELVES, 3)
+def test_one_step_against_the_reference(channels, embedding_dim, case, seed):
+    strips, identities, frames = case
+    rows = list(parity.compare_live(Sizes(channels, embedding_dim, strips, 3), identities, frames, seed))
+    assert [row for row in rows if not row.passes] == []  # a batch norm over three clips makes a lot of every rounding
+    exact = [row for row in rows if "float64" in row.quantity]
+    assert len(exact) == 10
+    assert all(row.measured <= row.tolerance for row in exact)
+
+
+def test_a_difference_is_found():
+    sizes = Sizes((2, 2, 2, 2), 2, (1,), 3)
+    start, batches = random_start(sizes, 0), random_batches(0, 1, [0, 0, 1], 1, 3)
+    optimizer = parity.PUBLISHED_OPTIMIZER
+    (exact,), (single,) = (theirs(start, sizes, batches, optimizer, kind) for kind in (torch.float64, torch.float32))
+    for name in ("embeddings", "logits", "triplet", "violations", "loss"):
+        wrong = dataclasses.replace(exact, **{name: getattr(exact, name) + 1e-2})
+        assert any(name in row.quantity for row in beyond(parity.compare_exactly([wrong], [exact]))), name
+        assert any(name in row.quantity for row in beyond(parity.compare_steps([wrong], [single], [[single]], [exact]))), name
+    for name in ("gradients", "parameters", "statistics"):
+        arrays = dict(getattr(exact, name))
+        last = next(reversed(arrays))
+        arrays[last] = arrays[last] * 1.5 + 1.0
+        wrong = dataclasses.replace(exact, **{name: arrays})
+        assert any(name in row.quantity for row in beyond(parity.compare_exactly([wrong], [exact]))), name
+        assert any(name in row.quantity for row in beyond(parity.compare_steps([wrong], [single], [[single]], [exact]))), name
+
+
+def test_not_a_number_is_never_within():
+    assert not parity.Row("x", 1.0, float("nan")).passes
+    assert not parity.Row("x", 1.0, 2.0, float("nan")).passes
+    assert not parity.Row("x", 1e-3, 0.6, 100.0).passes  # nothing that large is rounding
+
+
+def test_a_folder_that_is_no_recording(tmp_path):
+    np.savez(tmp_path / "train.npz", x=np.zeros(1))
+    with pytest.raises(RunError, match=r"eval\.npz, metrics\.npz is missing"):
+        Recording(tmp_path)
+    assert_one_clear_error(run_module("scoliojax.interop.parity", "recording", tmp_path), "eval.npz")
