@@ -162,8 +162,8 @@ def test_every_difference_is_listed(checkpoint, tmp_path):
         assert words in str(caught.value)
 
 
-def succeed(module: str, *arguments: object) -> str:
-    result = run_module(module, *arguments)
+def succeed(module: str, *arguments: object, devices: int = 1) -> str:
+    result = run_module(module, *arguments, devices=devices)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -189,7 +189,7 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
     assert bare[0] == bare[1]
 
     assert f"test-step-{first.step:06d}" in succeed("scoliojax.main", "--mode", "eval", "--workdir", workdir)
-    printed = succeed("scoliojax.main", "--workdir", workdir)
+    printed = succeed("scoliojax.main", "--workdir", workdir, devices=2)  # and back to one for the export below
     assert f"going on from step {first.step}" in printed
     line = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["learning_rate"] == pytest.approx(0.1 * 0.1**2)  # past both milestones of the recorded run

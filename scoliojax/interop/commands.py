@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import torch
 from flax import nnx
+from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 import configs
@@ -75,7 +76,11 @@ def open_run(workdir: Path, step: int | None) -> tuple[build.Config, Sizes, Trai
     """A run directory's config, its network's sizes, and its newest checkpoint or that of `step`."""
     config = ConfigDict(run_directory.read_config(workdir))
     rule, _ = build.build_optimizer(config)
-    like = jax.eval_shape(lambda: create_state(*build.build_model(config)[1:], rule))
+    here = SingleDeviceSharding(jax.local_devices()[0])  # whatever devices the run was on
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        jax.eval_shape(lambda: create_state(*build.build_model(config)[1:], rule)),
+    )
     checkpoints = Checkpoints(workdir / "checkpoints", config.train.checkpoints_to_keep, print)
     state = checkpoints.restore(like, step)
     checkpoints.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from flax import nnx
 from scoliojax.interop import torch_reference
 from scoliojax.interop.names import Sizes, from_tree, to_tree
 from scoliojax.losses import ScoNetLoss, triplet_loss
-from scoliojax.models.sconet import ScoNet
+from scoliojax.models.sconet import ScoNet, ScoNetOutput
 from scoliojax.optim import sgd
 from scoliojax.train_state import create_state, split_model
 from scoliojax.train_step import make_train_step
@@ -49,6 +48,12 @@ class Step:
     statistics: Arrays  # after the step
 
 
+def _telling_loss(output: ScoNetOutput, labels: jax.Array, identities: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+    """The loss, which also tells the network's output and the identity loss strip by strip."""
+    total, terms = LOSS(output, labels, identities)
+    return total, terms | {"output": output, "triplet": triplet_loss(output.embeddings, identities, LOSS.margin)}
+
+
 def ours(
     start: Arrays,
     sizes: Sizes,
@@ -72,22 +77,16 @@ def ours(
         wide = {name: value.astype(precision) for name, value in start.items()}
         rule, schedule = sgd(**optimizer)
         state = create_state(to_tree(sizes, "params", wide), to_tree(sizes, "batch_stats", wide), rule)
-        step: Any = make_train_step(graph, LOSS, rule, schedule)
-
-        @functools.partial(jax.jit, compiler_options=options)
-        def look(state, silhouettes, identities):
-            output = nnx.merge(graph, state.params, state.batch_stats, copy=True)(silhouettes, train=True)
-            return output, triplet_loss(output.embeddings, identities, LOSS.margin)
-
+        step: Any = make_train_step(graph, _telling_loss, rule, schedule)
         found = []
         for batch in batches:
             arrays = {name: jnp.asarray(value) for name, value in vars(batch).items()}
-            output, triplet = jax.device_get(look(state, batch.silhouettes, batch.identities))
             before = from_tree(sizes, "params", state.params)
             moved = from_tree(sizes, "params", optax.tree_utils.tree_get(state.opt_state, "trace"))
             if options and not found:
                 step = step.lower(state, arrays).compile(options)
-            state, terms = step(state, arrays)
+            state, told = step(state, arrays)
+            told = jax.device_get(told)
             momentum = from_tree(sizes, "params", optax.tree_utils.tree_get(state.opt_state, "trace"))
             # m = momentum * m + (g + decay * w), solved for g
             gradients = {
@@ -96,13 +95,13 @@ def ours(
             }
             found.append(
                 Step(
-                    embeddings=output.embeddings.swapaxes(1, 2),
-                    logits=output.logits.swapaxes(1, 2),
-                    triplet=triplet.loss,
-                    violations=triplet.violations,
-                    mean_distance=triplet.mean_distance,
-                    cross_entropy=float(terms["cross_entropy"]),
-                    loss=float(terms["loss"]),
+                    embeddings=told["output"].embeddings.swapaxes(1, 2),
+                    logits=told["output"].logits.swapaxes(1, 2),
+                    triplet=told["triplet"].loss,
+                    violations=told["triplet"].violations,
+                    mean_distance=told["triplet"].mean_distance,
+                    cross_entropy=float(told["cross_entropy"]),
+                    loss=float(told["loss"]),
                     gradients=gradients,
                     parameters=from_tree(sizes, "params", state.params),
                     statistics=from_tree(sizes, "batch_stats", state.batch_stats),
