@@ -157,10 +157,11 @@ def _warn_if_long(config: build.Config) -> None:
     flops = config.train.steps * cost.train_flops_per_step(model.channels, clips, data.frames_per_clip)
     if flops < LONG_RUN * SLOW_CPU:  # not worth measuring
         return
-    days = flops / cost.measured_flops_per_second() / 86400.0
+    hours = flops / cost.measured_flops_per_second() / 3600.0
+    took = f"{hours / 24.0:.0f} days" if hours > 48.0 else f"{max(hours, 1.0):.0f} hours"
     print(
         f"this recipe is meant for an accelerator: on this CPU its {config.train.steps} steps would take about "
-        f"{days:.0f} days; for a first try run --config configs/sconet_mt.py:quickstart"
+        f"{took}; for a first try run --config configs/sconet_mt.py:quickstart"
     )
 
 
