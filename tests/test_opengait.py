@@ -209,12 +209,14 @@ def test_verify_prints_every_layer_and_mistakes_get_one_line(checkpoint, tmp_pat
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("stem", "layer1", "layer4", "pooling", "embeddings", "logits"))
 
-    class Off(torch_reference.TorchScoNet):
-        def pool(self, features):
-            return super().pool(features) * 1.001
+    for factor in (1.001, float("nan")):
 
-    monkeypatch.setattr(commands, "TorchScoNet", Off)
-    assert "pooling" in errors(capsys, "verify", checkpoint)
+        class Off(torch_reference.TorchScoNet):
+            def pool(self, features, factor=factor):
+                return super().pool(features) * factor
+
+        monkeypatch.setattr(commands, "TorchScoNet", Off)
+        assert "pooling" in errors(capsys, "verify", checkpoint)
 
     (tmp_path / "bad.pt").write_bytes(b"x")
     assert "bad.pt" in errors(capsys, "verify", tmp_path / "bad.pt")

@@ -86,6 +86,18 @@ def test_a_difference_is_found():
         assert any(name in row.quantity for row in beyond(parity.compare_steps([wrong], [single], [[single]], [exact]))), name
 
 
+def test_not_a_number_in_one_tensor_is_found():
+    sizes = Sizes((2, 2, 2, 2), 2, (1,), 3)
+    start, batches = random_start(sizes, 0), random_batches(0, 1, [0, 0, 1], 1, 3)
+    (exact,) = theirs(start, sizes, batches, parity.PUBLISHED_OPTIMIZER, torch.float64)
+    for name in ("gradients", "parameters", "statistics"):
+        arrays = dict(getattr(exact, name))
+        last = next(reversed(arrays))
+        wrong = dataclasses.replace(exact, **{name: arrays | {last: arrays[last] * np.nan}})
+        assert any(name in row.quantity for row in beyond(parity.compare_exactly([wrong], [exact]))), name
+        assert any(name in row.quantity for row in beyond(parity.compare_steps([wrong], [exact], [[exact]], [exact]))), name
+
+
 def test_not_a_number_is_never_within():
     assert not parity.Row("x", 1.0, float("nan")).passes
     assert not parity.Row("x", 1.0, 2.0, float("nan")).passes

@@ -62,13 +62,15 @@ def _apart(ours: object, theirs: object) -> float:
     return float(np.max(np.abs(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64))))
 
 
-def _of_norm(ours: Arrays, theirs: Arrays) -> list[float]:
-    """Each tensor's distance, relative to its norm."""
+def _of_norm(ours: Arrays, theirs: Arrays) -> np.ndarray:
+    """Each tensor's distance, relative to its norm. Numpy's maximum of them keeps a NaN; Python's `max` may lose it."""
     assert ours.keys() >= theirs.keys(), theirs.keys() - ours.keys()
-    return [
-        float(np.linalg.norm(ours[name] - value.astype(np.float64)) / max(np.linalg.norm(value), 1e-12))
-        for name, value in theirs.items()
-    ]
+    return np.array(
+        [
+            np.linalg.norm(ours[name] - value.astype(np.float64)) / max(np.linalg.norm(value), 1e-12)
+            for name, value in theirs.items()
+        ]
+    )
 
 
 def compare_steps(found: list[Step], other: list[Step], samples: list[list[Step]], exact: list[Step]) -> Iterator[Row]:
@@ -94,7 +96,7 @@ def compare_steps(found: list[Step], other: list[Step], samples: list[list[Step]
     def worst(number: int, name: str, tolerance: float) -> Row:
         def measure(a: Step, b: Step) -> float:
             wanted = getattr(other[number], name)
-            return max(_of_norm(getattr(a, name), {key: getattr(b, name)[key] for key in wanted}))
+            return float(np.max(_of_norm(getattr(a, name), {key: getattr(b, name)[key] for key in wanted})))
 
         measured = measure(found[number], other[number])
         return Row(f"step {number}: {name}, worst tensor, of its norm", tolerance, measured, rounding(number, measure))
@@ -118,11 +120,11 @@ def compare_steps(found: list[Step], other: list[Step], samples: list[list[Step]
 def compare_exactly(found: list[Step], other: list[Step]) -> Iterator[Row]:
     """Rows for float64 steps here against float64 steps there: no rounding to hide behind."""
     for name in ("embeddings", "logits", "mean_distance", "triplet", "violations", "cross_entropy", "loss"):
-        measured = max(_apart(getattr(a, name), getattr(b, name)) for a, b in zip(found, other, strict=True))
-        yield Row(f"float64: {name.replace('_', ' ')}", EXACT, measured)
+        measured = [_apart(getattr(a, name), getattr(b, name)) for a, b in zip(found, other, strict=True)]
+        yield Row(f"float64: {name.replace('_', ' ')}", EXACT, float(np.max(measured)))
     for name in ("gradients", "parameters", "statistics"):
-        pairs = [_of_norm(getattr(a, name), getattr(b, name)) for a, b in zip(found, other, strict=True)]
-        yield Row(f"float64: {name}, worst tensor, of its norm", EXACT, max(map(max, pairs)))
+        measured = [_of_norm(getattr(a, name), getattr(b, name)) for a, b in zip(found, other, strict=True)]
+        yield Row(f"float64: {name}, worst tensor, of its norm", EXACT, float(np.max(measured)))
 
 
 def _shaken(start: Arrays, size: float = SHAKE) -> Arrays:
