@@ -197,6 +197,29 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
     assert opengait.read(out).step == first.step + 2
 
 
+def imported_config(checkpoint, workdir, *options) -> dict:
+    arguments = ["import", checkpoint, "--workdir", workdir, *options]
+    succeed("scoliojax.interop.opengait", *arguments)
+    return json.loads((workdir / "config.json").read_text())
+
+
+def test_the_command_line_goes_before_the_file_and_the_file_before_the_recipe(checkpoint, tmp_path):
+    config = imported_config(checkpoint, tmp_path / "a", "--config.optimizer.learning_rate=0.003")
+    assert config["optimizer"]["learning_rate"] == 0.003
+    assert config["optimizer"]["milestones"] == list(opengait.read(checkpoint).optimizer["milestones"])
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({"model": content["model"]}, tmp_path / "weights.pt")
+    assert opengait.read(tmp_path / "weights.pt").optimizer is None
+    published = imported_config(tmp_path / "weights.pt", tmp_path / "b")["optimizer"]
+    published["milestones"] = tuple(published["milestones"])
+    assert published == {"name": "sgd", **opengait.PUBLISHED_OPTIMIZER}
+    result = run_module(
+        "scoliojax.interop.opengait", "import", checkpoint, "--workdir", tmp_path / "c", "--config.model.embedding_dim=5"
+    )
+    assert_one_clear_error(result, "--config.model.embedding_dim=5", "leave it out")
+    assert not (tmp_path / "c").exists()
+
+
 def errors(capsys, *arguments: object) -> str:
     with pytest.raises(SystemExit) as caught:
         commands.main([*map(str, arguments)])

@@ -52,11 +52,16 @@ def bring(args: argparse.Namespace) -> None:
     """Make a run directory of an OpenGait checkpoint, from which `scoliojax.main` evaluates and trains on."""
     found = opengait.read(args.checkpoint, args.strips)
     config = _recipe(args)
+    given = {argument.split("=")[0] for argument in args.rest}
     sizes = found.sizes._asdict()
     if sizes.pop("classes") != len(CLASSES):
         raise RunError(f"{args.checkpoint} has {found.sizes.classes} classes; a run here has {', '.join(CLASSES)}")
+    for key, value in sizes.items():
+        if f"--config.model.{key}" in given and config.model[key] != value:
+            raise RunError(f"--config.model.{key}={config.model[key]}, but {args.checkpoint} has {value}; leave it out")
     config.model.update(sizes)
-    config.optimizer.update(found.optimizer)
+    settings = found.optimizer or {}
+    config.optimizer.update({key: value for key, value in settings.items() if f"--config.optimizer.{key}" not in given})
     workdir = Path(args.workdir).expanduser().absolute()
     if workdir.exists() and any(workdir.iterdir()):
         raise RunError(f"--workdir={workdir} is not empty; give a new folder")

@@ -50,7 +50,7 @@ class Checkpoint:
       batch_stats: float32 running means and variances.
       momentum: of the optimiser, like `params`; zeros before the first step.
       step: finished steps.
-      optimizer: arguments of `scoliojax.optim.sgd`.
+      optimizer: arguments of `scoliojax.optim.sgd`; None where the file holds weights alone.
     """
 
     sizes: Sizes
@@ -58,14 +58,14 @@ class Checkpoint:
     batch_stats: Tree
     momentum: Tree
     step: int
-    optimizer: dict[str, Any]
+    optimizer: dict[str, Any] | None
 
     def model(self) -> ScoNet:
         return build_model(self.sizes, self.params, self.batch_stats)
 
     def state(self) -> TrainState:
         """The state from which training goes on: same step, same momentum, same learning rate."""
-        rule, _ = sgd(**self.optimizer)
+        rule, _ = sgd(**(self.optimizer or PUBLISHED_OPTIMIZER))  # the state has the same form for any settings
         state = create_state(self.params, self.batch_stats, rule)
         step = jnp.asarray(self.step, jnp.int32)
         return dataclasses.replace(
@@ -163,12 +163,12 @@ def _collect(tensors: dict[str, Any], expected: dict[str, Entry], problems: list
 
 def _read_optimizer(
     content: dict[str, Any], sizes: Sizes, step: int, problems: list[str]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Momentum and settings; a checkpoint without an optimiser (weights alone) gets the published one, at rest."""
+) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+    """Momentum and settings; a checkpoint without an optimiser (weights alone) has momentum zero and no settings."""
     expected = {entry.name: entry for entry in trained(sizes)}
     buffers = {name: np.zeros(entry.shape, np.float32) for name, entry in expected.items()}
     if content.get("optimizer") is None:
-        return buffers, dict(PUBLISHED_OPTIMIZER)
+        return buffers, None
     settings: dict[str, Any] = {}
     try:
         (group,) = content["optimizer"]["param_groups"]
