@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; install the extra `torch`")
 
 from scoliojax.errors import RunError  # noqa: E402
-from scoliojax.interop import commands, opengait, torch_reference  # noqa: E402
+from scoliojax.interop import commands, opengait, parity, torch_reference  # noqa: E402
 from tests.conftest import assert_one_clear_error, run_module, shared_folder, write_tree  # noqa: E402
 
 
@@ -177,6 +177,7 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
         "data.subjects_per_batch": 2,
         "data.clips_per_subject": 2,
         "data.frames_per_clip": 3,
+        "data.synthetic.frames": 3,
         "train.steps": first.step + 2,
     }
     options = [f"--config.{key}={value}" for key, value in overrides.items()]
@@ -195,6 +196,10 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
     assert line["learning_rate"] == pytest.approx(0.1 * 0.1**2)  # past both milestones of the recorded run
     commands.main(["export", "--workdir", str(workdir), "--output", str(out)])
     assert opengait.read(out).step == first.step + 2
+
+    logits, changed = parity.compare_bfloat16(workdir, 9)
+    assert 0.0 < logits.measured < 0.1
+    assert changed.measured * 9 == pytest.approx(round(changed.measured * 9))
 
 
 def imported_config(checkpoint, workdir, *options) -> dict:

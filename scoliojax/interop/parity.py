@@ -43,7 +43,7 @@ CEILING = 0.5  # beyond it nothing is called rounding
 EXACT = 1e-6  # float64 against float64; five steps at learning rate 0.1 make 1e-8 of the last digits
 FRESH_WALKERS = 1_000  # seed; runs train on seed 0
 UNOPTIMISED = {"xla_backend_optimization_level": 0}  # quickly compiled, and otherwise than for training: a second opinion
-SHAKE = 1e-7  # relative; half of what float32 can tell apart
+SHAKE = 1e-7  # relative; about the step from one float32 to the next
 
 
 class Row(NamedTuple):
@@ -153,11 +153,11 @@ def compare_evaluation(recording: Recording) -> Iterator[Row]:
     sequences = [np.ascontiguousarray(cut_sides(truth[f"seq{i}"])) for i in range(len(truth["pred"]))]
     longest = max(map(len, sequences))
 
-    def run(rows: list[int]) -> Arrays:
-        clips = np.zeros((len(rows), longest, 64, 44), np.uint8)  # n s 64 44
-        mask = np.zeros((len(rows), longest), bool)  # n s
-        for place, row in enumerate(rows):
-            clips[place, : len(sequences[row])], mask[place, : len(sequences[row])] = sequences[row], True
+    def together() -> Arrays:
+        clips = np.zeros((len(sequences), longest, 64, 44), np.uint8)  # n s 64 44
+        mask = np.zeros((len(sequences), longest), bool)  # n s
+        for row, sequence in enumerate(sequences):
+            clips[row, : len(sequence)], mask[row, : len(sequence)] = sequence, True
         return jax.device_get(step(found.params, found.batch_stats, jnp.asarray(clips), jnp.asarray(mask)))._asdict()
 
     def alone(sequence: np.ndarray) -> Arrays:
@@ -165,7 +165,7 @@ def compare_evaluation(recording: Recording) -> Iterator[Row]:
 
     ways = {
         "one by one": [alone(sequence) for sequence in sequences],
-        "one padded batch": [run(list(range(len(sequences))))],
+        "one padded batch": [together()],
     }
     for way, outputs in ways.items():
         whole = {name: np.concatenate([output[name] for output in outputs]).swapaxes(1, 2) for name in outputs[0]}  # n c p

@@ -51,7 +51,7 @@ class Recording:
         """The settings of the recorded optimiser: its milestones are where the recorded rate falls."""
         rates = [float(self._train[f"step{i}/lr"]) for i in range(self._count)]
         falls = [i for i in range(1, self._count) if rates[i] < rates[i - 1]]
-        return PUBLISHED_OPTIMIZER | {"learning_rate": rates[0], "milestones": tuple(falls), "decay": 0.1}
+        return PUBLISHED_OPTIMIZER | {"learning_rate": rates[0], "milestones": tuple(falls)}
 
     def steps(self) -> list[Step]:
         """What the original computed."""

@@ -122,14 +122,14 @@ def maximum(x: jax.Array, axis: int) -> jax.Array:
 
 
 def _maximum_forward(x, axis):
-    return jnp.max(x, axis), (jnp.argmax(x, axis), x.shape[axis])
+    return jnp.max(x, axis), (jnp.argmax(x, axis), x.shape[axis])  # both without `axis`
 
 
 def _maximum_backward(axis, saved, gradient):
     place, size = saved
     shape = (*gradient.shape[:axis], size, *gradient.shape[axis:])
-    here = jax.lax.broadcasted_iota(place.dtype, shape, axis) == jnp.expand_dims(place, axis)
-    return (jnp.where(here, jnp.expand_dims(gradient, axis), 0),)
+    here = jax.lax.broadcasted_iota(place.dtype, shape, axis) == jnp.expand_dims(place, axis)  # as x
+    return (jnp.where(here, jnp.expand_dims(gradient, axis), 0),)  # as x
 
 
 maximum.defvjp(_maximum_forward, _maximum_backward)
