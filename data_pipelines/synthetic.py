@@ -29,6 +29,7 @@ from data_pipelines.silhouettes import normalise_sequence
 
 RASTER = (96, 72)  # rows, columns of the raw mask
 STATURE = 86.0  # rows that a standing body takes
+SEEN = 6.0  # pixels beyond a part's edge that its soft rim and the roughening can reach
 SEVERITY = {"negative": 0.08, "neutral": 0.47, "positive": 1.0}  # class means
 SEVERITY_SPREAD = {"negative": 0.08, "neutral": 0.10, "positive": 0.15}  # class standard deviations
 
@@ -102,24 +103,35 @@ def _draw_body(walker: Walker, frames: int) -> np.ndarray:
     """Coverage `[s, h, w]` in pixels of signed distance to the body's edge, positive inside."""
     body = walker
     stride = 2.0 * np.pi * np.arange(frames) / body.period + body.phase  # s
-    rows, columns = np.mgrid[0 : RASTER[0], 0 : RASTER[1]].astype(np.float32)
-    y = ((RASTER[0] - 4 - rows) / STATURE)[None]  # 1 h w; height above the ground
-    x = ((columns - (RASTER[1] - 1) / 2) / STATURE)[None]  # 1 h w
+    rows, columns = np.ogrid[0 : RASTER[0], 0 : RASTER[1]]
+    y = ((RASTER[0] - 4 - rows.astype(np.float32)) / STATURE)[None]  # 1 h 1; height above the ground
+    x = ((columns.astype(np.float32) - (RASTER[1] - 1) / 2) / STATURE)[None]  # 1 1 w
 
     def at(value) -> np.ndarray:
         return np.asarray(value, np.float32).reshape(-1, 1, 1)  # s 1 1
 
     inside = np.full((frames, *RASTER), -np.inf, np.float32)  # s h w
 
-    def add(distance: np.ndarray) -> None:
-        np.maximum(inside, distance * STATURE, out=inside)
+    def window(across, up, reach: float) -> tuple[slice, slice]:
+        """The pixels where a part can be seen in any frame; further away it is as good as absent."""
+        reach = reach * STATURE + SEEN
+        middle, ground = (RASTER[1] - 1) / 2, RASTER[0] - 4
+        left, right = (int(edge(across) * STATURE + middle + sign * reach) for edge, sign in ((np.min, -1), (np.max, 1)))
+        top, bottom = (int(ground - edge(up) * STATURE + sign * reach) for edge, sign in ((np.max, -1), (np.min, 1)))
+        return slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0))
+
+    def add(place: tuple[slice, slice], distance: np.ndarray) -> None:
+        part = inside[:, *place]  # s h' w'
+        np.maximum(part, distance * STATURE, out=part)
 
     def limb(start, end, start_radius: float, end_radius: float) -> None:
+        place = window((start[0], end[0]), (start[1], end[1]), max(start_radius, end_radius))
+        here_x, here_y = x[:, :, place[1]], y[:, place[0]]  # 1 1 w', 1 h' 1
         ax, ay, bx, by = at(start[0]), at(start[1]), at(end[0]), at(end[1])
         dx, dy = bx - ax, by - ay
-        along = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy + 1e-9), 0.0, 1.0)  # s h w
-        gap = np.hypot(x - ax - along * dx, y - ay - along * dy)  # s h w
-        add(start_radius + (end_radius - start_radius) * along - gap)
+        along = np.clip(((here_x - ax) * dx + (here_y - ay) * dy) / (dx * dx + dy * dy + 1e-9), 0.0, 1.0)  # s h' w'
+        gap = np.hypot(here_x - ax - along * dx, here_y - ay - along * dy)  # s h' w'
+        add(place, start_radius + (end_radius - start_radius) * along - gap)
 
     # Pelvis: sways once a stride, rises twice; the pelvis drops on the side of the swinging leg.
     pelvis_x = body.sway * np.sin(stride)  # s
@@ -157,18 +169,21 @@ def _draw_body(walker: Walker, frames: int) -> np.ndarray:
         limb(elbow, hand, 0.026 * body.limb, 0.020 * body.limb)
 
     # Trunk: one outline from hips over waist to shoulders around the bent spine, both ends tilted.
-    base = at(pelvis_y - 0.05) + (x - at(pelvis_x)) * np.tan(at(pelvis_angle))  # s h w
-    beside = x - at(shoulder_x)  # s h w
-    slope = 0.30 * np.clip(np.abs(beside) - 0.03, 0.0, None)  # s h w; shoulders fall away from the neck
-    top = at(shoulder_y) + beside * np.tan(at(shoulder_angle)) - slope  # s h w
-    up = (y - base) / (top - base)  # s h w; 0 at the hips, 1 at the shoulders
-    spine = at(pelvis_x) + body.trunk_shift * up + body.curve * np.sin(np.pi * np.clip(up, 0.0, 1.0))  # s h w
+    widest = max(body.hip_width, body.shoulder_width) + abs(body.curve)
+    place = window((pelvis_x, shoulder_x), (pelvis_y, shoulder_y), widest)
+    here_x, here_y = x[:, :, place[1]], y[:, place[0]]  # 1 1 w', 1 h' 1
+    base = at(pelvis_y - 0.05) + (here_x - at(pelvis_x)) * np.tan(at(pelvis_angle))  # s h' w'
+    beside = here_x - at(shoulder_x)  # s h' w'
+    slope = 0.30 * np.clip(np.abs(beside) - 0.03, 0.0, None)  # s h' w'; shoulders fall away from the neck
+    top = at(shoulder_y) + beside * np.tan(at(shoulder_angle)) - slope  # s h' w'
+    up = (here_y - base) / (top - base)  # s h' w'; 0 at the hips, 1 at the shoulders
+    spine = at(pelvis_x) + body.trunk_shift * up + body.curve * np.sin(np.pi * np.clip(up, 0.0, 1.0))  # s h' w'
     outline = ((0.0, body.hip_width), (0.2, 1.03 * body.hip_width), (0.48, body.waist_width),
                (0.8, 0.5 * (body.waist_width + body.shoulder_width)), (0.93, body.shoulder_width),
                (1.0, 0.90 * body.shoulder_width))  # fmt: skip
     heights, widths = np.array(outline, np.float32).T
-    half_width = 0.5 * np.interp(up, heights, widths).astype(np.float32)  # s h w
-    add(np.minimum(half_width - np.abs(x - spine), np.minimum(up, 1.0 - up) * body.trunk))
+    half_width = 0.5 * np.interp(up, heights, widths).astype(np.float32)  # s h' w'
+    add(place, np.minimum(half_width - np.abs(here_x - spine), np.minimum(up, 1.0 - up) * body.trunk))
 
     # Neck and head follow the upper spine and level themselves out half-way.
     lean = 0.5 * body.trunk_shift  # the head comes back towards the middle
