@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.schema import DataError, SilhouetteSet, existing_folder
-from data_pipelines.scoliosis1k.builder import SPLIT, Scoliosis1k
+from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, existing_folder
+from data_pipelines.scoliosis1k.builder import SPLIT, Scoliosis1k, metadata_digest
 from data_pipelines.scoliosis1k.release_tree import fingerprint, scan
 
 
@@ -58,6 +58,8 @@ def open_prepared(root: Path) -> SilhouetteSet:
         builder = tfds.builder_from_directory(folder)
         records = builder.as_data_source(split=SPLIT)  # pyright: ignore[reportCallIssue]; behind an untyped decorator
         sizes = {name: len(columns[name]) for name in ("sequences", "subjects", "labels", "n_frames", "checksums")}
+        if metadata_digest(columns) != columns.get("digest"):
+            raise ValueError("metadata.json does not match its digest")
         if set(sizes.values()) != {len(records)}:
             raise ValueError(f"{len(records)} records for {sizes}")
         labels, n_frames = (np.array(columns[name], np.int32) for name in ("labels", "n_frames"))
@@ -70,7 +72,8 @@ def open_prepared(root: Path) -> SilhouetteSet:
             silhouettes = records[row]["silhouettes"]  # s 64 64
         except Exception as error:
             raise DataError(f"{name}, cannot be read ({type(error).__name__}: {error}); {remedy}") from error
-        if zlib.crc32(silhouettes.data) != columns["checksums"][row]:
+        shape = (n_frames[row], FRAME_SIZE, FRAME_SIZE)
+        if silhouettes.shape != shape or zlib.crc32(silhouettes.data) != columns["checksums"][row]:
             raise DataError(f"{name}, does not match its checksum; {remedy}")
         return silhouettes
 

@@ -105,3 +105,22 @@ def assert_one_clear_error(result: subprocess.CompletedProcess, *words: str) -> 
     assert len(lines) == 1, result.stderr
     for word in words:
         assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
+
+
+def damage(rng: np.random.Generator, path: Path) -> None:
+    """Spoil a file in one of five ways."""
+    content = bytearray(path.read_bytes())
+    kind = rng.integers(5)
+    if kind == 0:
+        path.unlink()
+        return
+    if kind == 1:
+        content = content[: rng.integers(len(content) + 1)]
+    elif kind == 2 and content:
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    elif kind == 3:
+        content = bytearray()
+    elif kind == 4 and content:
+        begin = rng.integers(len(content))
+        content[begin : begin + 16] = rng.bytes(len(content[begin : begin + 16]))
+    path.write_bytes(content)

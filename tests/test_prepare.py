@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 
 from data_pipelines.schema import DataError
+from data_pipelines.scoliosis1k.builder import metadata_digest
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.sources import is_prepared, open_prepared, open_root, prepare, prepared_folder
-from tests.conftest import ROOT, assert_one_clear_error, run_module, write_tree
+from tests.conftest import ROOT, assert_one_clear_error, damage, run_module, write_tree
 
 
 def test_raw_masks_become_the_expected_silhouettes_byte_for_byte(silhouettes, tmp_path):
@@ -220,7 +222,16 @@ def test_a_damaged_prepared_folder_is_said_to_be_damaged(tmp_path):
     metadata = prepared_folder(tmp_path / "out") / "metadata.json"
     good = metadata.read_text()
     columns = json.loads(good)
-    metadata.write_text(json.dumps(columns | {"labels": columns["labels"][:-1]}))
+
+    def signed(**changes) -> None:
+        changed = columns | changes
+        metadata.write_text(json.dumps(changed | {"digest": metadata_digest(changed)}))
+
+    labels = columns["labels"]
+    metadata.write_text(json.dumps(columns | {"labels": [*labels[1:], labels[0]]}))
+    with pytest.raises(DataError, match=r"metadata\.json does not match its digest.*delete it and"):
+        open_prepared(tmp_path / "out")
+    signed(labels=labels[:-1])
     with pytest.raises(DataError, match=r"6 records for .*'labels': 5"):
         open_prepared(tmp_path / "out")
     metadata.write_text(good)
@@ -230,9 +241,34 @@ def test_a_damaged_prepared_folder_is_said_to_be_damaged(tmp_path):
     with pytest.raises(DataError, match=r"sequence 00000, cannot be read"):
         open_prepared(tmp_path / "out")
     record.write_bytes(whole)
-    metadata.write_text(json.dumps(columns | {"checksums": [*columns["checksums"][:-1], 0]}))
+    signed(checksums=[*columns["checksums"][:-1], 0])
     with pytest.raises(DataError, match=r"record 5, sequence 00005, does not match its checksum"):
         open_prepared(tmp_path / "out").read(5)
+
+
+def test_a_hundred_random_damages_are_named_or_harmless(tmp_path):
+    """Any file of a prepared folder, every second time the records: cut, flipped, emptied, overwritten, removed."""
+    prepare(str(write_tree(tmp_path / "tree")), tmp_path / "whole")
+    whole = open_prepared(tmp_path / "whole")
+    rng = np.random.default_rng(0)
+    found = {"damaged": 0, "harmless": 0}
+    for turn in range(100):
+        root = tmp_path / f"out{turn}"
+        shutil.copytree(tmp_path / "whole", root)
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        damage(rng, files[rng.integers(len(files))] if turn % 2 else next(root.rglob("*.array_record*")))
+        try:
+            data = open_prepared(root)
+            clips = [data.read(row) for row in range(len(data))]
+        except DataError as error:
+            assert "delete it and run data_pipelines.prepare again" in str(error)
+            found["damaged"] += 1
+            continue
+        found["harmless"] += 1
+        assert data.digest() == whole.digest()
+        for row, clip in enumerate(clips):
+            np.testing.assert_array_equal(clip, whole.read(row))
+    assert found["damaged"] >= 50  # the others hit what nobody reads
 
 
 def test_command_line_errors_are_one_line(tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
@@ -17,6 +19,12 @@ from data_pipelines.scoliosis1k.release_tree import ReleasedSequence, fingerprin
 
 WINDOW = 64  # sequences in memory at a time
 SPLIT = "sequences"  # one split; what is trained on and what is tested on is the run's business
+
+
+def metadata_digest(metadata: Mapping) -> str:
+    """SHA-256 of all that the metadata say, `digest` itself left out."""
+    content = {name: value for name, value in metadata.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _read(sequence: ReleasedSequence) -> np.ndarray | str:
@@ -34,7 +42,8 @@ class Scoliosis1k(tfds.core.GeneratorBasedBuilder):
 
     One record is one sequence: `sequence` (id), `label` (0 negative, 1 neutral, 2 positive) and `silhouettes`, uint8
     `[s, 64, 64]`. Records keep the order of the ids. The metadata lists ids, subjects, labels, views, frame counts and CRC-32
-    checksums of the frames in that order, so that a run can sample without opening a record and trust what it opens.
+    checksums of the frames in that order, so that a run can sample without opening a record and trust what it opens, and a
+    digest of themselves.
 
     Args:
       tree: the released tree, or the raw tree of PNG masks.
@@ -106,6 +115,7 @@ class Scoliosis1k(tfds.core.GeneratorBasedBuilder):
         metadata = cast(tfds.core.MetadataDict, self.info.metadata)
         metadata.update(columns)
         metadata.update(skipped=problems, source=fingerprint(sequences, str(sorted(subject_of.items()))))
+        metadata["digest"] = metadata_digest(metadata)
 
     def _complain(self, problems: list[str]) -> None:
         if problems and not self._skip_bad:
