@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from data_pipelines.pipelines import EvalBatcher, TrainSampler
 from data_pipelines.schema import CLASSES, SilhouetteSet
@@ -48,20 +50,17 @@ def _pick(table: dict, section: Config, field: str) -> tuple[Callable, dict]:
 def build_model(config: Config) -> tuple[nnx.GraphDef, Tree, Tree]:
     """The network's graph, initial parameters and initial batch statistics, a function of `seed`."""
     cls, arguments = _pick(MODELS, config.model, "model")
-
-    def create(key: jax.Array) -> nnx.Module:
-        return cls(**arguments, classes=len(CLASSES), precision=config.precision, rngs=nnx.Rngs(params=key))
-
-    key = jax.random.key(config.seed)
+    if config.seed < 0:
+        raise RunError(f"seed={config.seed} must not be negative")
+    rng = np.random.default_rng(config.seed)
     with _section("model"):
-        graph, *_ = split_model(nnx.eval_shape(create, key))
-    params, batch_stats = jax.jit(lambda key: split_model(create(key))[1:])(key)  # one compilation, not one a tensor
-    return graph, params, batch_stats
+        return split_model(cls(**arguments, classes=len(CLASSES), precision=config.precision, rng=rng))
 
 
-def build_loss(config: Config) -> ScoNetLoss:
+def build_loss(config: Config, mesh: Mesh | None = None) -> ScoNetLoss:
+    """The loss; `mesh` is that over which clips are sharded, None on a single device."""
     with _section("loss"):
-        return ScoNetLoss(**config.loss.to_dict())
+        return ScoNetLoss(**config.loss.to_dict(), mesh=mesh)
 
 
 def build_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -94,8 +93,19 @@ def build_partition(config: Config, data: SilhouetteSet) -> Partition:
     return partition
 
 
+def clips_per_batch(config: Config) -> int:
+    """The global batch, which must divide evenly over all devices."""
+    subjects, each = config.data.subjects_per_batch, config.data.clips_per_subject
+    if subjects * each % jax.device_count():
+        raise RunError(
+            f"data.subjects_per_batch={subjects} x data.clips_per_subject={each} = {subjects * each} clips do not divide "
+            f"evenly over {jax.device_count()} devices; change either"
+        )
+    return subjects * each
+
+
 def build_sampler(config: Config, data: SilhouetteSet, partition: Partition) -> TrainSampler:
-    """The training batches of this process; the global batch must split evenly over all devices."""
+    """The training batches of this process."""
     section = config.data
     sampler = TrainSampler(
         data=data,
@@ -107,16 +117,17 @@ def build_sampler(config: Config, data: SilhouetteSet, partition: Partition) -> 
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    if sampler.clips % jax.device_count():
-        raise RunError(
-            f"data.subjects_per_batch={section.subjects_per_batch} x data.clips_per_subject={section.clips_per_subject} = "
-            f"{sampler.clips} clips do not divide evenly over {jax.device_count()} devices; change either"
-        )
+    clips_per_batch(config)
     return sampler
 
 
 def build_eval_batcher(config: Config, data: SilhouetteSet, rows) -> EvalBatcher:
-    """Whole sequences; the batch is rounded up to a multiple of the devices."""
-    devices = jax.device_count()
-    size = -(-config.data.sequences_per_eval_batch // devices) * devices
-    return EvalBatcher(data=data, rows=rows, batch_size=size, max_frames=config.data.max_eval_frames)
+    """Whole sequences, so many on every device."""
+    return EvalBatcher(
+        data=data,
+        rows=rows,
+        batch_size=config.data.sequences_per_eval_batch * jax.device_count(),
+        max_frames=config.data.max_eval_frames,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )

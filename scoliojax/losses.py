@@ -1,56 +1,16 @@
-"""The two losses of ScoNet-MT. Axis letters as in `data_pipelines.schema`; `a` anchors, `i` positives, `j` negatives."""
+"""The losses of ScoNet-MT; the identity loss itself is `scoliojax.triplet`. Axis letters as in `data_pipelines.schema`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from scoliojax.models.layers import widen
 from scoliojax.models.sconet import ScoNetOutput
-
-
-class TripletTerms(NamedTuple):
-    loss: jax.Array  # p; the mean over the triplets that violate the margin
-    violations: jax.Array  # p; how many triplets do
-    mean_distance: jax.Array  # p; over all pairs, the anchor with itself included
-
-
-def pairwise_distances(embeddings: jax.Array) -> jax.Array:
-    """Euclidean distances of all pairs, strip by strip: `[n, p, c]` to `[p, n, n]`.
-
-    A clip is at distance zero from itself, exactly: rounding in `x2 + y2 - 2xy` would make it up to 5e-3. The gradient at
-    distance zero is zero, not infinite: both the argument and the result of the root are guarded.
-    """
-    x = jnp.swapaxes(widen(embeddings), 0, 1)  # p n c
-    square = jnp.sum(jnp.square(x), axis=-1)  # p n
-    inner = jnp.einsum("pac,pbc->pab", x, x, precision=jax.lax.Precision.HIGHEST)  # p n n
-    gap = square[:, :, None] + square[:, None, :] - 2.0 * inner  # p n n
-    apart = (gap > 0.0) & ~jnp.eye(x.shape[1], dtype=bool)  # p n n
-    return jnp.where(apart, jnp.sqrt(jnp.where(apart, gap, 1.0)), 0.0)  # p n n
-
-
-def triplet_loss(embeddings: jax.Array, identities: jax.Array, margin: float) -> TripletTerms:
-    """Batch-all triplet loss (Hermans et al. 2017, eq. 6), strip by strip, over the global batch.
-
-    Every (anchor, positive, negative) counts; the anchor is its own positive too, as in the published runs. A strip's loss is
-    the sum of `relu(margin + d(a, i) - d(a, j))` over the number of terms above zero, and 0 where there are none.
-
-    Args:
-      embeddings: `[n, p, c]`.
-      identities: int `[n]`; equal numbers mark clips of one sequence.
-      margin: in units of embedding distance; published 0.2.
-    """
-    distances = pairwise_distances(embeddings)  # p n n
-    same = identities[:, None] == identities[None, :]  # n n
-    triplets = same[:, :, None] & ~same[:, None, :]  # a i j
-    hinge = margin + distances[:, :, :, None] - distances[:, :, None, :]  # p a i j
-    hinge = jnp.where(triplets, jax.nn.relu(hinge), 0.0)  # p a i j
-    total = jnp.sum(hinge, axis=(1, 2, 3))  # p
-    violations = jnp.sum(hinge > 0.0, axis=(1, 2, 3))  # p
-    return TripletTerms(total / jnp.maximum(violations, 1), violations, jnp.mean(distances, axis=(1, 2)))
+from scoliojax.triplet import triplet_loss
 
 
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, scale: float, smoothing: float) -> jax.Array:
@@ -72,7 +32,7 @@ def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, scale: float, s
 class ScoNetLoss:
     """`triplet_weight` x identity loss + `class_weight` x classification loss. A weight of 0 leaves its term out altogether.
 
-    ScoNet-MT has both weights 1; ScoNet has `triplet_weight=0`.
+    ScoNet-MT has both weights 1; ScoNet has `triplet_weight=0`. `mesh` is that over which clips are sharded, if any.
 
     Raises:
       ValueError: for weights that are negative or both zero, a negative margin, a scale that is not positive, or a smoothing
@@ -84,6 +44,7 @@ class ScoNetLoss:
     margin: float
     scale: float
     label_smoothing: float
+    mesh: Mesh | None = None
 
     def __post_init__(self):
         if min(self.triplet_weight, self.class_weight) < 0 or self.triplet_weight == self.class_weight == 0:
@@ -114,11 +75,11 @@ class ScoNetLoss:
             right = jnp.argmax(output.logits, axis=-1) == labels[:, None]  # n p
             terms |= {"cross_entropy": cross_entropy, "strip_accuracy": jnp.mean(right)}
         if self.triplet_weight:
-            triplet = triplet_loss(output.embeddings, identities, self.margin)
+            triplet = triplet_loss(output.embeddings, identities, self.margin, self.mesh)
             total += self.triplet_weight * jnp.mean(triplet.loss)
             terms |= {
                 "triplet": jnp.mean(triplet.loss),
-                "triplet_violations": jnp.mean(triplet.violations.astype(jnp.float32)),
+                "triplet_violations": jnp.mean(triplet.violations),
                 "embedding_distance": jnp.mean(triplet.mean_distance),
             }
         return total, {"loss": total, **terms}

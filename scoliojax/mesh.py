@@ -6,10 +6,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+AXIS = "data"
+
 
 def data_mesh() -> Mesh:
     """All devices of all processes in a row."""
-    return Mesh(np.array(jax.devices()), ("data",))
+    return Mesh(np.array(jax.devices()), (AXIS,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -17,8 +19,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The first axis (clips, or sequences) split over `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The first axis (clips, or sequences) split over `AXIS`."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Sharding
@@ -14,6 +15,20 @@ from scoliojax.train_state import TrainState, Tree
 
 Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
+
+
+def fingerprint(batch: dict[str, jax.Array]) -> jax.Array:
+    """A uint32 that tells batches apart, in integers: the same on any number of devices, whatever the order of summing.
+
+    Every pixel, label and identity counts, and where it stands.
+    """
+
+    def weigh(array: jax.Array) -> jax.Array:
+        rows = array.reshape(array.shape[0], -1).astype(jnp.uint32)  # n other
+        odd = 2 * jnp.arange(rows.size, dtype=jnp.uint32).reshape(rows.shape) + 1  # n other
+        return jnp.sum(rows * odd * odd, dtype=jnp.uint32)
+
+    return weigh(batch["silhouettes"]) + 3 * weigh(batch["labels"]) + 5 * weigh(batch["identities"])
 
 
 def make_train_step(
@@ -34,7 +49,7 @@ def make_train_step(
         distances are those of the global batch by construction. None on a single device.
 
     The batch holds `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`. The metrics are scalars:
-    those of the loss, `learning_rate` and `gradient_norm`.
+    those of the loss, `learning_rate`, `gradient_norm` and `batch_fingerprint`.
     """
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
@@ -46,7 +61,11 @@ def make_train_step(
 
         (_, (terms, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        metrics = terms | {"learning_rate": schedule(state.step), "gradient_norm": optax.tree.norm(gradients)}
+        metrics = terms | {
+            "learning_rate": schedule(state.step),
+            "gradient_norm": optax.tree.norm(gradients),
+            "batch_fingerprint": fingerprint(batch),
+        }
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, cast(Tree, params), batch_stats, opt_state), metrics
 

@@ -1,59 +1,9 @@
-import itertools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from scoliojax.losses import ScoNetLoss, pairwise_distances, smoothed_cross_entropy, triplet_loss
+from scoliojax.losses import ScoNetLoss, smoothed_cross_entropy
 from scoliojax.models.sconet import ScoNetOutput
-
-
-def by_hand(embeddings: np.ndarray, identities: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Every triplet in a loop, in float64."""
-    n, parts, _ = embeddings.shape
-    totals, counts = np.zeros(parts), np.zeros(parts)
-    for part in range(parts):
-        x = embeddings[:, part].astype(np.float64)
-        for anchor, positive, negative in itertools.product(range(n), repeat=3):
-            if identities[anchor] == identities[positive] and identities[anchor] != identities[negative]:
-                term = margin + np.linalg.norm(x[anchor] - x[positive]) - np.linalg.norm(x[anchor] - x[negative])
-                totals[part] += max(term, 0.0)
-                counts[part] += term > 0
-    return totals / np.maximum(counts, 1), counts
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    identities=st.lists(st.integers(0, 3), min_size=7, max_size=7),
-    margin=st.sampled_from([0.0, 0.2, 1.0]),
-    seed=st.integers(0, 99),
-)
-def test_triplet_loss_by_hand(identities, margin, seed):
-    embeddings = np.random.default_rng(seed).normal(size=(len(identities), 3, 5)).astype(np.float32)
-    found = triplet_loss(jnp.asarray(embeddings), jnp.asarray(identities), margin)
-    loss, count = by_hand(embeddings, np.asarray(identities), margin)
-    np.testing.assert_allclose(found.loss, loss, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found.violations, count)
-
-
-@pytest.mark.parametrize("identities", [[1, 1, 1], [1, 2, 3], [4]])
-def test_no_negatives_or_no_other_positives(identities):
-    embeddings = jnp.asarray(np.random.default_rng(0).normal(size=(len(identities), 2, 4)), jnp.float32)
-    found = triplet_loss(embeddings, jnp.asarray(identities), 0.2)
-    if len(set(identities)) == 1:
-        assert found.loss.tolist() == [0.0, 0.0]
-    assert np.isfinite(jax.grad(lambda e: jnp.sum(triplet_loss(e, jnp.asarray(identities), 0.2).loss))(embeddings)).all()
-
-
-def test_gradients_stay_finite_where_clips_coincide():
-    embeddings = jnp.ones((6, 2, 4))
-    gradient = jax.grad(lambda e: jnp.sum(triplet_loss(e, jnp.array([0, 0, 1, 1, 2, 2]), 0.2).loss))(embeddings)
-    assert np.isfinite(gradient).all()
-    distances = pairwise_distances(jnp.asarray(np.random.default_rng(0).normal(size=(5, 2, 64)), jnp.float32) * 100)
-    assert not np.diagonal(distances, axis1=1, axis2=2).any()
 
 
 def test_cross_entropy_by_hand():

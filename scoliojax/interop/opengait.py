@@ -24,7 +24,7 @@ import optax
 import torch
 from flax import nnx
 
-from scoliojax.errors import RunError
+from scoliojax.errors import RunError, one_line
 from scoliojax.interop.names import Entry, Sizes, entries, from_tree, infer_sizes, to_tree, trained
 from scoliojax.models.sconet import ScoNet
 from scoliojax.optim import multi_step, sgd
@@ -75,7 +75,7 @@ class Checkpoint:
 
 def build_model(sizes: Sizes, params: Tree, batch_stats: Tree, precision: str = "float32") -> ScoNet:
     """A network of these sizes that holds these numbers."""
-    graph, *_ = split_model(nnx.eval_shape(lambda: ScoNet(**sizes._asdict(), precision=precision, rngs=nnx.Rngs(0))))
+    graph, *_ = split_model(ScoNet(**sizes._asdict(), precision=precision, rng=np.random.default_rng(0)))
     return nnx.merge(graph, params, batch_stats, copy=True)
 
 
@@ -128,7 +128,7 @@ def _open(path: Path) -> dict[str, Any]:
     except RunError:
         raise
     except Exception as error:  # bytes from outside can make zip, pickle and torch raise anything; all of it means the same
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)
         raise RunError(f"{path} is no checkpoint that can be opened safely ({type(error).__name__}: {reason})") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise RunError(f'{path} holds no "model" dictionary; expected an OpenGait checkpoint with model, optimizer, scheduler')
@@ -269,7 +269,7 @@ def save(path: str | Path, model: ScoNet, momentum: Tree | None = None, step: in
         os.replace(fresh, path)
     except (OSError, RuntimeError) as error:
         fresh.unlink(missing_ok=True)
-        raise RunError(f"{path} cannot be written ({' '.join(str(error).split())[:160]}); give another place") from None
+        raise RunError(f"{path} cannot be written ({one_line(error)}); give another place") from None
 
 
 if __name__ == "__main__":

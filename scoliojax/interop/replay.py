@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from flax import nnx
 
 from scoliojax.interop import torch_reference
 from scoliojax.interop.names import Sizes, from_tree, to_tree
-from scoliojax.losses import ScoNetLoss, triplet_loss
+from scoliojax.losses import ScoNetLoss
 from scoliojax.models.sconet import ScoNet, ScoNetOutput
 from scoliojax.optim import sgd
 from scoliojax.train_state import create_state, split_model
 from scoliojax.train_step import make_train_step
+from scoliojax.triplet import triplet_loss
 
 Arrays = dict[str, np.ndarray]
 LOSS = ScoNetLoss(triplet_weight=1.0, class_weight=1.0, margin=0.2, scale=16.0, label_smoothing=0.1)  # as published
@@ -73,7 +73,7 @@ def ours(
       options: for the compiler; None compiles as training does.
     """
     with jax.enable_x64(precision == "float64"):
-        graph, *_ = split_model(nnx.eval_shape(lambda: ScoNet(**sizes._asdict(), precision=precision, rngs=nnx.Rngs(0))))
+        graph, *_ = split_model(ScoNet(**sizes._asdict(), precision=precision, rng=np.random.default_rng(0)))
         wide = {name: value.astype(precision) for name, value in start.items()}
         rule, schedule = sgd(**optimizer)
         state = create_state(to_tree(sizes, "params", wide), to_tree(sizes, "batch_stats", wide), rule)

@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 BN_EPSILON = 1e-5
@@ -18,19 +19,27 @@ def widen(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def xavier_uniform_strips(key: jax.Array, shape: tuple[int, int, int], dtype=jnp.float32) -> jax.Array:
+# Start values are drawn by numpy: at once, and the same to the bit whatever the device.
+
+
+def xavier_uniform(rng: np.random.Generator, shape: tuple[int, ...], fans: int) -> np.ndarray:
+    """Uniform within sqrt(6 / `fans`) of zero, float32, where `fans` is fan_in + fan_out (Glorot & Bengio 2010, eq. 16)."""
+    limit = (6.0 / fans) ** 0.5
+    return rng.uniform(-limit, limit, shape).astype(np.float32)
+
+
+def xavier_uniform_strips(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
     """Xavier-uniform for one matrix per strip, `[p, in, out]`, with the fans PyTorch computes for a 3-D tensor.
 
     PyTorch reads such a tensor as a 1-D convolution: fan_in = in * out, fan_out = p * out.
     """
     parts, inputs, outputs = shape
-    limit = (6.0 / (inputs * outputs + parts * outputs)) ** 0.5
-    return jax.random.uniform(key, shape, dtype, -limit, limit)  # p in out
+    return xavier_uniform(rng, shape, inputs * outputs + parts * outputs)  # p in out
 
 
-def batch_norm_scale(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """The published start value of batch-norm scales: normal with mean 1 and standard deviation 0.02."""
-    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
+def batch_norm_scale(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The published start value of batch-norm scales, float32: normal with mean 1 and standard deviation 0.02."""
+    return rng.normal(1.0, 0.02, shape).astype(np.float32)
 
 
 @jax.custom_vjp
@@ -87,15 +96,15 @@ class BatchNorm(nnx.Module):
 
     Args:
       features: shape of the trailing feature axes, e.g. `(c,)` for images or `(p, c)` for per-strip features.
-      rngs: stream `params` draws the scale.
+      rng: draws the scale.
     """
 
-    def __init__(self, features: tuple[int, ...], *, rngs: nnx.Rngs):
+    def __init__(self, features: tuple[int, ...], *, rng: np.random.Generator):
         self.features = features
-        self.scale = nnx.Param(batch_norm_scale(rngs.params(), features))
-        self.bias = nnx.Param(jnp.zeros(features))
-        self.mean = nnx.BatchStat(jnp.zeros(features))
-        self.var = nnx.BatchStat(jnp.ones(features))
+        self.scale = nnx.Param(batch_norm_scale(rng, features))
+        self.bias = nnx.Param(np.zeros(features, np.float32))
+        self.mean = nnx.BatchStat(np.zeros(features, np.float32))
+        self.var = nnx.BatchStat(np.ones(features, np.float32))
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalise `[..., *features]`; the result has `x`'s dtype. With `train`, running statistics move in place."""
@@ -135,7 +144,7 @@ def _maximum_backward(axis, saved, gradient):
 maximum.defvjp(_maximum_forward, _maximum_backward)
 
 
-CHUNK_PIXELS = 8192  # output pixels whose patches are laid out at once: the patches stay near the processor
+CHUNK = 4  # frames whose patches are laid out at once: the patches stay near the processor
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -172,46 +181,44 @@ def _convolve_backward(stride, saved, gradient):
         return jax.vjp(lambda kernel: _convolve(x, kernel, stride), kernel)[1](gradient)[0]
 
     def by_chunks(x, gradient):
-        return _kernel_gradient(x, gradient, kernel.shape[0], stride).astype(kernel.dtype)
+        """Frames are dealt to as many groups as there are devices: where they are sharded, each device sums its own."""
+        sum_chunks = functools.partial(_kernel_gradient, edge=kernel.shape[0], stride=stride)
+        groups = math.gcd(x.shape[0], jax.device_count())
+        if groups == 1:  # an axis of one would make the matrix products slower
+            return sum_chunks(x, gradient).astype(kernel.dtype)
+        dealt = (array.reshape(groups, -1, *array.shape[1:]) for array in (x, gradient))  # groups b h w c
+        return jax.vmap(sum_chunks)(*dealt).sum(axis=0).astype(kernel.dtype)
 
     return x_gradient, jax.lax.platform_dependent(x, gradient, cpu=by_chunks, default=by_library)
 
 
 def _kernel_gradient(x: jax.Array, gradient: jax.Array, edge: int, stride: int) -> jax.Array:
-    """Gradient of the kernel, float32 `[e, e, c, d]`: patches times output gradient, summed over chunks of frames.
-
-    Frames are first dealt to as many groups as there are devices, so that where frames are sharded each device sums its own.
-    """
+    """Gradient of the kernel, float32 `[e, e, c, d]`: output gradient times patches, summed over chunks of frames."""
     frames, inputs = x.shape[0], x.shape[-1]
     _, rows, columns, outputs = gradient.shape
-    groups = math.gcd(frames, jax.device_count())
-    chunk = max(size for size in range(1, max(1, CHUNK_PIXELS // (rows * columns)) + 1) if frames // groups % size == 0)
-
-    chunks = frames // groups // chunk
+    chunk = max(size for size in range(1, CHUNK + 1) if frames % size == 0)
     pad = (edge // 2,) * 2
 
     def take(array, index):
         dtype = array.dtype
         if dtype == jnp.bfloat16:  # as integers: XLA for CPU widens a whole bfloat16 array before it takes a slice of it
             array = jax.lax.bitcast_convert_type(array, jnp.uint16)  # b h w c
-        dealt = array.reshape(groups, chunks, chunk, *array.shape[1:])
-        part = jax.lax.dynamic_index_in_dim(dealt, index, axis=1, keepdims=False)  # groups chunk h w c
-        return widen(jax.lax.bitcast_convert_type(part, dtype) if part.dtype != dtype else part)  # groups chunk h w c
+        part = jax.lax.dynamic_slice_in_dim(array, index * chunk, chunk)  # chunk h w c
+        return widen(jax.lax.bitcast_convert_type(part, dtype) if part.dtype != dtype else part)  # chunk h w c
 
     def add_chunk(index, total):
-        part, part_gradient = take(x, index), take(gradient, index)  # groups chunk h w c
-        part = jnp.pad(part, ((0, 0), (0, 0), pad, pad, (0, 0)))  # groups chunk h+ w+ c
+        part = jnp.pad(take(x, index), ((0, 0), pad, pad, (0, 0)))  # chunk h+ w+ c
         patches = [
-            part[:, :, top : top + stride * (rows - 1) + 1 : stride, left : left + stride * (columns - 1) + 1 : stride]
+            part[:, top : top + stride * (rows - 1) + 1 : stride, left : left + stride * (columns - 1) + 1 : stride]
             for top in range(edge)
             for left in range(edge)
-        ]  # eec times: groups chunk h' w' c
-        product = jnp.einsum("gbhwi,gbhwo->gio", jnp.concatenate(patches, axis=-1), part_gradient)  # groups eec d
-        return total + product
+        ]  # ee times: chunk h' w' c
+        laid_out = jnp.concatenate(patches, axis=-1).reshape(-1, edge * edge * inputs)  # chunk-h'w' eec
+        return total + take(gradient, index).reshape(-1, outputs).T @ laid_out  # d eec
 
-    start = jnp.zeros((groups, edge * edge * inputs, outputs), jnp.promote_types(x.dtype, jnp.float32))  # groups eec d
-    total = jax.lax.fori_loop(0, chunks, add_chunk, start)  # groups eec d
-    return total.sum(axis=0).reshape(edge, edge, inputs, outputs)
+    start = jnp.zeros((outputs, edge * edge * inputs), jnp.promote_types(x.dtype, jnp.float32))  # d eec
+    total = jax.lax.fori_loop(0, frames // chunk, add_chunk, start)  # d eec
+    return total.T.reshape(edge, edge, inputs, outputs)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -225,13 +232,17 @@ class Conv(nnx.Module):
       outputs: channels.
       edge: of the kernel, 1 or 3.
       stride: in both directions.
-      rngs: stream `params`.
+      rng: draws the kernel.
     """
 
-    def __init__(self, inputs: int, outputs: int, edge: int, stride: int, *, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(nnx.initializers.xavier_uniform()(rngs.params(), (edge, edge, inputs, outputs), jnp.float32))
-        self.stride = stride
+    def __init__(self, inputs: int, outputs: int, edge: int, stride: int, *, rng: np.random.Generator):
+        shape = (edge, edge, inputs, outputs)
+        self.kernel = nnx.Param(xavier_uniform(rng, shape, edge * edge * (inputs + outputs)))
+        self.edge, self.stride = edge, stride
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve `[b, h, w, c]` in its own dtype."""
-        return convolve(x, self.kernel[...].astype(x.dtype), self.stride)  # b h' w' c'
+        stride = self.stride
+        if self.edge == 1:  # reads every stride-th pixel only, and its gradient reaches no other
+            x, stride = x[:, ::stride, ::stride], 1  # b h' w' c
+        return convolve(x, self.kernel[...].astype(x.dtype), stride)  # b h' w' c'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import numpy as np
 from flax import nnx
 
 from scoliojax.models.layers import BatchNorm, Conv
@@ -11,15 +12,15 @@ from scoliojax.models.layers import BatchNorm, Conv
 class BasicBlock(nnx.Module):
     """Two 3x3 convolutions with a skip connection; a 1x1 convolution and a batch norm on the skip where the shape changes."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
-        self.conv1 = Conv(inputs, outputs, 3, stride, rngs=rngs)
-        self.norm1 = BatchNorm((outputs,), rngs=rngs)
-        self.conv2 = Conv(outputs, outputs, 3, 1, rngs=rngs)
-        self.norm2 = BatchNorm((outputs,), rngs=rngs)
+    def __init__(self, inputs: int, outputs: int, stride: int, *, rng: np.random.Generator):
+        self.conv1 = Conv(inputs, outputs, 3, stride, rng=rng)
+        self.norm1 = BatchNorm((outputs,), rng=rng)
+        self.conv2 = Conv(outputs, outputs, 3, 1, rng=rng)
+        self.norm2 = BatchNorm((outputs,), rng=rng)
         self.changes_shape = stride != 1 or inputs != outputs
         if self.changes_shape:
-            self.skip_conv = Conv(inputs, outputs, 1, stride, rngs=rngs)
-            self.skip_norm = BatchNorm((outputs,), rngs=rngs)
+            self.skip_conv = Conv(inputs, outputs, 1, stride, rng=rng)
+            self.skip_norm = BatchNorm((outputs,), rng=rng)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         y = nnx.relu(self.norm1(self.conv1(x), train=train))  # b h' w' c'
@@ -34,17 +35,17 @@ class ResNet9(nnx.Module):
 
     Args:
       channels: four, output channels of the four blocks; the stem has as many as the first.
-      rngs: stream `params`.
+      rng: draws the start values.
     """
 
-    def __init__(self, channels: tuple[int, ...], *, rngs: nnx.Rngs):
-        self.stem_conv = Conv(1, channels[0], 3, 1, rngs=rngs)
-        self.stem_norm = BatchNorm((channels[0],), rngs=rngs)
+    def __init__(self, channels: tuple[int, ...], *, rng: np.random.Generator):
+        self.stem_conv = Conv(1, channels[0], 3, 1, rng=rng)
+        self.stem_norm = BatchNorm((channels[0],), rng=rng)
         # no pooling after the stem: silhouettes are small
-        self.layer1 = BasicBlock(channels[0], channels[0], 1, rngs=rngs)
-        self.layer2 = BasicBlock(channels[0], channels[1], 2, rngs=rngs)
-        self.layer3 = BasicBlock(channels[1], channels[2], 2, rngs=rngs)
-        self.layer4 = BasicBlock(channels[2], channels[3], 1, rngs=rngs)
+        self.layer1 = BasicBlock(channels[0], channels[0], 1, rng=rng)
+        self.layer2 = BasicBlock(channels[0], channels[1], 2, rng=rng)
+        self.layer3 = BasicBlock(channels[1], channels[2], 2, rng=rng)
+        self.layer4 = BasicBlock(channels[2], channels[3], 1, rng=rng)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = nnx.relu(self.stem_norm(self.stem_conv(x), train=train))  # b 64 44 c

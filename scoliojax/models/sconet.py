@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from scoliojax.models.layers import BatchNorm, maximum, widen, xavier_uniform_strips
@@ -61,8 +62,8 @@ def l2_normalise(x: jax.Array, axis: int) -> jax.Array:
 class SeparateFC(nnx.Module):
     """One matrix per strip, no bias: `[n, p, in]` to `[n, p, out]` (GaitSet's separate fully connected layers)."""
 
-    def __init__(self, parts: int, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(xavier_uniform_strips(rngs.params(), (parts, inputs, outputs)))
+    def __init__(self, parts: int, inputs: int, outputs: int, *, rng: np.random.Generator):
+        self.kernel = nnx.Param(xavier_uniform_strips(rng, (parts, inputs, outputs)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.einsum("npc,pcd->npd", x, self.kernel[...], precision=jax.lax.Precision.HIGHEST)  # n p d
@@ -71,9 +72,9 @@ class SeparateFC(nnx.Module):
 class BNNeck(nnx.Module):
     """Batch norm between embedding and classifier (BNNeck, Luo et al. 2019), then cosines to one class vector per strip."""
 
-    def __init__(self, parts: int, inputs: int, classes: int, *, rngs: nnx.Rngs):
-        self.norm = BatchNorm((parts, inputs), rngs=rngs)
-        self.kernel = nnx.Param(xavier_uniform_strips(rngs.params(), (parts, inputs, classes)))
+    def __init__(self, parts: int, inputs: int, classes: int, *, rng: np.random.Generator):
+        self.norm = BatchNorm((parts, inputs), rng=rng)
+        self.kernel = nnx.Param(xavier_uniform_strips(rng, (parts, inputs, classes)))
 
     def __call__(self, embeddings: jax.Array, *, train: bool) -> jax.Array:
         features = l2_normalise(self.norm(embeddings, train=train), axis=-1)  # n p c
@@ -92,7 +93,7 @@ class ScoNet(nnx.Module):
       precision: "float32" or "bfloat16", of the backbone's computation. Parameters, statistics, and everything after set
         pooling (a thousandth of the work, and what the losses read) are always float32. "float64", where
         jax keeps 64 bits and with parameters of that type, is for telling rounding from error.
-      rngs: stream `params`.
+      rng: draws the start values.
 
     Raises:
       ValueError: for a strip count that does not divide 16, sizes that are not positive, or another precision.
@@ -106,7 +107,7 @@ class ScoNet(nnx.Module):
         strips: tuple[int, ...],
         classes: int = 3,
         precision: str = "float32",
-        rngs: nnx.Rngs,
+        rng: np.random.Generator,
     ):
         if len(channels) != 4 or min(channels) < 1:
             raise ValueError(f"model.channels={tuple(channels)} must be four positive numbers, one per residual block")
@@ -120,9 +121,9 @@ class ScoNet(nnx.Module):
         dtype = jnp.dtype(precision)
         self.strips = tuple(strips)
         self.dtype = dtype
-        self.backbone = ResNet9(tuple(channels), rngs=rngs)
-        self.fc = SeparateFC(sum(strips), channels[-1], embedding_dim, rngs=rngs)
-        self.neck = BNNeck(sum(strips), embedding_dim, classes, rngs=rngs)
+        self.backbone = ResNet9(tuple(channels), rng=rng)
+        self.fc = SeparateFC(sum(strips), channels[-1], embedding_dim, rng=rng)
+        self.neck = BNNeck(sum(strips), embedding_dim, classes, rng=rng)
 
     def __call__(self, silhouettes: jax.Array, frame_mask: jax.Array | None = None, *, train: bool) -> ScoNetOutput:
         """Run the network.
