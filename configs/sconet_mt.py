@@ -32,7 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.clips_per_subject = 8  # K
     data.frames_per_clip = 30
     data.max_eval_frames = 720
-    data.sequences_per_eval_batch = 8  # rounded up to a multiple of the devices
+    data.sequences_per_eval_batch = 8  # on every device
     data.loader_threads = 4
     data.synthetic = ConfigDict({"subjects": 240, "frames": 120})  # used where there is no root
 
@@ -72,7 +72,7 @@ def get_config(variant: str = "") -> ConfigDict:
         data.clips_per_subject = 2
         data.frames_per_clip = 6
         data.loader_threads = 2
-        data.synthetic.subjects = 180
+        data.synthetic.subjects = 300
         data.synthetic.frames = 60
         model.channels = (8, 16, 32, 64)
         model.embedding_dim = 32

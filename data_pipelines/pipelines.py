@@ -5,6 +5,7 @@ Both hand out numpy batches of one process's share. Frames stay uint8 `[n, s, 64
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import grain
@@ -80,12 +81,13 @@ class TrainSampler:
         """What the global batch of a step is made of: sequence rows `[P]` and frame numbers `[P, K, S]`."""
         rng = np.random.default_rng((self.seed, step))
         chosen = rng.choice(self.rows, self.subjects_per_batch, replace=False)  # P
-        frames = np.empty((self.subjects_per_batch, self.clips_per_subject, self.frames_per_clip), np.int64)
-        for subject, row in enumerate(chosen):
-            available = int(self.data.n_frames[row])
-            for clip in range(self.clips_per_subject):
-                replace = available < self.frames_per_clip
-                frames[subject, clip] = rng.choice(available, self.frames_per_clip, replace=replace)
+        clips, length = self.clips_per_subject, self.frames_per_clip
+        frames = np.empty((self.subjects_per_batch, clips, length), np.int64)
+        for subject, available in enumerate(self.data.n_frames[chosen]):
+            if available < length:
+                frames[subject] = rng.integers(available, size=(clips, length))
+            else:
+                frames[subject] = rng.permuted(np.tile(np.arange(available), (clips, 1)), axis=1)[:, :length]
         return chosen, frames
 
     def __call__(self, step: int) -> Batch:
@@ -114,18 +116,35 @@ def train_batches(sampler: TrainSampler, start: int, stop: int, threads: int = 2
 
 @dataclass(frozen=True)
 class EvalBatcher:
-    """Whole sequences in order, padded: every sequence of `rows` once, the last batch filled up with masked rows.
+    """Whole sequences, padded: each of `rows` once, those of one padded length together, batches filled up with masked rows.
+
+    So the shape that a device sees depends on the sequence alone, not on how many devices and processes there are, and neither
+    do the last digits of its result.
+
+    Attributes:
+      data: the whole set.
+      rows: indices into `data` of the sequences to evaluate.
+      batch_size: of the global batch, of which a process loads its equal share.
+      max_frames: of a sequence; later ones are left out.
+      process_index: which share.
+      process_count: how many processes share the batch.
 
     Raises:
-      DataError: when there is nothing to evaluate or a size is not positive.
+      DataError: when there is nothing to evaluate, a size is not positive, or the batch cannot be shared out equally.
     """
 
     data: SilhouetteSet
     rows: np.ndarray
     batch_size: int
     max_frames: int
+    process_index: int = 0
+    process_count: int = 1
 
     def __post_init__(self):
+        if self.batch_size % self.process_count:
+            raise DataError(
+                f"data.sequences_per_eval_batch={self.batch_size} cannot be shared equally by {self.process_count} processes"
+            )
         if len(self.rows) == 0:
             raise DataError("data.partition leaves no sequence to evaluate; pick another partition")
         if self.max_frames < 1:
@@ -133,18 +152,33 @@ class EvalBatcher:
         if self.batch_size < 1:
             raise DataError(f"data.sequences_per_eval_batch={self.batch_size} must be at least 1")
 
+    @functools.cached_property
+    def _batches(self) -> list[tuple[int, np.ndarray]]:
+        """Padded length and rows of every global batch."""
+        rows = np.asarray(self.rows)
+        steps = -(-np.minimum(self.data.n_frames[rows], self.max_frames) // EVAL_LENGTH_STEP)
+        return [
+            (int(step) * EVAL_LENGTH_STEP, alike[start : start + self.batch_size])
+            for step in np.unique(steps)
+            for alike in [rows[steps == step]]
+            for start in range(0, len(alike), self.batch_size)
+        ]
+
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return len(self._batches)
 
     def __call__(self, index: int) -> Batch:
-        """One batch: `silhouettes` uint8 `[n, s, 64, 44]`, `frame_mask` bool `[n, s]`, `rows` int32 `[n]`, -1 for padding."""
-        rows = self.rows[index * self.batch_size : (index + 1) * self.batch_size]
-        clips = [cut_sides(self.data.read(int(row))[: self.max_frames]) for row in rows]  # each s 64 44
-        longest = max(len(clip) for clip in clips)
-        length = -(-longest // EVAL_LENGTH_STEP) * EVAL_LENGTH_STEP
+        """One share: `silhouettes` uint8 `[n, s, 64, 44]`, `frame_mask` bool `[n, s]`; and `rows` int32 of the *global* batch.
+
+        Padding has row -1. Every process knows all rows, so that it can read results of all.
+        """
+        length, rows = self._batches[index]
+        share = self.batch_size // self.process_count
+        mine = rows[self.process_index * share : (self.process_index + 1) * share]
+        clips = [cut_sides(self.data.read(int(row))[: self.max_frames]) for row in mine]  # each s 64 44
         batch = {
-            "silhouettes": np.zeros((self.batch_size, length, FRAME_SIZE, FRAME_WIDTH), np.uint8),
-            "frame_mask": np.zeros((self.batch_size, length), bool),
+            "silhouettes": np.zeros((share, length, FRAME_SIZE, FRAME_WIDTH), np.uint8),
+            "frame_mask": np.zeros((share, length), bool),
             "rows": np.full(self.batch_size, -1, np.int32),
         }
         batch["frame_mask"][:, 0] = True  # a padded row still needs one frame to take a maximum over

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from scoliojax.errors import RunError
+from scoliojax import cluster
+from scoliojax.errors import RunError, one_line
 from scoliojax.train_state import TrainState
 
 
@@ -29,11 +33,11 @@ class Checkpoints:
 
     Args:
       folder: made when missing.
-      keep: how many of the newest to keep.
+      keep: how many of the newest to keep; None keeps all.
       report: takes a line for the user.
     """
 
-    def __init__(self, folder: Path, keep: int, report: Callable[[str], None]):
+    def __init__(self, folder: Path, keep: int | None, report: Callable[[str], None]):
         self.keep = keep
         self._folder = folder.absolute()
         self._report = report
@@ -44,16 +48,55 @@ class Checkpoints:
         """Finished checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState) -> None:
-        """Write in the background; a finished checkpoint appears as a whole or not at all."""
+    def save(self, state: TrainState, **notes: float) -> None:
+        """Write in the background; a finished checkpoint appears as a whole or not at all.
+
+        Args:
+          state: to save.
+          notes: numbers to keep with it, for `newest_note`.
+        """
+        self._check_room(state)
         step = int(state.step)
-        meta = {"step": step, "digest": digest(state)}
-        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
+        meta = {"step": step, "digest": digest(state), **notes}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        with self._explained():
+            self._manager.save(step, args=items, force=True)  # also where a later step is there
+
+    def _check_room(self, state: TrainState) -> None:
+        """Most full disks are met here, before anything is half written."""
+        needed = 1.25 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20  # the log wants to go on, too
+        free = shutil.disk_usage(self._folder).free
+        if cluster.is_first() and free < needed:
+            raise RunError(
+                f"no room for a checkpoint in {self._folder} ({free / 1e6:.1f} MB free, {needed / 1e6:.1f} MB needed); those "
+                f"of steps {self.steps()} are whole. Make room, then run the same command again"
+            )
+
+    def newest_note(self, name: str) -> tuple[int, float] | None:
+        """The newest checkpoint's step, and a number that was saved with it; one that cannot be read is set aside."""
+        for step in self.steps()[::-1]:
+            value, reason = None, ""
+            try:
+                value = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"][name]
+            except Exception as error:  # as in `restore`
+                reason = one_line(error)
+            if cluster.all_agree(value is not None):
+                return step, cast(float, value)
+            self._set_aside(step, reason)
+        return None
+
+    def keep_only(self, step: int) -> None:
+        """Delete the others, once that of `step` is whole."""
+        self.wait()
+        for other in self.steps():
+            if other != step:
+                self._manager.delete(other)
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState | None:
         """The newest whole checkpoint, or the one of `step`.
 
-        A damaged one is set aside as `damaged-<step>` and the one before it is used.
+        Those that cannot be read are set aside as `damaged-checkpoint-<step>` and the one before them is used. Where none can,
+        the fault may lie elsewhere (rights, memory, another version), and all stay where they are.
 
         Args:
           like: a state of the same shapes; the result lives on the same devices.
@@ -63,23 +106,31 @@ class Checkpoints:
           None where no checkpoint is there (and no `step` was asked for).
 
         Raises:
-          RunError: when the one asked for is missing or damaged, or when every one is damaged.
+          RunError: when the one asked for is missing or damaged, or when none can be read.
         """
         steps = self.steps()
         if step is not None and step not in steps:
             raise RunError(f"--step={step}: no such checkpoint in {self._folder}; there are {steps or 'none'}")
-        candidates = steps[::-1] if step is None else [step]
-        for candidate in candidates:
+        reasons: dict[int, str] = {}
+        for candidate in steps[::-1] if step is None else [step]:
+            state = None
             try:
-                return self._read(candidate, like)
-            except Exception as error:  # damage can make Orbax, TensorStore or JSON raise anything; all of it means the same
-                reason = " ".join(str(error).split())[:200]
-                if step is not None:
-                    raise RunError(f"--step={step}: that checkpoint is damaged ({reason}); pick one of {steps}") from error
-                aside = self._set_aside(candidate)
-                self._report(f"checkpoint {candidate} is damaged and set aside as {aside} ({reason})")
-        if candidates:
-            raise RunError(f"every checkpoint in {self._folder} is damaged; start again in a new --workdir")
+                state = self._read(candidate, like)
+            except Exception as error:  # damage can make Orbax, TensorStore or JSON raise anything
+                reasons[candidate] = one_line(error)
+            if cluster.all_agree(state is not None):
+                for damaged, reason in reasons.items():
+                    self._set_aside(damaged, reason)
+                return state
+            reasons.setdefault(candidate, "another process cannot read it")
+        if step is not None:
+            raise RunError(f"--step={step}: that checkpoint is damaged ({reasons[step]}); pick one of {steps}")
+        if steps:
+            raise RunError(
+                f"no checkpoint in {self._folder} can be read ("
+                + "; ".join(f"{damaged}: {reason}" for damaged, reason in reasons.items())
+                + "); nothing was changed. Mend the folder's rights or disk, or start again in a new --workdir"
+            )
         return None
 
     def _read(self, step: int, like: TrainState) -> TrainState:
@@ -91,17 +142,57 @@ class Checkpoints:
             raise ValueError("its contents do not match their checksum")
         return found["state"]
 
-    def _set_aside(self, step: int) -> Path:
+    def _set_aside(self, step: int, reason: str) -> None:
         aside = self._folder.parent / f"damaged-checkpoint-{step}"
         count = 1
         while aside.exists():
             count += 1
             aside = aside.with_name(f"damaged-checkpoint-{step}-{count}")
-        (self._folder / str(step)).rename(aside)
+        cluster.wait(f"set aside {step}: name")
+        if cluster.is_first():
+            (self._folder / str(step)).rename(aside)
+        cluster.wait(f"set aside {step}: done")
         self._manager.reload()
-        return aside
+        self._report(f"checkpoint {step} is damaged and set aside as {aside} ({reason})")
+
+    def wait(self) -> None:
+        """Wait for what is being written."""
+        with self._explained():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait for what is being written."""
-        self._manager.wait_until_finished()
+        """Wait for what is being written, and let go of the folder."""
+        self.wait()
         self._manager.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a full disk reaches us as an error of Orbax, of TensorStore or of the system
+            raise RunError(
+                f"a checkpoint cannot be written to {self._folder} ({one_line(error)}); those of steps {self.steps()} are "
+                "whole. Make room or mend the folder, then run the same command again"
+            ) from error
+
+
+class BestCheckpoint:
+    """Validates, and keeps the state with the best score so far, of equal ones the first, in a folder of its own.
+
+    Args:
+      validate: named scores of a state.
+      store: keeps all that it is given.
+      score: the name of the score that counts; larger is better.
+    """
+
+    def __init__(self, validate: Callable[[TrainState], dict[str, float]], store: Checkpoints, score: str):
+        self._validate, self._store, self._score = validate, store, score
+        self.step, self.score = store.newest_note("score") or (None, float("-inf"))
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        scores = self._validate(state)
+        if scores[self._score] > self.score:
+            self.step, self.score = int(state.step), scores[self._score]
+            self._store.save(state, score=self.score)
+            self._store.keep_only(self.step)
+        return scores

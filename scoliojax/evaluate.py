@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Sharding
 
 from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.train_state import Tree
@@ -17,34 +17,40 @@ EvalStep = Callable[[Tree, Tree, jax.Array, jax.Array], ScoNetOutput]
 
 
 class Predictions(NamedTuple):
-    """In the order in which the sequences came."""
+    """In the order of the data, whatever the order of the batches."""
 
     rows: np.ndarray  # n; which sequence, an index into the data
     logits: np.ndarray  # n k; cosines, mean over strips
 
 
-def make_eval_step(graph: nnx.GraphDef) -> EvalStep:
-    """Compile `(params, batch_stats, silhouettes, frame_mask) -> ScoNetOutput` with running statistics."""
+def make_eval_step(graph: nnx.GraphDef, replicated: Sharding | None = None) -> EvalStep:
+    """Compile `(params, batch_stats, silhouettes, frame_mask) -> ScoNetOutput` with running statistics.
+
+    Args:
+      graph: of the model, from `split_model`.
+      replicated: sharding of the output, so that every process sees all of it. None on a single device.
+    """
 
     def step(params: Tree, batch_stats: Tree, silhouettes: jax.Array, frame_mask: jax.Array) -> ScoNetOutput:
         return nnx.merge(graph, params, batch_stats, copy=True)(silhouettes, frame_mask, train=False)
 
-    return jax.jit(step)
+    return jax.jit(step, out_shardings=replicated)
 
 
-def evaluate(eval_step: EvalStep, params: Tree, batch_stats: Tree, batches: Iterable[dict[str, jax.Array]]) -> Predictions:
+def evaluate(eval_step: EvalStep, params: Tree, batch_stats: Tree, batches: Iterable[dict[str, Any]]) -> Predictions:
     """Predict every sequence of `batches` once; padded rows (`rows` = -1) are left out of the result.
 
     Args:
       eval_step: from `make_eval_step`.
       params: of the network.
       batch_stats: of the network.
-      batches: with `silhouettes`, `frame_mask` and `rows`, on the devices.
+      batches: with `silhouettes` and `frame_mask` on the devices, and `rows` of the whole batch.
     """
     rows, logits = [], []
     for batch in batches:
         output = eval_step(params, batch_stats, batch["silhouettes"], batch["frame_mask"])
-        rows.append(np.asarray(batch["rows"]))
-        logits.append(np.asarray(jnp.mean(output.logits, axis=1)))  # n k
-    real = np.concatenate(rows) >= 0
-    return Predictions(np.concatenate(rows)[real], np.concatenate(logits)[real])
+        rows.append(np.asarray(batch["rows"]))  # n
+        logits.append(np.asarray(output.logits).mean(axis=1))  # n k
+    found = np.concatenate(rows)
+    order = np.argsort(found, kind="stable")[np.sum(found < 0) :]
+    return Predictions(found[order], np.concatenate(logits)[order])

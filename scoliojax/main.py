@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,22 +22,28 @@ from data_pipelines.pipelines import eval_batches, train_batches
 from data_pipelines.schema import CLASSES, DataError, SilhouetteSet
 from data_pipelines.sources import cache_folder
 from data_pipelines.splits import Partition
-from scoliojax import build, cost, run_directory
-from scoliojax.checkpoint import Checkpoints
+from scoliojax import build, cluster, cost, run_directory
+from scoliojax.checkpoint import BestCheckpoint, Checkpoints
+from scoliojax.cluster import Preemption
 from scoliojax.errors import RunError
 from scoliojax.evaluate import EvalStep, Predictions, evaluate, make_eval_step
 from scoliojax.mesh import data_mesh, replicated, to_devices
-from scoliojax.run_log import RunLog
-from scoliojax.train_loop import Schedule, train
+from scoliojax.run_log import Log, RunLog
+from scoliojax.train_loop import Schedule, Stopped, train
 from scoliojax.train_state import TrainState, create_state
 from scoliojax.train_step import make_train_step
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/sconet_mt.py or ...:quickstart.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory: checkpoints, logs and results.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (and evaluate at the end), or evaluate a checkpoint.")
-STEP = flags.DEFINE_integer("step", None, "With --mode eval: the checkpoint to evaluate; the newest by default.")
+STEP = flags.DEFINE_string("step", "newest", "With --mode eval: which checkpoint, its step or newest or best (by validation).")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "Several hosts that jax does not recognise: host:port of process 0.")
+PROCESSES = flags.DEFINE_integer("processes", None, "... how many processes there are.")
+PROCESS = flags.DEFINE_integer("process", None, "... which one this is, from 0.")
 PART = flags.DEFINE_enum("part", "test", ["train", "validation", "test"], "With --mode eval: which part to evaluate.")
 
+STOPPED = 75  # exit status after SIGTERM: BSD's EX_TEMPFAIL, "try again"
+BEST_BY = "validation/macro_f1"
 LONG_RUN = 3600.0  # seconds on a CPU beyond which a run begins with a warning
 SLOW_CPU = 5e10  # FLOP/s
 
@@ -45,18 +53,22 @@ class Job:
 
     def __init__(self, config: build.Config, workdir: Path):
         self.config, self.workdir = config, workdir
-        self.loss = build.build_loss(config)
+        self.mesh: Mesh = data_mesh()
+        self.loss = build.build_loss(config, self.mesh)
         optimizer, schedule = build.build_optimizer(config)
         graph, params, batch_stats = build.build_model(config)
-        self.data: SilhouetteSet = build.build_data(config, report=print)
+        with cluster.first_alone("data"):  # the first may have to prepare them
+            self.data: SilhouetteSet = build.build_data(config, report=cluster.say)
         self.partition: Partition = build.build_partition(config, self.data)
-        self.mesh: Mesh = data_mesh()
         self.initial: TrainState = jax.device_put(create_state(params, batch_stats, optimizer), replicated(self.mesh))
-        self.train_step = make_train_step(graph, self.loss, optimizer, schedule, replicated(self.mesh))
-        self.eval_step: EvalStep = make_eval_step(graph)
+        self.train_step = cluster.together(make_train_step(graph, self.loss, optimizer, schedule, replicated(self.mesh)))
+        self.eval_step: EvalStep = cluster.together(make_eval_step(graph, replicated(self.mesh)))
 
-    def checkpoints(self, report) -> Checkpoints:
-        return Checkpoints(self.workdir / "checkpoints", self.config.train.checkpoints_to_keep, report)
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.workdir / "checkpoints", self.config.train.checkpoints_to_keep, cluster.say)
+
+    def best_checkpoint(self) -> Checkpoints:
+        return Checkpoints(self.workdir / "best", None, cluster.say)
 
     def train_batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
         sampler = build.build_sampler(self.config, self.data, self.partition)
@@ -65,7 +77,10 @@ class Job:
 
     def predict(self, state: TrainState, rows: np.ndarray) -> Predictions:
         batcher = build.build_eval_batcher(self.config, self.data, rows)
-        batches = (to_devices(batch, self.mesh) for batch in eval_batches(batcher, self.config.data.loader_threads))
+        batches = (
+            {"rows": batch.pop("rows"), **to_devices(batch, self.mesh)}
+            for batch in eval_batches(batcher, self.config.data.loader_threads)
+        )
         return evaluate(self.eval_step, state.params, state.batch_stats, batches)
 
     def validate(self, state: TrainState) -> dict[str, float]:
@@ -76,6 +91,19 @@ class Job:
         scores = classification_metrics(self.data.labels[found.rows], np.argmax(found.logits, axis=1), CLASSES)
         return {f"validation/{name}": scores[name] for name in ("accuracy", "macro_recall", "macro_f1")}
 
+    @property
+    def stamp(self) -> str:
+        return " (synthetic)" if self.data.synthetic else ""
+
+    def examine(self, step: int) -> str:
+        """Write down which sequences and frames the batch of a finished step was made of."""
+        rows, frames = build.build_sampler(self.config, self.data, self.partition).draw(step - 1)
+        path = self.workdir / f"not-finite-step-{step:06d}.json"
+        if cluster.is_first():
+            ids = [self.data.sequences[row] for row in rows]
+            path.write_text(json.dumps({"step": step, "sequences": ids, "frames": frames.tolist()}) + "\n")
+        return f"its sequences and frames are in {path}"
+
     def report(self, state: TrainState, part: str) -> None:
         """Evaluate one part and leave the results in the run directory."""
         from scoliojax.results import EvaluatedSequences, results_table, write_results  # here: as in `validate`
@@ -84,6 +112,8 @@ class Job:
         if not len(rows):
             raise RunError(f"--part={part} is empty; data.validation_fraction={self.config.data.validation_fraction}")
         found = self.predict(state, rows)
+        if not cluster.is_first():
+            return
         step = int(state.step)
         folder = self.workdir / "evaluation" / f"{part}-step-{step:06d}"
         evaluated = EvaluatedSequences(
@@ -114,43 +144,61 @@ def run_training(config: build.Config, workdir: Path) -> None:
     _warn_if_long(config)
     job = Job(config, workdir)
     sampler = build.build_sampler(config, job.data, job.partition)
+    moved = run_directory.moved(workdir)
     run_directory.claim(workdir, config.to_dict(), job.data.digest())
-    print(f"{job.data.name}\n{job.partition.describe(job.data)}")
-    print(f"{jax.device_count()} {jax.default_backend()} device(s), {config.precision}, run directory {workdir}")
+    cluster.wait("claimed")
+    run_directory.check_data(workdir, job.data.digest())  # of every process: all see one folder, and the same data
+    cluster.say(f"{job.data.name}\n{job.partition.describe(job.data)}")
+    where = f"{jax.device_count()} {jax.default_backend()} device(s)"
+    if jax.process_count() > 1:
+        where += f" of {jax.process_count()} processes"
+    cluster.say(f"{where}, {config.precision}, run directory {workdir}")
+    if moved:
+        cluster.say(moved)
     if sampler.short_sequences:
-        print(
+        cluster.say(
             f"{sampler.short_sequences} training sequences have fewer than {config.data.frames_per_clip} frames; "
             "theirs are drawn with replacement"
         )
-    checkpoints = job.checkpoints(print)
+    checkpoints = job.checkpoints()
     state = checkpoints.restore(job.initial) or job.initial
     start = int(state.step)
     if start:
-        print(f"going on from step {start}")
+        cluster.say(f"going on from step {start}")
     if start < schedule.steps:
-        validate = job.validate if schedule.eval_every else None
-        with RunLog(workdir, start, schedule.steps) as log:
-            state = train(state, job.train_step, job.train_batches(start), schedule, checkpoints, log, validate)
+        validate = BestCheckpoint(job.validate, job.best_checkpoint(), BEST_BY) if schedule.eval_every else None
+        batches = job.train_batches(start)
+        try:
+            with RunLog(workdir, start, schedule.steps) if cluster.is_first() else Log() as log, Preemption() as stop:
+                state = train(state, job.train_step, batches, schedule, checkpoints, log, validate, stop, job.examine)
+        finally:
+            checkpoints.wait()  # whatever ended the loop, what was being saved is whole
+        if validate:
+            cluster.say(f"best {BEST_BY} {validate.score:.4f}{job.stamp} at step {validate.step}: --mode eval --step=best")
     checkpoints.close()
     job.report(state, "test")
 
 
-def run_evaluation(config: build.Config, workdir: Path, step: int | None, part: str) -> None:
-    """Evaluate a checkpoint of an existing run."""
+def run_evaluation(config: build.Config, workdir: Path, which: str, part: str) -> None:
+    """Evaluate a checkpoint of an existing run: of a step, the newest, or the best by validation."""
+    if which not in ("newest", "best") and not which.isdigit():
+        raise RunError(f"--step={which} is neither newest nor best nor a number of steps")
     run_directory.check_config(workdir, config.to_dict())
     job = Job(config, workdir)
     run_directory.check_data(workdir, job.data.digest())
-    checkpoints = job.checkpoints(print)
-    state = checkpoints.restore(job.initial, step)
+    if which == "best" and not (workdir / "best").exists():
+        raise RunError(f"--step=best: {workdir} was not validated during training; set train.eval_every and train there")
+    checkpoints = job.best_checkpoint() if which == "best" else job.checkpoints()
+    state = checkpoints.restore(job.initial, int(which) if which.isdigit() else None)
     checkpoints.close()
     if state is None:
-        raise RunError(f"--workdir={workdir} has no checkpoint yet; train there first")
+        raise RunError(f"--workdir={workdir} has no {which} checkpoint yet; train there first")
     job.report(state, part)
 
 
 def _warn_if_long(config: build.Config) -> None:
     """Where an accelerator's recipe meets a CPU: say how long it would take, and what to run instead."""
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or not cluster.is_first():
         return
     data, model = config.data, config.model
     clips = data.subjects_per_batch * data.clips_per_subject
@@ -185,6 +233,7 @@ def main(argv: list[str]) -> None:
             # a restart then begins with the programs of the run before
             jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        cluster.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         if MODE.value == "train":
             run_training(_config(workdir), workdir)
         else:
@@ -192,6 +241,14 @@ def main(argv: list[str]) -> None:
     except (RunError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: --workdir={WORKDIR.value}: the disk is full; make room, then run it again", file=sys.stderr)
+        sys.exit(2)
+    except Stopped as stopped:
+        print(f"stopped after step {stopped.args[0]}, as asked; the same command goes on from there", file=sys.stderr)
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
         sys.exit(130)

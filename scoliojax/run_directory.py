@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from scoliojax import cluster
 from scoliojax.errors import RunError
 
 # Keys that may change between a run's restarts: none changes what a step computes.
@@ -60,6 +61,8 @@ def claim(workdir: Path, config: dict[str, Any], data_digest: str | None) -> Non
     if (workdir / "config.json").exists():
         check_config(workdir, config)
         check_data(workdir, data_digest)
+    if not cluster.is_first():
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         _write(workdir / "data.json", {"digest": data_digest})
@@ -92,6 +95,16 @@ def check_data(workdir: Path, data_digest: str | None) -> None:
             f"--workdir={workdir} belongs to other data (other sequences, subjects, labels or frame counts); give the "
             "data.root it began with, or another --workdir"
         )
+
+
+def moved(workdir: Path) -> str | None:
+    """What to tell a user whose run goes on on other machines than it began; None when it does not."""
+    path = workdir / "environment.json"
+    if not path.exists():
+        return None
+    then, now = json.loads(path.read_text()), environment()
+    there, here = (f"{len(one['devices'])} device(s) of {one['processes']} process(es)" for one in (then, now))
+    return None if there == here else f"this run was on {there} and goes on on {here}, with the same batches"
 
 
 def environment() -> dict[str, Any]:

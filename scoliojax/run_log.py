@@ -8,7 +8,20 @@ from pathlib import Path
 from tqdm import tqdm
 
 
-class RunLog:
+class Log:
+    """Keeps nothing: the log of every process but the first."""
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *exception) -> None: ...
+
+    def step(self) -> None: ...
+
+    def scalars(self, step: int, values: dict[str, float]) -> None: ...
+
+
+class RunLog(Log):
     """Writes the numbers of a run from `start` on; lines of steps after `start`, from a run cut short, are taken back.
 
     Use as a context manager.
@@ -24,7 +37,9 @@ class RunLog:
 
         path = workdir / "metrics.jsonl"
         kept = [line for line in _lines(path) if line["step"] <= start]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        fresh = path.with_name(f".{path.name}.unfinished")
+        fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        fresh.replace(path)
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, unit="step", desc="train", dynamic_ncols=True)
@@ -49,10 +64,6 @@ class RunLog:
         shown = {name: f"{values[name]:.4g}" for name in ("loss", "learning_rate", "clips_per_second") if name in values}
         if shown:
             self._bar.set_postfix(shown)
-
-    def note(self, line: str) -> None:
-        """A line for the user that does not tear the bar."""
-        tqdm.write(line)
 
 
 def _lines(path: Path) -> list[dict]:

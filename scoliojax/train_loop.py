@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,9 +11,13 @@ import jax
 
 from scoliojax.checkpoint import Checkpoints
 from scoliojax.errors import RunError
-from scoliojax.run_log import RunLog
+from scoliojax.run_log import Log
 from scoliojax.train_state import TrainState
-from scoliojax.train_step import Step
+from scoliojax.train_step import Metrics, Step
+
+
+class Stopped(Exception):  # noqa: N818, nothing went wrong
+    """The run was asked to stop, and did, after the step in `args[0]`; a checkpoint of it is being written."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,10 @@ def train(
     batches: Iterable[dict[str, jax.Array]],
     schedule: Schedule,
     checkpoints: Checkpoints,
-    log: RunLog,
+    log: Log,
     validate: Callable[[TrainState], dict[str, float]] | None = None,
+    stop: Callable[[int], bool] = lambda step: False,
+    examine: Callable[[int], str] = str,
 ) -> TrainState:
     """Train from `state.step` to `schedule.steps` and leave a checkpoint of the last step.
 
@@ -60,21 +67,50 @@ def train(
       checkpoints: where to save.
       log: where to log; the host waits for the device only here and when saving.
       validate: named numbers of a state, for the log; None leaves it out.
+      stop: asked after every step whether to save and stop there.
+      examine: leaves behind what is needed to look at a step whose loss or gradient is not finite, and says where.
+
+    Raises:
+      RunError: when a loss or gradient is not finite; no checkpoint is made of it.
+      Stopped: when `stop` said so, with a checkpoint of that step.
     """
     step = int(state.step)
+    unseen: list[tuple[int, Metrics]] = []  # on the devices; looking at them would make the host wait
+
+    def look() -> Metrics:
+        """Bring the numbers of the last steps here, and see that all are finite; returns the newest."""
+        found = jax.device_get(unseen)
+        for number, metrics in found:
+            for name in ("loss", "gradient_norm"):
+                if name in metrics and not math.isfinite(metrics[name]):
+                    raise RunError(
+                        f"step {number}: {name} is {float(metrics[name])}; {examine(number)}. Whole checkpoints: "
+                        f"{checkpoints.steps() or 'none'}. Lower optimizer.learning_rate or mend the data"
+                    )
+        unseen.clear()
+        return found[-1][1]
+
     clock, since = time.perf_counter(), step
     for batch in batches:
         state, metrics = train_step(state, batch)
         step += 1
+        unseen.append((step, metrics))
         log.step()
-        if step % schedule.log_every == 0 or step == schedule.steps:
-            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        last = step == schedule.steps
+        stopping = stop(step) and not last
+        save = step % schedule.checkpoint_every == 0 or last or stopping
+        write = step % schedule.log_every == 0 or last
+        newest = look() if save or write else {}
+        if write:
+            values = {name: float(value) for name, value in newest.items()}
             now = time.perf_counter()
             values["clips_per_second"] = len(batch["labels"]) * (step - since) / (now - clock)
             clock, since = now, step
             log.scalars(step, values)
-        if step % schedule.checkpoint_every == 0 or step == schedule.steps:
+        if save:
             checkpoints.save(state)  # save first, then pull the next batch
-        if validate and schedule.eval_every and (step % schedule.eval_every == 0 or step == schedule.steps):
+        if stopping:
+            raise Stopped(step)
+        if validate and schedule.eval_every and (step % schedule.eval_every == 0 or last):
             log.scalars(step, validate(state))
     return state

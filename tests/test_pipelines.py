@@ -105,14 +105,14 @@ def test_the_loader_hands_out_the_steps_in_order(threads):
         np.testing.assert_array_equal(batch["silhouettes"], one(step)["silhouettes"])
 
 
-def test_evaluation_sees_every_sequence_once_in_order_padded_and_masked():
+def test_evaluation_sees_every_sequence_once_beside_its_like_padded_and_masked():
     data = make_set(per_class=4, frames=70)
     lengths = np.array([70, 1, 60, 61, 59, 3, 70, 70, 8, 9, 10, 2], np.int32)
     data = replace(data, n_frames=lengths, read=lambda row, read=data.read: read(row)[: lengths[row]])
     rows = np.array([0, 1, 2, 3, 5, 8, 9, 10, 11])
     batches = list(eval_batches(EvalBatcher(data, rows, batch_size=4, max_frames=65)))
-    assert [batch["silhouettes"].shape[:2] for batch in batches] == [(4, 120), (4, 60), (4, 60)]
-    assert np.concatenate([batch["rows"] for batch in batches]).tolist() == [*rows, -1, -1, -1]
+    assert [batch["silhouettes"].shape[:2] for batch in batches] == [(4, 60), (4, 60), (4, 120)]
+    assert np.concatenate([batch["rows"] for batch in batches]).tolist() == [1, 2, 5, 8, 9, 10, 11, -1, 0, 3, -1, -1]
     for batch in batches:
         assert batch["frame_mask"].any(axis=1).all()
         for position, row in enumerate(batch["rows"]):

@@ -80,7 +80,7 @@ def test_the_real_input_prepared_trained_resumed_and_evaluated(silhouettes, tmp_
     prepared.rename(moved)
     config = ConfigDict(run_directory.read_config(workdir))
     config.data.root = str(moved)
-    run_evaluation(config, workdir, step=None, part="train")
+    run_evaluation(config, workdir, which="newest", part="train")
     assert json.loads((workdir / "evaluation" / "train-step-000040" / "metrics.json").read_text())["n"] == 5
 
 
@@ -111,12 +111,16 @@ def test_three_steps_a_restart_and_three_more_are_six_steps_to_the_bit(straight,
 def test_a_recorded_run_needs_no_config_to_be_evaluated(straight, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(straight[0], workdir)
-    run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, step=3, part="train")
+    run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="3", part="train")
     assert json.loads((workdir / "evaluation" / "train-step-000003" / "metrics.json").read_text())["part"] == "train"
     with pytest.raises(RunError, match="--part=validation is empty"):
-        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, step=3, part="validation")
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="3", part="validation")
+    with pytest.raises(RunError, match="--step=latest is neither newest nor best"):
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="latest", part="test")
+    with pytest.raises(RunError, match=r"--step=best: .* was not validated"):
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="best", part="test")
     with pytest.raises(RunError, match="--step=5: no such checkpoint"):
-        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, step=5, part="test")
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="5", part="test")
 
 
 @pytest.fixture
@@ -133,12 +137,19 @@ def test_four_devices_give_the_losses_of_one(straight, tiny_job, tmp_path, capsy
         assert four["loss"] == pytest.approx(one["loss"], rel=1e-3)
 
 
-def test_validation_subjects_are_scored_during_the_run(tiny_job, tmp_path):
+def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny_job, tmp_path, capsys):
     tiny_job.data.validation_fraction = 0.34
     tiny_job.train.eval_every = 1
     run_training(tiny_job, tmp_path / "run")
-    scored = [line["step"] for line in history(tmp_path / "run") if "validation/accuracy" in line]
-    assert scored == [1, 2]
+    scored = {line["step"]: line for line in history(tmp_path / "run") if "validation/accuracy" in line}
+    assert list(scored) == [1, 2]
+    best = max(scored, key=lambda step: scored[step]["validation/macro_f1"])  # the first of equals
+    words = f"best validation/macro_f1 {scored[best]['validation/macro_f1']:.4f} (synthetic) at step {best}"
+    assert words in capsys.readouterr().out
+    run_evaluation(tiny_job, tmp_path / "run", which="best", part="validation")
+    folder = tmp_path / "run" / "evaluation" / f"validation-step-{best:06d}"
+    found = json.loads((folder / "metrics.json").read_text())
+    assert found["macro_f1"] == pytest.approx(scored[best]["validation/macro_f1"])
 
 
 def test_a_synthetic_run_says_so_beside_every_score(straight):
@@ -170,7 +181,7 @@ def test_other_data_are_refused(straight, tmp_path, monkeypatch):
     shutil.copytree(straight[0], workdir)
     (workdir / "data.json").write_text('{"digest": "of other data"}')
     with pytest.raises(RunError, match="belongs to other data"):
-        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, step=None, part="test")
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="newest", part="test")
 
 
 def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_path, capsys):

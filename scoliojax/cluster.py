@@ -1,0 +1,128 @@
+"""One process or many: joining them, speaking for them, and stopping them together."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from scoliojax.errors import RunError, one_line
+
+PATIENCE = 3600  # seconds
+_TURN = itertools.count()  # a barrier's name serves once
+
+
+def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Join the other processes of this run, before anything touches a device; alone, do nothing.
+
+    Cloud TPU, SLURM and Open MPI are recognised by jax; elsewhere all three arguments are needed.
+
+    Args:
+      coordinator: `host:port` of process 0.
+      processes: how many there are.
+      process: which one this is, from 0.
+
+    Raises:
+      RunError: when only some of the arguments are given, or the others cannot be reached.
+    """
+    given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
+    missing = [name for name, value in given.items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise RunError(f"{', '.join(missing)} is missing; --coordinator, --processes and --process belong together")
+    try:
+        if missing:
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(coordinator, processes, process)
+    except ValueError as error:
+        if not missing:
+            raise RunError(f"--coordinator={coordinator} --processes={processes} --process={process}: {error}") from None
+    except RuntimeError as error:
+        raise RunError(f"process {process if process is not None else ''} cannot join the others ({one_line(error)})") from None
+
+
+def is_first() -> bool:
+    """True in the one process that writes files and talks."""
+    return jax.process_index() == 0
+
+
+def say(line: str) -> None:
+    """Print a line, once for all processes."""
+    if is_first():
+        print(line, flush=True)
+
+
+def wait(name: str) -> None:
+    """Wait for all processes to be here, for as long as it takes one of them to prepare data or to compile.
+
+    Through the coordinator, not the devices: their collectives give up when a partner is half a minute late.
+    """
+    if jax.process_count() > 1:
+        everybody = set(range(jax.process_count()))
+        ocp.multihost.sync_global_processes(f"{name} {next(_TURN)}", timeout=PATIENCE, processes=everybody)
+
+
+def all_agree(yes: bool) -> bool:
+    """True when every process says yes; to be asked by all of them."""
+    if jax.process_count() == 1:
+        return yes
+    wait("vote")
+    return bool(np.all(multihost_utils.process_allgather(np.array(yes))))
+
+
+def together(function: Callable) -> Callable:
+    """A jitted function that is compiled before it is called, after which the processes wait for each other."""
+    programs: dict = {}
+
+    def call(*arguments):
+        key = str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), arguments))
+        if key not in programs:
+            programs[key] = function.lower(*arguments).compile()
+            wait("compiled")
+        return programs[key](*arguments)
+
+    return call if jax.process_count() > 1 else function
+
+
+@contextmanager
+def first_alone(name: str) -> Iterator[None]:
+    """Let the first process do something before the others, such as filling a cache that they share."""
+    if not is_first():
+        wait(name)
+    yield
+    if is_first():
+        wait(name)
+
+
+class Preemption:
+    """Notices SIGTERM, which schedulers send before they take a machine away; use as a context manager.
+
+    In a run of several processes one notice is enough: all of them stop after the same step.
+    """
+
+    def __init__(self):
+        self._noticed = False
+
+    def __enter__(self) -> Preemption:
+        if jax.process_count() == 1:  # otherwise jax listens
+            self._before = signal.signal(signal.SIGTERM, self._notice)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _notice(self, number, frame) -> None:
+        self._noticed = True
+
+    def __call__(self, step: int) -> bool:
+        """True when the run is to stop after `step`; to be asked after every step."""
+        if jax.process_count() == 1:
+            return self._noticed
+        return multihost_utils.reached_preemption_sync_point(step)
