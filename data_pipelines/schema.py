@@ -65,6 +65,7 @@ class SilhouetteSet:
       subjects: the person of each sequence (the sequence id itself where the person is not known).
       labels: int32 class ids, one per sequence.
       n_frames: int32 frame counts, one per sequence.
+      content: tells sets apart whose ids agree and whose frames do not, such as a digest of all checksums.
       read: index -> uint8 `[s, 64, 64]`; decodes one sequence. Must be callable from several threads.
     """
 
@@ -75,13 +76,14 @@ class SilhouetteSet:
     labels: np.ndarray
     n_frames: np.ndarray
     read: Callable[[int], np.ndarray]
+    content: str = ""
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that change with any id, subject, label or frame count."""
-        columns = (self.sequences, self.subjects, self.labels.tolist(), self.n_frames.tolist())
+        """Sixteen hexadecimal digits that change with any id, subject, label or frame count, and with `content`."""
+        columns = (self.sequences, self.subjects, self.labels.tolist(), self.n_frames.tolist(), self.content)
         return hashlib.sha256(json.dumps(columns).encode()).hexdigest()[:16]
 
     def class_counts(self, rows: np.ndarray | None = None) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -86,6 +87,7 @@ def open_prepared(root: Path) -> SilhouetteSet:
         labels=labels,
         n_frames=n_frames,
         read=read,
+        content=hashlib.sha256(json.dumps(columns["checksums"]).encode()).hexdigest(),
     )
 
 

@@ -248,6 +248,7 @@ def synthetic_walkers(subjects: int, frames: int, seed: int = 0, progress: bool 
         labels=np.array(labels, np.int32),
         n_frames=np.array([len(frames) for frames in silhouettes], np.int32),
         read=silhouettes.__getitem__,
+        content=f"walkers of seed {seed}",
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -35,13 +35,16 @@ class Checkpoints:
       folder: made when missing.
       keep: how many of the newest to keep; None keeps all.
       report: takes a line for the user.
+      looking: only look, and move or delete nothing: a run may be writing here at this moment.
     """
 
-    def __init__(self, folder: Path, keep: int | None, report: Callable[[str], None]):
+    def __init__(self, folder: Path, keep: int | None, report: Callable[[str], None], looking: bool = False):
         self.keep = keep
         self._folder = folder.absolute()
-        self._report = report
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._report, self._looking = report, looking
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=not looking, read_only=looking, create=not looking
+        )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def steps(self) -> list[int]:
@@ -66,18 +69,18 @@ class Checkpoints:
         """Most full disks are met here, before anything is half written."""
         needed = 1.25 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20  # the log wants to go on, too
         free = shutil.disk_usage(self._folder).free
-        if cluster.is_first() and free < needed:
+        if not cluster.all_agree(free >= needed):
             raise RunError(
                 f"no room for a checkpoint in {self._folder} ({free / 1e6:.1f} MB free, {needed / 1e6:.1f} MB needed); those "
                 f"of steps {self.steps()} are whole. Make room, then run the same command again"
             )
 
-    def newest_note(self, name: str) -> tuple[int, float] | None:
-        """The newest checkpoint's step, and a number that was saved with it; one that cannot be read is set aside."""
+    def newest_note(self, like: TrainState, name: str) -> tuple[int, float] | None:
+        """The newest whole checkpoint's step, and a number that was saved with it; those that cannot be read are set aside."""
         for step in self.steps()[::-1]:
             value, reason = None, ""
             try:
-                value = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"][name]
+                value = self._read(step, like)["meta"][name]
             except Exception as error:  # as in `restore`
                 reason = one_line(error)
             if cluster.all_agree(value is not None):
@@ -115,7 +118,7 @@ class Checkpoints:
         for candidate in steps[::-1] if step is None else [step]:
             state = None
             try:
-                state = self._read(candidate, like)
+                state = self._read(candidate, like)["state"]
             except Exception as error:  # damage can make Orbax, TensorStore or JSON raise anything
                 reasons[candidate] = one_line(error)
             if cluster.all_agree(state is not None):
@@ -133,16 +136,20 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step: int, like: TrainState) -> TrainState:
+    def _read(self, step: int, like: TrainState) -> Mapping[str, Any]:
+        """The items `state` and `meta` of a checkpoint; raises where they do not belong together."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         found = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
         )
         if digest(found["state"]) != found["meta"]["digest"]:
             raise ValueError("its contents do not match their checksum")
-        return found["state"]
+        return found
 
     def _set_aside(self, step: int, reason: str) -> None:
+        if self._looking:
+            self._report(f"checkpoint {step} is damaged and left out ({reason})")
+            return
         aside = self._folder.parent / f"damaged-checkpoint-{step}"
         count = 1
         while aside.exists():
@@ -183,15 +190,16 @@ class BestCheckpoint:
       validate: named scores of a state.
       store: keeps all that it is given.
       score: the name of the score that counts; larger is better.
+      like: as of `Checkpoints.restore`.
     """
 
-    def __init__(self, validate: Callable[[TrainState], dict[str, float]], store: Checkpoints, score: str):
+    def __init__(self, validate: Callable[[TrainState], dict[str, float]], store: Checkpoints, score: str, like: TrainState):
         self._validate, self._store, self._score = validate, store, score
-        self.step, self.score = store.newest_note("score") or (None, float("-inf"))
+        self.step, self.score = store.newest_note(like, "score") or (None, float("-inf"))
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         scores = self._validate(state)
-        if scores[self._score] > self.score:
+        if scores[self._score] > self.score and int(state.step) != self.step:  # on other devices a step may score otherwise
             self.step, self.score = int(state.step), scores[self._score]
             self._store.save(state, score=self.score)
             self._store.keep_only(self.step)

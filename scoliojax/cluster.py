@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from scoliojax.errors import RunError, one_line
 
+TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # set by those who start several processes
 PATIENCE = 3600  # seconds
 _TURN = itertools.count()  # a barrier's name serves once
 
@@ -40,7 +42,13 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             jax.distributed.initialize()
         else:
             jax.distributed.initialize(coordinator, processes, process)
-    except ValueError as error:
+    except ValueError as error:  # without arguments: no cluster that jax knows
+        others = [name for name in TASK_COUNTS if int(os.environ.get(name, "1")) > 1]
+        if missing and others:
+            raise RunError(
+                f"{others[0]}={os.environ[others[0]]} speaks of several processes, but jax does not recognise the launcher; "
+                "give --coordinator, --processes and --process"
+            ) from None
         if not missing:
             raise RunError(f"--coordinator={coordinator} --processes={processes} --process={process}: {error}") from None
     except RuntimeError as error:

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,11 +65,11 @@ class Job:
         self.train_step = cluster.together(make_train_step(graph, self.loss, optimizer, schedule, replicated(self.mesh)))
         self.eval_step: EvalStep = cluster.together(make_eval_step(graph, replicated(self.mesh)))
 
-    def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.workdir / "checkpoints", self.config.train.checkpoints_to_keep, cluster.say)
+    def checkpoints(self, looking: bool = False) -> Checkpoints:
+        return Checkpoints(self.workdir / "checkpoints", self.config.train.checkpoints_to_keep, cluster.say, looking)
 
-    def best_checkpoint(self) -> Checkpoints:
-        return Checkpoints(self.workdir / "best", None, cluster.say)
+    def best_checkpoint(self, looking: bool = False) -> Checkpoints:
+        return Checkpoints(self.workdir / "best", None, cluster.say, looking)
 
     def train_batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
         sampler = build.build_sampler(self.config, self.data, self.partition)
@@ -166,13 +167,15 @@ def run_training(config: build.Config, workdir: Path) -> None:
     if start:
         cluster.say(f"going on from step {start}")
     if start < schedule.steps:
-        validate = BestCheckpoint(job.validate, job.best_checkpoint(), BEST_BY) if schedule.eval_every else None
+        validate = None
+        if schedule.eval_every:
+            validate = BestCheckpoint(job.validate, job.best_checkpoint(), BEST_BY, job.initial)
         batches = job.train_batches(start)
-        try:
-            with RunLog(workdir, start, schedule.steps) if cluster.is_first() else Log() as log, Preemption() as stop:
+        with RunLog(workdir, start, schedule.steps) if cluster.is_first() else Log() as log, Preemption() as stop:
+            try:
                 state = train(state, job.train_step, batches, schedule, checkpoints, log, validate, stop, job.examine)
-        finally:
-            checkpoints.wait()  # whatever ended the loop, what was being saved is whole
+            finally:
+                checkpoints.wait()  # whatever ended the loop, what was being saved is whole
         if validate:
             cluster.say(f"best {BEST_BY} {validate.score:.4f}{job.stamp} at step {validate.step}: --mode eval --step=best")
     checkpoints.close()
@@ -181,14 +184,14 @@ def run_training(config: build.Config, workdir: Path) -> None:
 
 def run_evaluation(config: build.Config, workdir: Path, which: str, part: str) -> None:
     """Evaluate a checkpoint of an existing run: of a step, the newest, or the best by validation."""
-    if which not in ("newest", "best") and not which.isdigit():
+    if which not in ("newest", "best") and not re.fullmatch("[0-9]+", which):
         raise RunError(f"--step={which} is neither newest nor best nor a number of steps")
     run_directory.check_config(workdir, config.to_dict())
     job = Job(config, workdir)
     run_directory.check_data(workdir, job.data.digest())
     if which == "best" and not (workdir / "best").exists():
         raise RunError(f"--step=best: {workdir} was not validated during training; set train.eval_every and train there")
-    checkpoints = job.best_checkpoint() if which == "best" else job.checkpoints()
+    checkpoints = job.best_checkpoint(looking=True) if which == "best" else job.checkpoints(looking=True)
     state = checkpoints.restore(job.initial, int(which) if which.isdigit() else None)
     checkpoints.close()
     if state is None:
@@ -221,8 +224,17 @@ def _config(workdir: Path) -> build.Config:
     return ConfigDict(run_directory.read_config(workdir))
 
 
+def _leave(line: str, status: int) -> None:
+    """End with a line for the user; in a run of several processes at once, for they would wait for each other's exit."""
+    print(line, file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax describes every file it touches
+    logging.set_verbosity(logging.FATAL)  # Orbax describes every file it touches, and prints what it raises as well
     try:
         if len(argv) > 1:
             raise RunError(f"unexpected argument {argv[1]!r}; every option begins with --")
@@ -239,13 +251,9 @@ def main(argv: list[str]) -> None:
         else:
             run_evaluation(_config(workdir), workdir, STEP.value, PART.value)
     except (RunError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _leave(f"error: {error}", 2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"error: --workdir={WORKDIR.value}: the disk is full; make room, then run it again", file=sys.stderr)
-        sys.exit(2)
+        _leave(f"error: {error}; mend or free the disk, then run the same command again", 2)
     except Stopped as stopped:
         print(f"stopped after step {stopped.args[0]}, as asked; the same command goes on from there", file=sys.stderr)
         sys.exit(STOPPED)

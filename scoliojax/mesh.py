@@ -10,8 +10,9 @@ AXIS = "data"
 
 
 def data_mesh() -> Mesh:
-    """All devices of all processes in a row."""
-    return Mesh(np.array(jax.devices()), (AXIS,))
+    """All devices of all processes in a row, those of a process side by side: its share of a batch is in one piece."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), (AXIS,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -99,11 +99,11 @@ def check_data(workdir: Path, data_digest: str | None) -> None:
 
 def moved(workdir: Path) -> str | None:
     """What to tell a user whose run goes on on other machines than it began; None when it does not."""
-    path = workdir / "environment.json"
-    if not path.exists():
+    try:
+        then, now = json.loads((workdir / "environment.json").read_text()), environment()
+        there, here = (f"{len(one['devices'])} device(s) of {one['processes']} process(es)" for one in (then, now))
+    except (OSError, ValueError, KeyError):  # new, or unreadable: only a remark depends on it
         return None
-    then, now = json.loads(path.read_text()), environment()
-    there, here = (f"{len(one['devices'])} device(s) of {one['processes']} process(es)" for one in (then, now))
     return None if there == here else f"this run was on {there} and goes on on {here}, with the same batches"
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
 
 from tqdm import tqdm
@@ -40,6 +44,7 @@ class RunLog(Log):
         fresh = path.with_name(f".{path.name}.unfinished")
         fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
         fresh.replace(path)
+        self._workdir = workdir
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, unit="step", desc="train", dynamic_ncols=True)
@@ -58,6 +63,8 @@ class RunLog(Log):
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record numbers of a step; loss, learning rate and clips per second also stand beside the bar."""
+        if shutil.disk_usage(self._workdir).free < 2**20:  # TensorBoard's own thread would end, and then block us for ever
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._workdir))
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -67,7 +74,12 @@ class RunLog(Log):
 
 
 def _lines(path: Path) -> list[dict]:
-    """The whole lines of a `metrics.jsonl`; a last line cut off by a crash is left out."""
+    """The whole lines of a `metrics.jsonl`; those that a crash left unreadable are left out."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    found = []
+    for line in path.read_text(errors="replace").splitlines(keepends=True):
+        with contextlib.suppress(ValueError):
+            if line.endswith("\n") and "step" in (entry := json.loads(line)):
+                found.append(entry)
+    return found

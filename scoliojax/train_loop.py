@@ -100,17 +100,18 @@ def train(
         stopping = stop(step) and not last
         save = step % schedule.checkpoint_every == 0 or last or stopping
         write = step % schedule.log_every == 0 or last
-        newest = look() if save or write else {}
+        due = validate is not None and schedule.eval_every > 0 and (step % schedule.eval_every == 0 or last)
+        newest = look() if save or write or due else {}
         if write:
             values = {name: float(value) for name, value in newest.items()}
             now = time.perf_counter()
             values["clips_per_second"] = len(batch["labels"]) * (step - since) / (now - clock)
             clock, since = now, step
             log.scalars(step, values)
+        if validate and due:  # before saving: a run killed meanwhile comes by here again
+            log.scalars(step, validate(state))
         if save:
             checkpoints.save(state)  # save first, then pull the next batch
         if stopping:
             raise Stopped(step)
-        if validate and schedule.eval_every and (step % schedule.eval_every == 0 or last):
-            log.scalars(step, validate(state))
     return state

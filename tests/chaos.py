@@ -1,7 +1,7 @@
 """Kill a training run at random moments, start it again until it is done, and compare with a run left in peace.
 
-    python -m tests.chaos --kills 50 --terms 20        long, by hand
-    python -m tests.chaos --kills 2 --terms 1          as in the suite
+    python -m tests.chaos                                                  50 kills and 20 terms, by hand
+    python -m tests.chaos --kills 1 --terms 1 --steps 200 --every 40        as in the suite
 
 A life of the run ends by SIGKILL or SIGTERM after a random time. The final checkpoint has to be that of the undisturbed run to
 the bit, every line of the log has to be there once, and no leftover of a death may confuse the next life.
@@ -61,9 +61,12 @@ def steps_logged(workdir: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def chaos(folder: Path, kills: int, terms: int, steps: int, seed: int) -> dict[str, int]:
-    """Returns how many lives ended how; raises `SystemExit` where the outcome differs."""
-    options = [f"--config.train.steps={steps}", f"--config.train.checkpoint_every={max(1, steps // 100)}"]
+def chaos(folder: Path, kills: int, terms: int, steps: int, every: int, seed: int) -> dict[str, int]:
+    """A run of so many steps, with a checkpoint every so many, ended so many times.
+
+    Returns how many lives ended how; raises `SystemExit` where the outcome differs.
+    """
+    options = [f"--config.train.steps={steps}", f"--config.train.checkpoint_every={every}"]
     peaceful, troubled = folder / "peaceful", folder / "troubled"
     finish(peaceful, options)
     rng = random.Random(seed)
@@ -105,10 +108,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--terms", type=int, default=20)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--every", type=int, default=15, help="steps from checkpoint to checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        print(chaos(Path(folder), args.kills, args.terms, args.steps, args.seed))
+        print(chaos(Path(folder), args.kills, args.terms, args.steps, args.every, args.seed))
 
 
 if __name__ == "__main__":

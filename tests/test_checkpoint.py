@@ -58,8 +58,8 @@ def damage_cut(folder):
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
 
 
-def damage_flip(folder):
-    largest = max((path for path in (folder / "3").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+def damage_flip(folder, step=3):
+    largest = max((path for path in (folder / str(step)).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 0xFF
     largest.write_bytes(content)
@@ -115,7 +115,7 @@ def test_the_best_is_kept_wherever_it_comes(state, tmp_path):
         def score(state: TrainState) -> dict[str, float]:
             return {"f1": scores[int(state.step)], "other": 1.0}
 
-        best = BestCheckpoint(score, Checkpoints(tmp_path / "best", None, print), "f1")
+        best = BestCheckpoint(score, Checkpoints(tmp_path / "best", None, print), "f1", state)
         for step in scores:
             assert best(at_step(state, step))["f1"] == scores[step]
         return best
@@ -125,12 +125,30 @@ def test_the_best_is_kept_wherever_it_comes(state, tmp_path):
     again = validated({15: 0.6})  # a run that goes on from before its best
     assert (again.step, again.score) == (20, 0.7)
     assert validated({16: 0.8}).step == 16
+    assert validated({16: 0.9}).score == 0.8  # the same step, rounded otherwise on other devices
     store, _ = reopen(tmp_path / "best")
     assert store.steps() == [16]
     assert digest(store.restore(state)) == digest(at_step(state, 16))
-    (tmp_path / "best" / "16" / "meta" / "metadata").write_text("{")
+    damage_flip(tmp_path / "best", 16)  # the score can still be read, the state cannot
     assert validated({50: 0.1}).step == 50
     assert (tmp_path / "damaged-checkpoint-16").is_dir()
+
+
+def test_who_only_looks_moves_and_deletes_nothing(saved, state):
+    unfinished = saved / "4.orbax-checkpoint-tmp"
+    unfinished.mkdir()  # a run may be writing it
+    damage_flip(saved)
+    lines: list[str] = []
+    store = Checkpoints(saved, 3, lines.append, looking=True)
+    assert digest(store.restore(state)) == digest(at_step(state, 2))
+    store.close()
+    assert len(lines) == 1
+    assert "checkpoint 3 is damaged and left out" in lines[0]
+    assert unfinished.is_dir()
+    assert (saved / "3").is_dir()
+    absent = Checkpoints(saved.parent / "nowhere", 3, lines.append, looking=True)
+    assert absent.restore(state) is None
+    assert not (saved.parent / "nowhere").exists()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax leaves readers behind

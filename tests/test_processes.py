@@ -34,11 +34,11 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_pa
     assert "this run was on 2 device(s) of 2 process(es) and goes on on 1 device(s) of 1 process(es)" in rest
     assert f"going on from step {stopped}" in rest
     pods.run(1, 1, *pods.RUN, steps, f"--workdir={alone}")
-    same_batches, losses, parameters = pods.compare(moved, alone)
+    same_batches, losses, parameters = pods.compare(moved, alone, steps=10)
     assert same_batches
     assert len({line["batch_fingerprint"] for line in pods.log(alone)}) == stopped + 3
     assert losses < 1e-4
-    assert parameters < 1e-5
+    assert parameters < 1e-5 * (stopped + 3)  # rounding feeds on itself from step to step
 
     predictions = pods.predictions(alone)
     pods.run(2, 1, "--mode=eval", f"--workdir={alone}")
@@ -62,7 +62,7 @@ def test_every_sequence_is_in_one_share(processes):
 
 
 def test_a_kill_and_a_term_change_nothing(tmp_path):
-    counts = chaos.chaos(tmp_path, kills=1, terms=1, steps=200, seed=1)
+    counts = chaos.chaos(tmp_path, kills=1, terms=1, steps=200, every=40, seed=1)
     assert counts == {
         "killed": 1,
         "stopped after a step": 1,
@@ -78,6 +78,14 @@ def test_flags_of_several_hosts_belong_together():
         cluster.join("host:1", None, None)
     result = run_module("scoliojax.main", "--processes=2", "--workdir=/nowhere", "--config=configs/sconet_mt.py")
     assert_one_clear_error(result, "--coordinator", "belong together")
+
+
+def test_several_processes_that_jax_does_not_see_are_not_several_runs(tmp_path):
+    result = run_module(
+        "scoliojax.main", "--config=configs/sconet_mt.py", f"--workdir={tmp_path / 'run'}", env={"OMPI_COMM_WORLD_SIZE": "4"}
+    )
+    assert_one_clear_error(result, "OMPI_COMM_WORLD_SIZE=4", "give --coordinator, --processes and --process")
+    assert not (tmp_path / "run").exists()
 
 
 def test_alone_nothing_waits():
