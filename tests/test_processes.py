@@ -34,11 +34,11 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_pa
     assert "this run was on 2 device(s) of 2 process(es) and goes on on 1 device(s) of 1 process(es)" in rest
     assert f"going on from step {stopped}" in rest
     pods.run(1, 1, *pods.RUN, steps, f"--workdir={alone}")
-    same_batches, losses, parameters = pods.compare(moved, alone, steps=10)
+    same_batches, losses, parameters = pods.compare(moved, alone, steps=4)
     assert same_batches
     assert len({line["batch_fingerprint"] for line in pods.log(alone)}) == stopped + 3
-    assert losses < 1e-4
-    assert parameters < 1e-5 * (stopped + 3)  # rounding feeds on itself from step to step
+    assert losses < 1e-5
+    assert parameters < 1e-3  # a maximum that rounding decides otherwise is a jump of the gradient
 
     predictions = pods.predictions(alone)
     pods.run(2, 1, "--mode=eval", f"--workdir={alone}")

@@ -100,9 +100,7 @@ def test_three_steps_a_restart_and_three_more_are_six_steps_to_the_bit(straight,
         assert result.returncode == 0, result.stderr
         if steps == 3:
             with (workdir / "metrics.jsonl").open("a") as file:
-                file.write(
-                    '{"step": 4, "loss": 99.0}\n\0\0\n{"step": 5, "lo'
-                )  # steps after the checkpoint, then the power went
+                file.write('{"step": 4, "loss": 99.0}\n\0\0\n{"step": 5, "lo')  # after the checkpoint; then the power went
             (workdir / "environment.json").write_text("{")
     assert digests(workdir) == digests(straight[0])
     assert history(workdir) == history(straight[0])

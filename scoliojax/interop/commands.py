@@ -86,7 +86,7 @@ def open_run(workdir: Path, step: int | None) -> tuple[build.Config, Sizes, Trai
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
         jax.eval_shape(lambda: create_state(*build.build_model(config)[1:], rule)),
     )
-    checkpoints = Checkpoints(workdir / "checkpoints", config.train.checkpoints_to_keep, print)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.train.checkpoints_to_keep, print, looking=True)
     state = checkpoints.restore(like, step)
     checkpoints.close()
     if state is None:
