@@ -14,7 +14,9 @@ from scoliojax.train_step import make_train_step
 
 def run_steps(config, devices: int, steps: int = 3):
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
-    graph, params, stats = build.build_model(config)
+    graph, *start = build.build_model(config)
+    wide = config.precision == "float64"
+    params, stats = jax.tree.map(lambda leaf: leaf.astype(np.float64 if wide else np.float32), start)
     optimizer, schedule = build.build_optimizer(config)
     step = make_train_step(graph, build.build_loss(config, mesh), optimizer, schedule, replicated(mesh))
     state = jax.device_put(create_state(params, stats, optimizer), replicated(mesh))
@@ -31,16 +33,18 @@ def run_steps(config, devices: int, steps: int = 3):
     return state, history
 
 
-def test_four_devices_give_the_losses_of_one_to_rounding(tiny_config):
+def test_four_devices_compute_what_one_does(tiny_config):
+    """In float64: so small a batch makes a step ill-conditioned, and float32 may part by a thousandth without any fault."""
     assert len(data_mesh().devices) == 4
-    one_state, one = run_steps(tiny_config, 1)
-    four_state, four = run_steps(tiny_config, 4)
+    tiny_config.precision = "float64"
+    with jax.enable_x64(True):
+        one_state, one = run_steps(tiny_config, 1)
+        four_state, four = run_steps(tiny_config, 4)
     for step in range(3):
         for name in one[step]:
-            assert four[step][name] == pytest.approx(one[step][name], rel=2e-3 * 5**step), (step, name)
-    assert one[0]["loss"] == pytest.approx(four[0]["loss"], rel=1e-5)
-    for a, b in zip(jax.tree.leaves(one_state.batch_stats), jax.tree.leaves(four_state.batch_stats), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0.05, atol=1e-3)
+            assert four[step][name] == pytest.approx(one[step][name], rel=1e-6), (step, name)
+    for a, b in zip(jax.tree.leaves(one_state), jax.tree.leaves(four_state), strict=True):
+        assert np.linalg.norm(np.subtract(a, b)) <= 1e-6 * np.linalg.norm(b)
 
 
 def test_the_same_input_gives_the_same_bits_and_the_loss_falls(tiny_config):
