@@ -1,4 +1,4 @@
-"""Config section to object: beside `main` the only room that sees a config."""
+"""Config section to object: beside the commands the only room that sees a config."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         if not missing:
             raise RunError(f"--coordinator={coordinator} --processes={processes} --process={process}: {error}") from None
     except RuntimeError as error:
-        raise RunError(f"process {process if process is not None else ''} cannot join the others ({one_line(error)})") from None
+        which = "this process" if process is None else f"process {process}"
+        raise RunError(f"{which} cannot join the others ({one_line(error)})") from None
 
 
 def is_first() -> bool:

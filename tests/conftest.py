@@ -72,9 +72,9 @@ def make_set(per_class: int = 4, frames: int = 5, seed: int = 0, subjects: list[
     )
 
 
-def write_tree(root: Path, per_class: int = 2, frames: int = 5) -> Path:
+def write_tree(root: Path, per_class: int = 2, frames: int = 5, seed: int = 0) -> Path:
     """A small released tree of pickles."""
-    data = make_set(per_class, frames)
+    data = make_set(per_class, frames, seed)
     for row, sequence in enumerate(data.sequences):
         folder = root / sequence / CLASSES[data.labels[row]].capitalize() / "000_180"
         folder.mkdir(parents=True)

@@ -19,22 +19,17 @@ from ml_collections import ConfigDict
 from scoliojax import build, run_directory
 from scoliojax.checkpoint import Checkpoints
 from scoliojax.train_state import create_state
+from tests import chaos
 
-ROOT = Path(__file__).resolve().parents[1]
-RUN = (
-    "--config=configs/sconet_mt.py:quickstart",
-    "--config.data.partition=1:1:1",
+RUN = (  # a flag given twice counts as given last
+    *chaos.RUN,
     "--config.data.subjects_per_batch=8",
-    "--config.data.clips_per_subject=2",
-    "--config.data.frames_per_clip=3",
     "--config.data.synthetic.subjects=56",  # 29 of them to be evaluated: divisible by neither 2 nor 3
-    "--config.data.synthetic.frames=4",
     "--config.data.sequences_per_eval_batch=2",
     "--config.model.channels=(4,6,8,8)",
     "--config.model.embedding_dim=8",
     "--config.optimizer.learning_rate=1e-4",  # so that rounding stays rounding over ten steps
     "--config.loss.margin=10.0",  # all triplets count: one more or less in so small a batch is a jump of the loss
-    "--config.train.log_every=1",
 )
 
 
@@ -50,7 +45,7 @@ def start(processes: int, devices: int, *arguments: object) -> list[subprocess.P
     return [
         subprocess.Popen(
             [*command, *([f"--process={index}"] if processes > 1 else [])],
-            cwd=ROOT,
+            cwd=chaos.ROOT,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -82,7 +77,7 @@ def parameters(workdir: Path) -> np.ndarray:
     _, params, batch_stats = build.build_model(config)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.device_put(create_state(params, batch_stats, build.build_optimizer(config)[0]), here)
-    store = Checkpoints(workdir / "checkpoints", config.train.checkpoints_to_keep, print)
+    store = Checkpoints(workdir / "checkpoints", config.train.checkpoints_to_keep, print, looking=True)
     state = store.restore(like)
     store.close()
     assert state is not None

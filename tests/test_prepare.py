@@ -246,6 +246,15 @@ def test_a_damaged_prepared_folder_is_said_to_be_damaged(tmp_path):
         open_prepared(tmp_path / "out").read(5)
 
 
+def test_the_same_ids_with_other_frames_are_other_data(tmp_path):
+    for seed in (0, 1):
+        prepare(str(write_tree(tmp_path / f"tree{seed}", seed=seed)), tmp_path / f"out{seed}")
+    prepare(str(tmp_path / "tree0"), tmp_path / "again")
+    first, other, again = (open_prepared(tmp_path / name) for name in ("out0", "out1", "again"))
+    assert first.sequences == other.sequences
+    assert first.digest() == again.digest() != other.digest()
+
+
 def test_a_hundred_random_damages_are_named_or_harmless(tmp_path):
     """Any file of a prepared folder, every second time the records: cut, flipped, emptied, overwritten, removed."""
     prepare(str(write_tree(tmp_path / "tree")), tmp_path / "whole")

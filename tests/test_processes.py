@@ -38,7 +38,7 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_pa
     assert same_batches
     assert len({line["batch_fingerprint"] for line in pods.log(alone)}) == stopped + 3
     assert losses < 1e-5
-    assert parameters < 1e-3  # a maximum that rounding decides otherwise is a jump of the gradient
+    assert parameters < 1e-3  # float32; `test_train_step` compares one device and four in float64, to 1e-6
 
     predictions = pods.predictions(alone)
     pods.run(2, 1, "--mode=eval", f"--workdir={alone}")

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -151,6 +152,21 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     folder = tmp_path / "run" / "evaluation" / f"validation-step-{best:06d}"
     found = json.loads((folder / "metrics.json").read_text())
     assert found["macro_f1"] == pytest.approx(scored[best]["validation/macro_f1"])
+
+
+def test_a_run_that_blows_up_leaves_what_its_batch_was_made_of(tiny_job, tmp_path):
+    tiny_job.optimizer.learning_rate = 1e30
+    tiny_job.train.steps = 6
+    with pytest.raises(RunError, match=r"is (nan|inf); its sequences and frames are in .*not-finite-step-\d+\.json") as caught:
+        run_training(tiny_job, tmp_path / "run")
+    (path,) = (tmp_path / "run").glob("not-finite-step-*.json")
+    found = json.loads(path.read_text())
+    assert f"step {found['step']}:" in str(caught.value)
+    assert np.shape(found["frames"]) == (2, 2, 3)
+    assert len(set(found["sequences"])) == 2
+    finite = [line for line in history(tmp_path / "run") if line["step"] < found["step"]]
+    assert all(np.isfinite(line["loss"]) for line in finite)
+    assert found["step"] not in digests(tmp_path / "run")
 
 
 def test_a_synthetic_run_says_so_beside_every_score(straight):

@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
+from data_pipelines import synthetic
 from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.scoliosis1k.release_tree import scan
 from data_pipelines.synthetic import draw_walker, synthetic_walkers, walk
@@ -16,6 +17,13 @@ def test_a_walk_is_a_function_of_its_arguments():
     np.testing.assert_array_equal(frames, same)
     assert not np.array_equal(frames, walk(4, 12, seed=4)[1])
     assert not np.array_equal(frames, walk(7, 12, seed=3)[1])
+
+
+def test_drawing_a_part_where_it_can_be_seen_changes_nothing(monkeypatch):
+    near = [walk(subject, 12, seed=0)[1] for subject in range(6)]
+    monkeypatch.setattr(synthetic, "SEEN", 1_000.0)  # every part everywhere
+    for subject in range(6):
+        np.testing.assert_array_equal(walk(subject, 12, seed=0)[1], near[subject])
 
 
 def test_a_walker_looks_like_a_person():

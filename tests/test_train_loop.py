@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,8 +32,8 @@ class Store:
         return self.saved
 
 
-def run(losses=lambda step: 1.0, gradients=lambda step: 1.0, **options) -> list[int]:
-    state, store = create_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1)), Store()
+def run(losses=lambda step: 1.0, gradients=lambda step: 1.0, store=None, schedule=SCHEDULE, **options) -> list[int]:
+    state, store = create_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1)), store or Store()
 
     def step(state, batch):
         number = int(state.step) + 1
@@ -41,7 +42,7 @@ def run(losses=lambda step: 1.0, gradients=lambda step: 1.0, **options) -> list[
 
     batches = ({"labels": np.zeros(2)} for _ in range(SCHEDULE.steps))
     try:
-        train(state, step, batches, SCHEDULE, store, Log(), **options)
+        train(state, step, batches, schedule, store, Log(), **options)
     except (RunError, Stopped) as error:
         error.saved = store.saved
         raise
@@ -50,6 +51,18 @@ def run(losses=lambda step: 1.0, gradients=lambda step: 1.0, **options) -> list[
 
 def test_checkpoints_come_in_turn_and_at_the_end():
     assert run() == [4, 8, 12, 16, 20]
+
+
+def test_a_due_validation_comes_before_the_save():
+    """A run that is killed while it validates has to come by there again."""
+    store, seen = Store(), []
+
+    def validate(state) -> dict[str, float]:
+        seen.append((int(state.step), list(store.saved)))
+        return {"score": 1.0}
+
+    run(store=store, schedule=replace(SCHEDULE, eval_every=4), validate=validate)
+    assert seen == [(4, []), (8, [4]), (12, [4, 8]), (16, [4, 8, 12]), (20, [4, 8, 12, 16])]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

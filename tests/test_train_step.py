@@ -9,7 +9,7 @@ from scoliojax import build
 from scoliojax.checkpoint import digest
 from scoliojax.mesh import data_mesh, replicated, to_devices
 from scoliojax.train_state import create_state
-from scoliojax.train_step import make_train_step
+from scoliojax.train_step import fingerprint, make_train_step
 
 
 def run_steps(config, devices: int, steps: int = 3):
@@ -70,3 +70,28 @@ def test_a_network_can_learn_one_batch_by_heart(tiny_config):
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_fingerprint_sees_every_pixel_label_identity_and_place():
+    rng = np.random.default_rng(0)
+    batch = {
+        "silhouettes": rng.integers(0, 256, (4, 2, 64, 44), dtype=np.uint8),
+        "labels": np.arange(4, dtype=np.int32) % 3,
+        "identities": np.arange(4, dtype=np.int32),
+    }
+
+    def changed(name, place, value) -> dict:
+        array = batch[name].copy()
+        array[place] = value
+        return batch | {name: array}
+
+    pixel = int(batch["silhouettes"][1, 1, 5, 6])
+    others = [
+        changed("silhouettes", (1, 1, 5, 6), (pixel + 1) % 256),
+        changed("labels", 2, 0),
+        changed("identities", 3, 9),
+        batch | {"silhouettes": batch["silhouettes"][[1, 0, 2, 3]]},
+        batch | {"silhouettes": batch["silhouettes"][:, ::-1]},
+    ]
+    found = {int(fingerprint(jax.tree.map(jax.numpy.asarray, one))) for one in [batch, *others]}
+    assert len(found) == 6
