@@ -142,8 +142,8 @@ def run_training(config: build.Config, workdir: Path) -> None:
     schedule = training_schedule(config)
     if (workdir / "config.json").exists():  # refuse before any data is made
         run_directory.check_config(workdir, config.to_dict())
-    _warn_if_long(config)
     job = Job(config, workdir)
+    _warn_if_long(config)
     sampler = build.build_sampler(config, job.data, job.partition)
     moved = run_directory.moved(workdir)
     run_directory.claim(workdir, config.to_dict(), job.data.digest())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 import shutil
 from pathlib import Path
 
 from tqdm import tqdm
+
+from scoliojax.errors import RunError
 
 
 class Log:
@@ -63,8 +63,12 @@ class RunLog(Log):
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record numbers of a step; loss, learning rate and clips per second also stand beside the bar."""
-        if shutil.disk_usage(self._workdir).free < 2**20:  # TensorBoard's own thread would end, and then block us for ever
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._workdir))
+        free = shutil.disk_usage(self._workdir).free
+        if free < 2**20:  # TensorBoard's own thread would end, and then block us for ever
+            raise RunError(
+                f"no room for the log in {self._workdir} ({free / 1e6:.1f} MB free, 1 MB needed); finished checkpoints are "
+                "whole. Make room, then run the same command again"
+            )
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)

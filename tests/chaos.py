@@ -19,17 +19,20 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = (
+SMALL = (
     "--config=configs/sconet_mt.py:quickstart",
     "--config.data.partition=1:1:1",
-    "--config.data.subjects_per_batch=2",
     "--config.data.clips_per_subject=2",
     "--config.data.frames_per_clip=3",
-    "--config.data.synthetic.subjects=9",
     "--config.data.synthetic.frames=4",
+    "--config.train.log_every=1",
+)
+RUN = (
+    *SMALL,
+    "--config.data.subjects_per_batch=2",
+    "--config.data.synthetic.subjects=9",
     "--config.model.channels=(2,3,4,5)",
     "--config.model.embedding_dim=4",
-    "--config.train.log_every=1",
 )
 STOPPED = 75
 

@@ -1,6 +1,7 @@
 """The loop: when it saves, when it stops, and what it never saves."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -117,8 +118,8 @@ def test_a_full_disk_stops_the_run_and_spares_what_was_saved(tmp_path):
     assert "accuracy" not in first
     errors = [line for line in result.stderr.splitlines() if line.startswith("error")]
     assert len(errors) == 1, result.stderr
-    assert "no room for a checkpoint" in errors[0]
-    assert "steps [3" in errors[0]
+    assert re.search("no room for (a checkpoint|the log)", errors[0])  # whichever meets it first
+    assert "are whole" in errors[0]
     assert "Traceback" not in result.stderr
-    assert "going on from step" in second
+    assert int(re.search(r"going on from step (\d+)", second)[1]) >= 3
     assert second.endswith("status 0\n"), result.stderr
