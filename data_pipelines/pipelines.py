@@ -6,6 +6,8 @@ Both hand out numpy batches of one process's share. Frames stay uint8 `[n, s, 64
 from __future__ import annotations
 
 import functools
+import math
+import threading
 from dataclasses import dataclass
 
 import grain
@@ -13,6 +15,8 @@ import numpy as np
 
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, SIDE_CUT, DataError, SilhouetteSet
 
+SHARED_MOST = 7 / 8  # of the frames drawn; where more of them differ, each clip has its own
+SHARED_STEPS = 32  # steps whose draws tell how many frames a batch will need
 EVAL_LENGTH_STEP = 60  # evaluation pads to a multiple of this many frames, so that few lengths are compiled
 Batch = dict[str, np.ndarray]
 
@@ -20,6 +24,41 @@ Batch = dict[str, np.ndarray]
 def cut_sides(silhouettes: np.ndarray) -> np.ndarray:
     """Cut the empty columns on both sides: `[..., 64, 64]` to `[..., 64, 44]`, a view."""
     return silhouettes[..., SIDE_CUT : FRAME_SIZE - SIDE_CUT]
+
+
+class SequenceCache:
+    """Reads sequences with their sides cut, and keeps those that came first in memory, as many as fit: all come alike often.
+
+    Callable from several threads.
+
+    Args:
+      data: the set.
+      limit: bytes to keep at most; 0 keeps none.
+
+    Raises:
+      DataError: for a negative limit.
+    """
+
+    def __init__(self, data: SilhouetteSet, limit: int = 0):
+        if limit < 0:
+            raise DataError(f"data.cache_gigabytes={limit / 1e9:g} must not be negative; 0 keeps nothing in memory")
+        self.limit = limit
+        self._data, self._free = data, limit
+        self._kept: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, row: int) -> np.ndarray:
+        """uint8 `[s, 64, 44]`, contiguous, not to be written to."""
+        if row in self._kept:
+            return self._kept[row]
+        clip = np.ascontiguousarray(cut_sides(self._data.read(row)))  # s 64 44
+        if len(clip) != self._data.n_frames[row]:  # frame numbers are drawn by that
+            raise DataError(f"{self._data.sequences[row]} has {len(clip)} frames and should have {self._data.n_frames[row]}")
+        with self._lock:
+            if row not in self._kept and clip.nbytes <= self._free:
+                self._kept[row] = clip
+                self._free -= clip.nbytes
+        return clip
 
 
 @dataclass(frozen=True)
@@ -38,6 +77,9 @@ class TrainSampler:
       frames_per_clip: S.
       process_index: which equal share of the P x K clips to load.
       process_count: how many processes share the batch.
+      cache: reads `data`; None reads it anew every time.
+      clips_together: neighbouring clips of one sequence that share their frames, so that one drawn by several of them is
+        handed out once; divides K and the process's share.
 
     Raises:
       DataError: when `rows` holds fewer than P sequences, or the clips cannot be shared out equally.
@@ -51,6 +93,8 @@ class TrainSampler:
     frames_per_clip: int
     process_index: int = 0
     process_count: int = 1
+    cache: SequenceCache | None = None
+    clips_together: int = 1
 
     def __post_init__(self):
         for field in ("subjects_per_batch", "clips_per_subject", "frames_per_clip"):
@@ -66,6 +110,8 @@ class TrainSampler:
                 f"data.subjects_per_batch={self.subjects_per_batch} x data.clips_per_subject={self.clips_per_subject} = "
                 f"{self.clips} clips cannot be shared equally by {self.process_count} processes; change either"
             )
+        if math.gcd(self.clips_per_subject, self.clips // self.process_count) % self.clips_together:
+            raise DataError(f"clips_together={self.clips_together} must divide a sequence's clips and a process's")
 
     @property
     def clips(self) -> int:
@@ -91,21 +137,55 @@ class TrainSampler:
         return chosen, frames
 
     def __call__(self, step: int) -> Batch:
-        """This process's share of the batch: `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`."""
+        """This process's share of the batch.
+
+        `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`. Where it saves frames, `silhouettes` are
+        `[g, u, 64, 44]`, and `clip_frames` int32 `[g, k, s]` say which of them each of the n = g k clips is made of.
+        """
         chosen, frames = self.draw(step)
+        groups, clip_frames = self._share_frames(frames)
         share = self.clips // self.process_count
-        first = self.process_index * share
-        mine = range(first, first + share)
-        decoded = {
-            subject: cut_sides(self.data.read(int(chosen[subject])))  # s 64 44; once a batch, whatever K is
-            for subject in {clip // self.clips_per_subject for clip in mine}
-        }
-        silhouettes = np.empty((share, self.frames_per_clip, FRAME_SIZE, FRAME_WIDTH), np.uint8)
-        for position, clip in enumerate(mine):
-            subject, turn = divmod(clip, self.clips_per_subject)
-            silhouettes[position] = decoded[subject][frames[subject, turn]]  # s 64 44
-        identities = np.repeat(chosen, self.clips_per_subject)[mine.start : mine.stop].astype(np.int32)  # n
-        return {"silhouettes": silhouettes, "labels": self.data.labels[identities], "identities": identities}
+        first, together = self.process_index * share, self.clips // len(groups)
+        mine = slice(first // together, (first + share) // together)
+        subjects = np.arange(len(groups))[mine] * together // self.clips_per_subject  # g
+        read = self.cache or SequenceCache(self.data)
+        decoded = {subject: read(int(chosen[subject])) for subject in np.unique(subjects)}  # s 64 44; once, whatever K is
+        silhouettes = np.empty((len(subjects), groups.shape[1], FRAME_SIZE, FRAME_WIDTH), np.uint8)
+        for out, subject, numbers in zip(silhouettes, subjects, groups[mine], strict=True):
+            np.take(decoded[subject], numbers, axis=0, out=out, mode="clip")  # u 64 44
+        identities = np.repeat(chosen, self.clips_per_subject)[first : first + share].astype(np.int32)  # n
+        batch = {"silhouettes": silhouettes, "labels": self.data.labels[identities], "identities": identities}
+        return batch if clip_frames is None else batch | {"clip_frames": clip_frames[mine]}
+
+    def _share_frames(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Of the frame numbers `[P, K, S]` drawn: those to hand out `[g, u]`, and of which of these clips are made `[g, k, s]`.
+
+        The second is None where each clip has its own. All processes agree, since all draw the whole batch.
+        """
+        length = self.clips_together > 1 and self._shared_length
+        drawn, has = self._drawn(frames)
+        if not length or np.sum(has, axis=1).max() > length:
+            return frames.reshape(-1, self.frames_per_clip), None
+        shared = np.argsort(~has, axis=1, kind="stable")[:, :length]  # g u; filled up with frames that no clip has
+        places = np.take_along_axis(np.cumsum(has, axis=1, dtype=np.int32) - 1, drawn, axis=1)  # g ks
+        return shared, places.reshape(len(drawn), self.clips_together, -1)
+
+    def _drawn(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of `[P, K, S]`: the numbers that clips together drew, `[g, k s]`, and whether they did so, by number, `[g, ...]`."""
+        drawn = frames.reshape(-1, self.clips_together * self.frames_per_clip)  # g ks
+        has = np.zeros((len(drawn), max(frames.max() + 1, drawn.shape[1])), bool)  # g numbers
+        np.put_along_axis(has, drawn, True, axis=1)
+        return drawn, has
+
+    @functools.cached_property
+    def _shared_length(self) -> int:
+        """How many frames clips together share: one length, so that one is compiled, and a batch that needs more has none.
+
+        0 where it would save too little.
+        """
+        most = max(np.sum(self._drawn(self.draw(step)[1])[1], axis=1).max() for step in range(SHARED_STEPS))
+        length = -(-int(most) // 8) * 8
+        return length if length <= SHARED_MOST * self.clips_together * self.frames_per_clip else 0
 
 
 def train_batches(sampler: TrainSampler, start: int, stop: int, threads: int = 2) -> grain.IterDataset:
@@ -128,6 +208,7 @@ class EvalBatcher:
       max_frames: of a sequence; later ones are left out.
       process_index: which share.
       process_count: how many processes share the batch.
+      cache: as of `TrainSampler`.
 
     Raises:
       DataError: when there is nothing to evaluate, a size is not positive, or the batch cannot be shared out equally.
@@ -139,6 +220,7 @@ class EvalBatcher:
     max_frames: int
     process_index: int = 0
     process_count: int = 1
+    cache: SequenceCache | None = None
 
     def __post_init__(self):
         if self.batch_size % self.process_count:
@@ -175,7 +257,8 @@ class EvalBatcher:
         length, rows = self._batches[index]
         share = self.batch_size // self.process_count
         mine = rows[self.process_index * share : (self.process_index + 1) * share]
-        clips = [cut_sides(self.data.read(int(row))[: self.max_frames]) for row in mine]  # each s 64 44
+        read = self.cache or SequenceCache(self.data)
+        clips = [read(int(row))[: self.max_frames] for row in mine]  # each s 64 44
         batch = {
             "silhouettes": np.zeros((share, length, FRAME_SIZE, FRAME_WIDTH), np.uint8),
             "frame_mask": np.zeros((share, length), bool),

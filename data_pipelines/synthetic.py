@@ -14,15 +14,12 @@ writes such walkers as a tree in the released layout, to try `data_pipelines.pre
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SilhouetteSet
 from data_pipelines.silhouettes import normalise_sequence
@@ -220,14 +217,13 @@ def walk(subject: int, frames: int, seed: int) -> tuple[int, np.ndarray]:
     return label, normalise_sequence(render_walk(draw_walker(rng, label), frames, rng))
 
 
-def synthetic_walkers(subjects: int, frames: int, seed: int = 0, progress: bool = False) -> SilhouetteSet:
-    """Render a whole set in memory, one sequence per subject, classes in turn, on all cores.
+def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSet:
+    """A set of walkers, one sequence per subject, classes in turn. Each is drawn whenever it is read.
 
     Args:
       subjects: how many walkers.
       frames: frames of each walk.
       seed: the set is a function of `subjects`, `frames` and `seed`.
-      progress: show a bar.
 
     Raises:
       DataError: when fewer walkers than classes, or no frame, is asked for.
@@ -236,18 +232,15 @@ def synthetic_walkers(subjects: int, frames: int, seed: int = 0, progress: bool 
         raise DataError(f"data.synthetic.subjects={subjects} does not fill {len(CLASSES)} classes; give at least 3")
     if frames < 1:
         raise DataError(f"data.synthetic.frames={frames} leaves nothing to look at; give at least 1")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # threads: numpy and OpenCV let go of the interpreter while they draw
-        walks = pool.map(lambda subject: walk(subject, frames, seed), range(subjects))
-        labels, silhouettes = zip(*tqdm(walks, "synthetic walkers", subjects, disable=not progress), strict=True)
     names = tuple(f"{subject:05d}" for subject in range(subjects))
     return SilhouetteSet(
         name=f"synthetic walkers ({subjects} x {frames} frames, seed {seed})",
         synthetic=True,
         sequences=names,
         subjects=names,
-        labels=np.array(labels, np.int32),
-        n_frames=np.array([len(frames) for frames in silhouettes], np.int32),
-        read=silhouettes.__getitem__,
+        labels=np.arange(subjects, dtype=np.int32) % len(CLASSES),
+        n_frames=np.full(subjects, frames, np.int32),  # no walker is ever too small to be kept
+        read=lambda subject: walk(subject, frames, seed)[1],
         content=f"walkers of seed {seed}",
     )
 
@@ -282,7 +275,7 @@ def main() -> None:
     try:
         if args.output.exists() and any(args.output.iterdir()):
             raise DataError(f"--output={str(args.output)!r} is not empty; give a new folder")
-        walkers = synthetic_walkers(args.subjects, args.frames, args.seed, progress=True)
+        walkers = synthetic_walkers(args.subjects, args.frames, args.seed)
     except DataError as error:
         raise SystemExit(f"error: {error}") from None
     for row, sequence in enumerate(walkers.sequences):

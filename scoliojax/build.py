@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from data_pipelines.pipelines import EvalBatcher, TrainSampler
+from data_pipelines.pipelines import EvalBatcher, SequenceCache, TrainSampler
 from data_pipelines.schema import CLASSES, SilhouetteSet
 from data_pipelines.sources import open_root
 from data_pipelines.splits import Partition, make_partition
@@ -80,7 +81,7 @@ def build_data(config: Config, report: Callable[[str], None]) -> SilhouetteSet:
         return open_root(data.root, report)
     if data.name == "scoliosis1k":
         report("no data.root: using SYNTHETIC walkers, not people; give --config.data.root=FOLDER for real data")
-    return synthetic_walkers(**data.synthetic, progress=True)
+    return synthetic_walkers(**data.synthetic)
 
 
 def build_partition(config: Config, data: SilhouetteSet) -> Partition:
@@ -104,10 +105,19 @@ def clips_per_batch(config: Config) -> int:
     return subjects * each
 
 
-def build_sampler(config: Config, data: SilhouetteSet, partition: Partition) -> TrainSampler:
+def build_cache(config: Config, data: SilhouetteSet) -> SequenceCache:
+    """Decoded sequences in this process's memory, for training and evaluation alike."""
+    return SequenceCache(data, int(1e9 * config.data.cache_gigabytes))
+
+
+def build_sampler(
+    config: Config, data: SilhouetteSet, partition: Partition, cache: SequenceCache | None = None
+) -> TrainSampler:
     """The training batches of this process."""
     section = config.data
-    sampler = TrainSampler(
+    clips = clips_per_batch(config)
+    together = math.gcd(section.clips_per_subject, clips // jax.device_count()) if section.share_frames else 1
+    return TrainSampler(
         data=data,
         rows=partition.train,
         seed=config.seed,
@@ -116,12 +126,12 @@ def build_sampler(config: Config, data: SilhouetteSet, partition: Partition) -> 
         frames_per_clip=section.frames_per_clip,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        cache=cache,
+        clips_together=together,
     )
-    clips_per_batch(config)
-    return sampler
 
 
-def build_eval_batcher(config: Config, data: SilhouetteSet, rows) -> EvalBatcher:
+def build_eval_batcher(config: Config, data: SilhouetteSet, rows, cache: SequenceCache | None = None) -> EvalBatcher:
     """Whole sequences, so many on every device."""
     return EvalBatcher(
         data=data,
@@ -130,4 +140,5 @@ def build_eval_batcher(config: Config, data: SilhouetteSet, rows) -> EvalBatcher
         max_frames=config.data.max_eval_frames,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        cache=cache,
     )

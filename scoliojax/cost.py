@@ -29,6 +29,23 @@ def train_flops_per_step(channels: Sequence[int], clips: int, frames_per_clip: i
     return 3 * clips * frames_per_clip * forward_flops_per_frame(channels)
 
 
+# Dense bfloat16 products, floating-point operations a second, by the beginning of the device's name; vendors' figures.
+PEAKS = {
+    "NVIDIA H200": 989e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA A100": 312e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6": 918e12,
+}
+
+
+def peak_flops_per_second(device_kind: str) -> float | None:
+    """In bfloat16, of a known device; None for others."""
+    return next((peak for name, peak in PEAKS.items() if device_kind.startswith(name)), None)
+
+
 def measured_flops_per_second() -> float:
     """What a 3x3 convolution and its gradients reach here, in float32; the median of three short runs."""
 

@@ -46,11 +46,14 @@ def evaluate(eval_step: EvalStep, params: Tree, batch_stats: Tree, batches: Iter
       batch_stats: of the network.
       batches: with `silhouettes` and `frame_mask` on the devices, and `rows` of the whole batch.
     """
-    rows, logits = [], []
+    rows, logits, waiting = [], [], None
     for batch in batches:
         output = eval_step(params, batch_stats, batch["silhouettes"], batch["frame_mask"])
         rows.append(np.asarray(batch["rows"]))  # n
-        logits.append(np.asarray(output.logits).mean(axis=1))  # n k
+        if waiting is not None:  # one batch late, so that the devices have the next to work on meanwhile
+            logits.append(np.asarray(waiting).mean(axis=1))  # n k
+        waiting = output.logits  # n p k
+    logits.append(np.asarray(waiting).mean(axis=1))  # n k
     found = np.concatenate(rows)
     order = np.argsort(found, kind="stable")[np.sum(found < 0) :]
     return Predictions(found[order], np.concatenate(logits)[order])

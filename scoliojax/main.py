@@ -60,6 +60,7 @@ class Job:
         graph, params, batch_stats = build.build_model(config)
         with cluster.first_alone("data"):  # the first may have to prepare them
             self.data: SilhouetteSet = build.build_data(config, report=cluster.say)
+        self.cache = build.build_cache(config, self.data)
         self.partition: Partition = build.build_partition(config, self.data)
         self.initial: TrainState = jax.device_put(create_state(params, batch_stats, optimizer), replicated(self.mesh))
         self.train_step = cluster.together(make_train_step(graph, self.loss, optimizer, schedule, replicated(self.mesh)))
@@ -72,12 +73,12 @@ class Job:
         return Checkpoints(self.workdir / "best", None, cluster.say, looking)
 
     def train_batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
-        sampler = build.build_sampler(self.config, self.data, self.partition)
+        sampler = build.build_sampler(self.config, self.data, self.partition, self.cache)
         batches = train_batches(sampler, start, self.config.train.steps, self.config.data.loader_threads)
         return (to_devices(batch, self.mesh) for batch in batches)
 
     def predict(self, state: TrainState, rows: np.ndarray) -> Predictions:
-        batcher = build.build_eval_batcher(self.config, self.data, rows)
+        batcher = build.build_eval_batcher(self.config, self.data, rows, self.cache)
         batches = (
             {"rows": batch.pop("rows"), **to_devices(batch, self.mesh)}
             for batch in eval_batches(batcher, self.config.data.loader_threads)

@@ -21,6 +21,7 @@ FREE_KEYS = {
     "data.max_eval_frames",
     "data.sequences_per_eval_batch",
     "data.loader_threads",
+    "data.cache_gigabytes",
     "train.steps",
     "train.log_every",
     "train.checkpoint_every",

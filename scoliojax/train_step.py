@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jax.sharding import Sharding
 
+from scoliojax.models.sconet import draw_clips
 from scoliojax.train_state import TrainState, Tree
 
 Metrics = dict[str, jax.Array]
@@ -20,15 +21,18 @@ Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
 def fingerprint(batch: dict[str, jax.Array]) -> jax.Array:
     """A uint32 that tells batches apart, in integers: the same on any number of devices, whatever the order of summing.
 
-    Every pixel, label and identity counts, and where it stands.
+    Every pixel, label and identity counts, and where it stands in its clip and the clip in the batch.
     """
+    silhouettes = batch["silhouettes"]
+    if "clip_frames" in batch:
+        silhouettes = draw_clips(silhouettes, batch["clip_frames"])  # n s 64 44
 
     def weigh(array: jax.Array) -> jax.Array:
         rows = array.reshape(array.shape[0], -1).astype(jnp.uint32)  # n other
         odd = 2 * jnp.arange(rows.size, dtype=jnp.uint32).reshape(rows.shape) + 1  # n other
         return jnp.sum(rows * odd * odd, dtype=jnp.uint32)
 
-    return weigh(batch["silhouettes"]) + 3 * weigh(batch["labels"]) + 5 * weigh(batch["identities"])
+    return weigh(silhouettes) + 3 * weigh(batch["labels"]) + 5 * weigh(batch["identities"])
 
 
 def make_train_step(
@@ -48,14 +52,15 @@ def make_train_step(
       replicated: sharding of state and metrics. With the batch sharded over its first axis, batch statistics and triplet
         distances are those of the global batch by construction. None on a single device.
 
-    The batch holds `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`. The metrics are scalars:
+    The batch holds `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`, and where clips share frames
+    `clip_frames`, as `ScoNet.__call__` describes them; each form is compiled once. The metrics are scalars:
     those of the loss, `learning_rate`, `gradient_norm` and `batch_fingerprint`.
     """
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         def objective(params):
             model = nnx.merge(graph, params, state.batch_stats, copy=True)
-            output = model(batch["silhouettes"], train=True)
+            output = model(batch["silhouettes"], clip_frames=batch.get("clip_frames"), train=True)
             total, terms = loss(output, batch["labels"], batch["identities"])
             return total, (terms, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 

@@ -16,8 +16,9 @@ from data_pipelines.schema import CLASSES, SilhouetteSet
 # Before jax is imported: nothing above does.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ["JAX_PLATFORMS"] = "cpu"
-CACHE = tempfile.TemporaryDirectory(prefix="scoliojax-tests-")  # programs compiled by one test serve the next, and subprocesses
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # programs compiled by one test serve the next, other workers and subprocesses
+    CACHE = tempfile.TemporaryDirectory(prefix="scoliojax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +57,7 @@ def tiny_config(tmp_path):
 
 
 def make_set(per_class: int = 4, frames: int = 5, seed: int = 0, subjects: list[str] | None = None) -> SilhouetteSet:
-    """Random silhouettes in memory; the set counts its reads in `reads`."""
+    """Random silhouettes in memory."""
     count = per_class * len(CLASSES)
     rng = np.random.default_rng(seed)
     clips = rng.integers(0, 256, (count, frames, 64, 64), dtype=np.uint8)

@@ -84,6 +84,7 @@ def observe(config: ConfigDict, monkeypatch, tmp_path) -> str:
     sampler = build.build_sampler(config, data, partition)
     batcher = build.build_eval_batcher(config, data, partition.test)
     seen += [lines, walkers, vars(partition), sampler(0), batcher(0), len(batcher)]
+    seen += [build.build_cache(config, data).limit, sampler.clips_together]
 
     options: list = []
     monkeypatch.setattr(grain, "ReadOptions", lambda **kwargs: options.append(kwargs["num_threads"]) or REAL_OPTIONS(**kwargs))
@@ -136,6 +137,7 @@ def observe(config: ConfigDict, monkeypatch, tmp_path) -> str:
 REAL_OPTIONS = grain.ReadOptions
 
 OTHER = {
+    "data.share_frames": False,
     "precision": "bfloat16",
     "data.name": "synthetic",
     "data.root": "/nowhere",
@@ -159,6 +161,7 @@ OTHER = {
 def probe_config(tiny_config):
     tiny_config.data.name = "scoliosis1k"
     tiny_config.data.validation_fraction = 0.25
+    tiny_config.data.clips_per_subject = 4  # two of them on each of the four devices
     tiny_config.optimizer.milestones = (1, 2)
     tiny_config.train.eval_every = 3
     tiny_config.train.steps = 4

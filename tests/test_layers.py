@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoliojax.models import layers
-from scoliojax.models.layers import BatchNorm, Conv, convolve, maximum, normalise_batch, xavier_uniform_strips
+from scoliojax.models.convolution import LARGE, by_library, convolve
+from scoliojax.models.layers import BatchNorm, Conv, convolve_normalise, maximum, normalise_batch, xavier_uniform_strips
 
 
 def normal(shape, seed=0, mean=0.0):
@@ -45,8 +45,32 @@ def test_convolution_gradients_equal_the_library_s(edge, stride, frames):
     def gradients(function):
         return jax.jit(jax.grad(lambda x, kernel: jnp.sum(function(x, kernel, stride) * weight), (0, 1)))(x, kernel)
 
-    for ours, theirs in zip(gradients(convolve), gradients(layers._convolve), strict=True):
+    for ours, theirs in zip(gradients(convolve), gradients(by_library), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("frames", "size"), [(6, (7, 5)), (8, (6, 4))])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_large_convolutions_and_their_gradients_are_the_library_s_to_rounding(stride, frames, size):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x, kernel = jnp.asarray(rng.normal(size=(frames, *size, LARGE))), jnp.asarray(rng.normal(size=(3, 3, LARGE, LARGE + 2)))
+        ours, transpose = jax.vjp(jax.jit(lambda x, kernel: convolve(x, kernel, stride)), x, kernel)
+        library, library_s = jax.vjp(lambda x, kernel: by_library(x, kernel, stride), x, kernel)
+        weight = jnp.asarray(rng.normal(size=library.shape))
+        for one, other in zip((ours, *transpose(weight)), (library, *library_s(weight)), strict=True):
+            assert one.dtype == np.float64
+            np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_large_convolution_of_bfloat16_rounds_its_result_only(stride):
+    x = normal((6, 8, 6, LARGE)).astype(jnp.bfloat16)
+    kernel = normal((3, 3, LARGE, LARGE), seed=1).astype(jnp.bfloat16)
+    out = convolve(x, kernel, stride)
+    assert out.dtype == jnp.bfloat16
+    exact = by_hand(np.asarray(x, np.float64), np.asarray(kernel, np.float64), stride)
+    np.testing.assert_allclose(np.asarray(out, np.float64), exact, rtol=2.0**-8, atol=1e-3)
 
 
 def test_batch_norm_keeps_pytorch_s_statistics():
@@ -62,6 +86,48 @@ def test_batch_norm_keeps_pytorch_s_statistics():
     evaluated = norm(x, train=False)
     expected = (np.asarray(x) - norm.mean[...]) / np.sqrt(np.asarray(norm.var[...]) + 1e-5) * norm.scale[...] + norm.bias[...]
     np.testing.assert_allclose(evaluated, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("edge", "stride"), SIZES)
+def test_evaluation_has_the_batch_norm_in_the_kernel(edge, stride):
+    rng = np.random.default_rng(0)
+    conv, norm = Conv(3, 4, edge, stride, rng=rng), BatchNorm((4,), rng=rng)
+    x = normal((6, 8, 6, 3))
+    for _ in range(3):
+        convolve_normalise(conv, norm, x, train=True)
+    norm.bias[...] = normal((4,), seed=1)
+    found = convolve_normalise(conv, norm, x, train=False)
+    np.testing.assert_allclose(found, norm(conv(x), train=False), rtol=1e-5, atol=1e-5)
+    trained = convolve_normalise(conv, norm, x, train=True)
+    assert not np.allclose(found, trained, atol=0.1)  # the batch's own statistics
+
+
+def test_a_frame_that_counts_twice_is_two_frames_to_a_batch_norm():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x, scale, bias = (jnp.asarray(rng.normal(size=shape)) for shape in ((4, 3, 2, 5), (5,), (5,)))
+        counts = np.array([2, 1, 0, 3])
+        repeated = np.repeat(np.arange(4), counts)
+        weight = jnp.asarray(rng.normal(size=(6, 3, 2, 5)))  # of the gradient, as of six frames
+
+        def plain(x, scale, bias):
+            y, mean, var = normalise_batch(x[repeated], scale, bias)
+            return jnp.sum(y * weight), (mean, var)
+
+        def weighted(x, scale, bias):
+            y, mean, var = normalise_batch(x, scale, bias, jnp.asarray(counts, jnp.float32))
+            return jnp.sum(y[repeated] * weight), (mean, var)
+
+        expected, found = (
+            jax.value_and_grad(function, (0, 1, 2), has_aux=True)(x, scale, bias) for function in (plain, weighted)
+        )
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+        norms = [BatchNorm((5,), rng=np.random.default_rng(0)) for _ in range(2)]
+        norms[0](x[repeated], train=True)
+        norms[1](x, jnp.asarray(counts, jnp.float32), train=True)
+        np.testing.assert_allclose(norms[1].var[...], norms[0].var[...], rtol=1e-6)
 
 
 def test_batch_norm_over_several_feature_axes_takes_statistics_over_the_clips():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.pipelines import EvalBatcher, TrainSampler, eval_batches, train_batches
+from data_pipelines.pipelines import EvalBatcher, SequenceCache, TrainSampler, eval_batches, train_batches
 from data_pipelines.schema import DataError
 from tests.conftest import make_set
 
@@ -96,6 +96,62 @@ def test_each_sequence_is_decoded_once_a_batch():
 def test_impossible_batches(changes, words):
     with pytest.raises(DataError, match=words):
         sampler(**changes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**9), st.integers(3, 40), st.sampled_from([1, 2, 4]), st.sampled_from([2, 4]))
+def test_clips_that_share_frames_are_the_same_clips(step, frames, count, together):
+    data = make_set(per_class=3, frames=frames)
+    plain = sampler(data, clips_per_subject=4, frames_per_clip=8)(step)
+    one = sampler(data, clips_per_subject=4, frames_per_clip=8, clips_together=together)
+    shares = [replace(one, process_index=index, process_count=count)(step) for index in range(count)]
+    batch = {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}
+    for name in ("labels", "identities"):
+        np.testing.assert_array_equal(batch[name], plain[name])
+    if "clip_frames" not in batch:
+        np.testing.assert_array_equal(batch["silhouettes"], plain["silhouettes"])
+        return
+    shared = batch["silhouettes"].shape[1]
+    assert shared <= 7 / 8 * together * 8
+    assert batch["clip_frames"].dtype == np.int32
+    drawn = [group[numbers] for group, numbers in zip(batch["silhouettes"], batch["clip_frames"], strict=True)]
+    np.testing.assert_array_equal(np.concatenate(drawn), plain["silhouettes"])
+
+
+def test_frames_are_shared_where_it_saves_some():
+    long, short = (make_set(per_class=3, frames=frames) for frames in (400, 30))
+    few = dict(clips_per_subject=8, frames_per_clip=10, clips_together=8)
+    assert "clip_frames" not in sampler(long, **few)(0)
+    one = sampler(short, **few)
+    assert {one(step)["silhouettes"].shape for step in range(50)} == {(4, 32, 64, 44)}  # 80 drawn from 30, in eights
+    middle = sampler(make_set(per_class=3, frames=100), **few)
+    shapes = [middle(step)["silhouettes"].shape for step in range(300)]
+    assert set(shapes) <= {(4, 64, 64, 44), (32, 10, 64, 44)}  # about 57 of 80 differ; a batch with more goes without
+    assert shapes.count((4, 64, 64, 44)) > 270
+    assert "clip_frames" not in sampler(short, **few | {"clips_together": 1})(0)
+    with pytest.raises(DataError, match="clips_together=3"):
+        sampler(short, **few | {"clips_together": 3})
+
+
+def test_the_cache_reads_a_sequence_once_and_changes_nothing():
+    data = make_set(per_class=3, frames=12)
+    reads: list[int] = []
+    counting = replace(data, read=lambda row: reads.append(row) or data.read(row))
+    size = 12 * 64 * 44
+    one = sampler(counting, cache=SequenceCache(counting, 9 * size))
+    plain = sampler(data)
+    for step in range(30):
+        for name, array in one(step).items():
+            np.testing.assert_array_equal(array, plain(step)[name])
+    assert sorted(reads) == list(range(9))
+    reads.clear()
+    small = SequenceCache(counting, 2 * size + 5)
+    for _ in range(3):
+        for row in range(9):
+            np.testing.assert_array_equal(small(row), data.read(row)[:, :, 10:54])
+    assert sorted(reads) == sorted([0, 1, *range(2, 9), *range(2, 9), *range(2, 9)])  # two fit
+    with pytest.raises(DataError, match=r"data\.cache_gigabytes=-1 must not be negative"):
+        SequenceCache(data, -(10**9))
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -8,7 +8,14 @@ import pytest
 from flax import nnx
 
 from scoliojax.cost import forward_flops_per_frame
-from scoliojax.models.sconet import ScoNet, horizontal_pyramid_pooling, l2_normalise, set_pooling
+from scoliojax.models.sconet import (
+    ScoNet,
+    draw_clips,
+    horizontal_pyramid_pooling,
+    l2_normalise,
+    set_pooling,
+    shared_set_pooling,
+)
 from scoliojax.train_state import split_model
 
 TINY = dict(channels=(2, 3, 4, 5), embedding_dim=4, strips=(16,))
@@ -79,6 +86,18 @@ def test_set_pooling_masks_even_negative_features():
     features = jnp.array([-3.0, -2.0, 5.0]).reshape(1, 3, 1, 1, 1)
     assert set_pooling(features).item() == 5.0
     assert set_pooling(features, jnp.array([[True, True, False]])).item() == -2.0
+
+
+def test_shared_set_pooling_is_set_pooling_of_the_clips_drawn():
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(2, 5, 3, 2, 4)), jnp.float32)
+    clip_frames = jnp.asarray(rng.integers(0, 4, (2, 3, 6)), jnp.int32)
+    weight = jnp.asarray(rng.normal(size=(6, 3, 2, 4)), jnp.float32)
+    plain = jax.value_and_grad(lambda x: jnp.sum(set_pooling(draw_clips(x, clip_frames)) * weight))(features)
+    shared = jax.value_and_grad(lambda x: jnp.sum(shared_set_pooling(x, clip_frames) * weight))(features)
+    for one, other in zip(shared, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+    assert not np.asarray(shared[1][:, 4]).any()  # in no clip
 
 
 def test_horizontal_pyramid_pooling_by_hand():

@@ -8,11 +8,12 @@ from jax.sharding import Mesh
 from scoliojax import build
 from scoliojax.checkpoint import digest
 from scoliojax.mesh import data_mesh, replicated, to_devices
+from scoliojax.models.sconet import draw_clips
 from scoliojax.train_state import create_state
 from scoliojax.train_step import fingerprint, make_train_step
 
 
-def run_steps(config, devices: int, steps: int = 3):
+def run_steps(config, devices: int, steps: int = 3, batch=None):
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     graph, *start = build.build_model(config)
     wide = config.precision == "float64"
@@ -23,12 +24,12 @@ def run_steps(config, devices: int, steps: int = 3):
     history = []
     rng = np.random.default_rng(0)
     for _ in range(steps):
-        batch = {
+        drawn = batch or {
             "silhouettes": rng.integers(0, 256, (8, 3, 64, 44), dtype=np.uint8),
             "labels": np.arange(8, dtype=np.int32) % 3,
             "identities": np.arange(8, dtype=np.int32) // 2,
         }
-        state, metrics = step(state, to_devices(batch, mesh))
+        state, metrics = step(state, to_devices(drawn, mesh))
         history.append({name: float(value) for name, value in metrics.items()})
     return state, history
 
@@ -70,6 +71,29 @@ def test_a_network_can_learn_one_batch_by_heart(tiny_config):
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_frames_computed_once_give_the_step_of_frames_computed_for_every_clip(tiny_config):
+    """One device without sharing, and four that share, in float64; one frame is in no clip, others are in several."""
+    tiny_config.precision = "float64"
+    rng = np.random.default_rng(0)
+    shared = {
+        "silhouettes": rng.integers(0, 256, (4, 5, 64, 44), dtype=np.uint8),
+        "clip_frames": rng.integers(0, 4, (4, 2, 3), dtype=np.int32),
+        "labels": np.arange(8, dtype=np.int32) % 3,
+        "identities": np.arange(8, dtype=np.int32) // 2,
+    }
+    plain = {name: array for name, array in shared.items() if name != "clip_frames"}
+    plain["silhouettes"] = np.asarray(draw_clips(shared["silhouettes"], shared["clip_frames"]))
+    with jax.enable_x64(True):
+        expected_state, expected = run_steps(tiny_config, 1, 2, plain)
+        state, found = run_steps(tiny_config, 4, 2, shared)
+    for step in range(2):
+        assert found[step]["batch_fingerprint"] == expected[step]["batch_fingerprint"]
+        for name in expected[step]:
+            assert found[step][name] == pytest.approx(expected[step][name], rel=1e-6), (step, name)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True):
+        assert np.linalg.norm(np.subtract(a, b)) <= 1e-6 * np.linalg.norm(b)
 
 
 def test_the_fingerprint_sees_every_pixel_label_identity_and_place():

@@ -29,6 +29,7 @@ from scoliojax.errors import RunError
 from scoliojax.interop import opengait
 from scoliojax.interop.names import Sizes
 from scoliojax.interop.torch_reference import TorchScoNet
+from scoliojax.models.layers import convolve_normalise
 from scoliojax.models.sconet import ScoNet, horizontal_pyramid_pooling, set_pooling
 from scoliojax.train_state import TrainState, create_state
 
@@ -111,7 +112,7 @@ def our_layers(net: ScoNet, clips: jax.Array) -> dict[str, jax.Array]:
     n, s, h, w = clips.shape
     backbone = net.backbone
     x = (clips.astype(jnp.float32) / 255.0).reshape(n * s, h, w, 1)  # b h w 1
-    x = nnx.relu(backbone.stem_norm(backbone.stem_conv(x), train=False))  # b h w c
+    x = nnx.relu(convolve_normalise(backbone.stem_conv, backbone.stem_norm, x, train=False))  # b h w c
     found = {"stem": x}
     for name in ("layer1", "layer2", "layer3", "layer4"):
         x = getattr(backbone, name)(x, train=False)  # b h w c

@@ -10,13 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from scoliojax.models.convolution import convolve, widen
+
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1  # the weight of the *new* value, PyTorch's convention; flax counts the other way round
-
-
-def widen(x: jax.Array) -> jax.Array:
-    """`x` in float32, or in float64 where it already is: statistics, strips and losses are never computed in less."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 # Start values are drawn by numpy: at once, and the same to the bit whatever the device.
@@ -42,8 +39,27 @@ def batch_norm_scale(rng: np.random.Generator, shape: tuple[int, ...]) -> np.nda
     return rng.normal(1.0, 0.02, shape).astype(np.float32)
 
 
+def _mean(values: jax.Array, axes: tuple[int, ...], weights: jax.Array | None) -> jax.Array:
+    if weights is None:
+        return jnp.mean(values, axes)
+    return jnp.sum(values * _along_first(weights, values), axes) / _count(values, axes, weights)
+
+
+def _count(x: jax.Array, axes: tuple[int, ...], weights: jax.Array | None) -> int | jax.Array:
+    """How many values a mean over the leading `axes` is of."""
+    if weights is None:
+        return math.prod(x.shape[axis] for axis in axes)
+    return jnp.sum(weights) * math.prod(x.shape[axis] for axis in axes[1:])
+
+
+def _along_first(weights: jax.Array, x: jax.Array) -> jax.Array:
+    return weights.reshape(-1, *[1] * (x.ndim - 1))
+
+
 @jax.custom_vjp
-def normalise_batch(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def normalise_batch(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, weights: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Batch normalisation with the batch's own statistics (Ioffe & Szegedy 2015, algorithm 1), in float32.
 
     Mean and variance are taken in two passes: one pass (mean of squares minus squared mean) loses digits. The gradient is
@@ -53,26 +69,27 @@ def normalise_batch(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[ja
       x: `[..., *features]`.
       scale: float32 `[*features]`.
       bias: float32 `[*features]`.
+      weights: float32 `[x.shape[0]]`, how often each of the first axis counts; None where each does once.
 
     Returns:
       The normalised `x` in its own dtype, and the batch's mean and biased variance, float32 `[*features]`, to be used for
       running statistics only: no gradient flows through them.
     """
-    return _normalise_forward(x, scale, bias)[0]
+    return _normalise_forward(x, scale, bias, weights)[0]
 
 
-def _normalise_forward(x, scale, bias):
+def _normalise_forward(x, scale, bias, weights):
     axes = tuple(range(x.ndim - scale.ndim))
     wide = widen(x)  # ... *features
-    mean = jnp.mean(wide, axes)  # *features
-    var = jnp.mean(jnp.square(wide - mean), axes)  # *features
+    mean = _mean(wide, axes, weights)  # *features
+    var = _mean(jnp.square(wide - mean), axes, weights)  # *features
     inverse = jax.lax.rsqrt(var + BN_EPSILON)  # *features
     y = ((wide - mean) * (inverse * scale) + bias).astype(x.dtype)  # ... *features
-    return (y, mean, var), (x, mean, inverse, scale)
+    return (y, mean, var), (x, mean, inverse, scale, weights)
 
 
 def _normalise_backward(saved, cotangents):
-    x, mean, inverse, scale = saved
+    x, mean, inverse, scale, weights = saved
     axes = tuple(range(x.ndim - scale.ndim))
     gradient = widen(cotangents[0])  # ... *features
     bias_gradient = jnp.sum(gradient, axes)  # *features
@@ -80,9 +97,11 @@ def _normalise_backward(saved, cotangents):
     # compute it right after the forward pass and keep it until here.
     normal = (widen(x) - (mean + 0.0 * bias_gradient)) * inverse  # ... *features
     scale_gradient = jnp.sum(gradient * normal, axes)  # *features
-    count = x.size // mean.size
-    centred = gradient - (bias_gradient + normal * scale_gradient) / count  # ... *features
-    return (centred * (inverse * scale)).astype(x.dtype), scale_gradient, bias_gradient
+    through_statistics = (bias_gradient + normal * scale_gradient) / _count(x, axes, weights)  # ... *features
+    if weights is not None:
+        through_statistics *= _along_first(weights, x)  # ... *features
+    x_gradient = ((gradient - through_statistics) * (inverse * scale)).astype(x.dtype)  # ... *features
+    return x_gradient, scale_gradient, bias_gradient, jax.tree.map(jnp.zeros_like, weights)
 
 
 normalise_batch.defvjp(_normalise_forward, _normalise_backward)
@@ -106,18 +125,24 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(np.zeros(features, np.float32))
         self.var = nnx.BatchStat(np.ones(features, np.float32))
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalise `[..., *features]`; the result has `x`'s dtype. With `train`, running statistics move in place."""
+    def __call__(self, x: jax.Array, weights: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """Normalise `[..., *features]`; the result has `x`'s dtype. With `train`, running statistics move in place.
+
+        `weights` are those of `normalise_batch`: a frame that counts twice is in the statistics as two frames would be.
+        """
         scale, bias = self.scale[...], self.bias[...]  # *features
         if train:
-            y, mean, var = normalise_batch(x, scale, bias)
-            count = x.size // mean.size
-            unbiased = var * (count / max(count - 1, 1))  # *features
+            y, mean, var = normalise_batch(x, scale, bias, weights)
+            count = _count(x, tuple(range(x.ndim - len(self.features))), weights)
+            unbiased = var * (count / jnp.maximum(count - 1, 1))  # *features
             self.mean[...] += BN_MOMENTUM * (mean - self.mean[...])  # *features
             self.var[...] += BN_MOMENTUM * (unbiased - self.var[...])  # *features
             return y  # ... *features
-        factor = jax.lax.rsqrt(self.var[...] + BN_EPSILON) * scale  # *features
-        return ((widen(x) - self.mean[...]) * factor + bias).astype(x.dtype)  # ... *features
+        return ((widen(x) - self.mean[...]) * self.factor() + bias).astype(x.dtype)  # ... *features
+
+    def factor(self) -> jax.Array:
+        """What evaluation multiplies by: scale over running standard deviation, `[*features]`."""
+        return jax.lax.rsqrt(self.var[...] + BN_EPSILON) * self.scale[...]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -144,86 +169,6 @@ def _maximum_backward(axis, saved, gradient):
 maximum.defvjp(_maximum_forward, _maximum_backward)
 
 
-CHUNK = 4  # frames whose patches are laid out at once: the patches stay near the processor
-
-
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """The convolution itself, padded by `kernel // 2` on every side.
-
-    The padding is explicit: `SAME` at stride 2 gives the right shape and the wrong numbers (it pads right and below only).
-    """
-    half = kernel.shape[0] // 2
-    pad = (half, half)
-    precision = None if x.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST  # accelerators would round the factors
-    layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=layout, precision=precision)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """A square convolution without bias: `[b, h, w, c]` and `[e, e, c, d]` to `[b, h / stride, w / stride, d]`.
-
-    The gradients are those of `jax.lax.conv_general_dilated`, save that on a CPU the kernel's is computed as matrix products
-    over a few frames at a time: XLA's own gathers the whole batch in another layout first, and is much slower there.
-    """
-    return _convolve(x, kernel, stride)
-
-
-def _convolve_forward(x, kernel, stride):
-    return _convolve(x, kernel, stride), (x, kernel)
-
-
-def _convolve_backward(stride, saved, gradient):
-    x, kernel = saved
-    (x_gradient,) = jax.vjp(lambda x: _convolve(x, kernel, stride), x)[1](gradient)
-
-    def by_library(x, gradient):
-        return jax.vjp(lambda kernel: _convolve(x, kernel, stride), kernel)[1](gradient)[0]
-
-    def by_chunks(x, gradient):
-        """Frames are dealt to as many groups as there are devices: where they are sharded, each device sums its own."""
-        sum_chunks = functools.partial(_kernel_gradient, edge=kernel.shape[0], stride=stride)
-        groups = math.gcd(x.shape[0], jax.device_count())
-        if groups == 1:  # an axis of one would make the matrix products slower
-            return sum_chunks(x, gradient).astype(kernel.dtype)
-        dealt = (array.reshape(groups, -1, *array.shape[1:]) for array in (x, gradient))  # groups b h w c
-        return jax.vmap(sum_chunks)(*dealt).sum(axis=0).astype(kernel.dtype)
-
-    return x_gradient, jax.lax.platform_dependent(x, gradient, cpu=by_chunks, default=by_library)
-
-
-def _kernel_gradient(x: jax.Array, gradient: jax.Array, edge: int, stride: int) -> jax.Array:
-    """Gradient of the kernel, float32 `[e, e, c, d]`: output gradient times patches, summed over chunks of frames."""
-    frames, inputs = x.shape[0], x.shape[-1]
-    _, rows, columns, outputs = gradient.shape
-    chunk = max(size for size in range(1, CHUNK + 1) if frames % size == 0)
-    pad = (edge // 2,) * 2
-
-    def take(array, index):
-        dtype = array.dtype
-        if dtype == jnp.bfloat16:  # as integers: XLA for CPU widens a whole bfloat16 array before it takes a slice of it
-            array = jax.lax.bitcast_convert_type(array, jnp.uint16)  # b h w c
-        part = jax.lax.dynamic_slice_in_dim(array, index * chunk, chunk)  # chunk h w c
-        return widen(jax.lax.bitcast_convert_type(part, dtype) if part.dtype != dtype else part)  # chunk h w c
-
-    def add_chunk(index, total):
-        part = jnp.pad(take(x, index), ((0, 0), pad, pad, (0, 0)))  # chunk h+ w+ c
-        patches = [
-            part[:, top : top + stride * (rows - 1) + 1 : stride, left : left + stride * (columns - 1) + 1 : stride]
-            for top in range(edge)
-            for left in range(edge)
-        ]  # ee times: chunk h' w' c
-        laid_out = jnp.concatenate(patches, axis=-1).reshape(-1, edge * edge * inputs)  # chunk-h'w' eec
-        return total + take(gradient, index).reshape(-1, outputs).T @ laid_out  # d eec
-
-    start = jnp.zeros((outputs, edge * edge * inputs), jnp.promote_types(x.dtype, jnp.float32))  # d eec
-    total = jax.lax.fori_loop(0, frames // chunk, add_chunk, start)  # d eec
-    return total.T.reshape(edge, edge, inputs, outputs)
-
-
-convolve.defvjp(_convolve_forward, _convolve_backward)
-
-
 class Conv(nnx.Module):
     """A square convolution without bias, padded by `edge // 2` on every side; starts Xavier-uniform.
 
@@ -240,9 +185,20 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(xavier_uniform(rng, shape, edge * edge * (inputs + outputs)))
         self.edge, self.stride = edge, stride
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Convolve `[b, h, w, c]` in its own dtype."""
+    def __call__(self, x: jax.Array, factor: jax.Array | float = 1.0) -> jax.Array:
+        """Convolve `[b, h, w, c]` in its own dtype, with kernels times `factor`, `[outputs]`."""
         stride = self.stride
         if self.edge == 1:  # reads every stride-th pixel only, and its gradient reaches no other
             x, stride = x[:, ::stride, ::stride], 1  # b h' w' c
-        return convolve(x, self.kernel[...].astype(x.dtype), stride)  # b h' w' c'
+        return convolve(x, (self.kernel[...] * factor).astype(x.dtype), stride)  # b h' w' c'
+
+
+def convolve_normalise(
+    conv: Conv, norm: BatchNorm, x: jax.Array, weights: jax.Array | None = None, *, train: bool
+) -> jax.Array:
+    """`norm(conv(x))`, `[b, h, w, c]` to `[b, h', w', c']`; in evaluation one convolution, the batch norm in its kernel."""
+    if train:
+        return norm(conv(x), weights, train=True)  # b h' w' c'
+    factor = norm.factor()  # c'
+    shift = norm.bias[...] - norm.mean[...] * factor  # c'
+    return (widen(conv(x, factor)) + shift).astype(x.dtype)  # b h' w' c'

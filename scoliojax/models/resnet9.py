@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from scoliojax.models.layers import BatchNorm, Conv
+from scoliojax.models.layers import BatchNorm, Conv, convolve_normalise
 
 
 class BasicBlock(nnx.Module):
@@ -22,11 +22,11 @@ class BasicBlock(nnx.Module):
             self.skip_conv = Conv(inputs, outputs, 1, stride, rng=rng)
             self.skip_norm = BatchNorm((outputs,), rng=rng)
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = nnx.relu(self.norm1(self.conv1(x), train=train))  # b h' w' c'
-        y = self.norm2(self.conv2(y), train=train)  # b h' w' c'
+    def __call__(self, x: jax.Array, weights: jax.Array | None = None, *, train: bool) -> jax.Array:
+        y = nnx.relu(convolve_normalise(self.conv1, self.norm1, x, weights, train=train))  # b h' w' c'
+        y = convolve_normalise(self.conv2, self.norm2, y, weights, train=train)  # b h' w' c'
         if self.changes_shape:
-            x = self.skip_norm(self.skip_conv(x), train=train)  # b h' w' c'
+            x = convolve_normalise(self.skip_conv, self.skip_norm, x, weights, train=train)  # b h' w' c'
         return nnx.relu(x + y)  # b h' w' c'
 
 
@@ -47,9 +47,10 @@ class ResNet9(nnx.Module):
         self.layer3 = BasicBlock(channels[1], channels[2], 2, rng=rng)
         self.layer4 = BasicBlock(channels[2], channels[3], 1, rng=rng)
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = nnx.relu(self.stem_norm(self.stem_conv(x), train=train))  # b 64 44 c
-        x = self.layer1(x, train=train)  # b 64 44 c
-        x = self.layer2(x, train=train)  # b 32 22 c
-        x = self.layer3(x, train=train)  # b 16 11 c
-        return self.layer4(x, train=train)  # b 16 11 c
+    def __call__(self, x: jax.Array, weights: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """`weights`, float32 `[b]`: how often each frame counts in batch statistics; None where each does once."""
+        x = nnx.relu(convolve_normalise(self.stem_conv, self.stem_norm, x, weights, train=train))  # b 64 44 c
+        x = self.layer1(x, weights, train=train)  # b 64 44 c
+        x = self.layer2(x, weights, train=train)  # b 32 22 c
+        x = self.layer3(x, weights, train=train)  # b 16 11 c
+        return self.layer4(x, weights, train=train)  # b 16 11 c

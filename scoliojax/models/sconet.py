@@ -37,6 +37,39 @@ def set_pooling(features: jax.Array, frame_mask: jax.Array | None = None) -> jax
     return maximum(features, 1)  # n h w c
 
 
+def draw_clips(frames: jax.Array, clip_frames: jax.Array) -> jax.Array:
+    """The clips of groups that share their frames: frames `[g, u, ...]` and frame numbers `[g, k, s]` to `[g k, s, ...]`."""
+    drawn = jax.vmap(lambda group, numbers: group.at[numbers].get(mode="promise_in_bounds"))(frames, clip_frames)
+    return drawn.reshape(-1, *drawn.shape[2:])  # gk s ...
+
+
+@jax.custom_vjp
+def shared_set_pooling(features: jax.Array, clip_frames: jax.Array) -> jax.Array:
+    """Set pooling of clips that share frames: `[g, u, h, w, c]` and frame numbers `[g, k, s]` to `[g k, h, w, c]`.
+
+    It is `set_pooling` of `draw_clips`, and so are its gradients; these are added up in one order, whatever the device.
+    """
+    return jnp.max(draw_clips(features, clip_frames), axis=1)  # n h w c
+
+
+def _shared_set_pooling_forward(features, clip_frames):
+    drawn = draw_clips(features, clip_frames)  # n s h w c
+    number = clip_frames.reshape(-1, clip_frames.shape[2], 1, 1, 1)  # n s 1 1 1
+    place = jnp.take_along_axis(number, jnp.argmax(drawn, axis=1, keepdims=True), axis=1)  # n 1 h w c
+    return jnp.max(drawn, axis=1), (place, clip_frames.shape, features.shape[1])
+
+
+def _shared_set_pooling_backward(saved, gradient):
+    place, (groups, clips, _), frames = saved
+    place, gradient = (array.reshape(groups, clips, 1, *gradient.shape[1:]) for array in (place, gradient))  # g k 1 h w c
+    number = jnp.arange(frames)[:, None, None, None]  # u 1 1 1
+    parts = [jnp.where(place[:, clip] == number, gradient[:, clip], 0) for clip in range(clips)]  # k times: g u h w c
+    return sum(parts[1:], parts[0]), None  # one by one: XLA for CPU adds along an inner axis 35 times as slowly
+
+
+shared_set_pooling.defvjp(_shared_set_pooling_forward, _shared_set_pooling_backward)
+
+
 def horizontal_pyramid_pooling(features: jax.Array, strips: tuple[int, ...]) -> jax.Array:
     """Mean plus maximum over each horizontal strip (horizontal pyramid mapping, HPP, Fu et al. 2019).
 
@@ -125,19 +158,34 @@ class ScoNet(nnx.Module):
         self.fc = SeparateFC(sum(strips), channels[-1], embedding_dim, rng=rng)
         self.neck = BNNeck(sum(strips), embedding_dim, classes, rng=rng)
 
-    def __call__(self, silhouettes: jax.Array, frame_mask: jax.Array | None = None, *, train: bool) -> ScoNetOutput:
+    def __call__(
+        self,
+        silhouettes: jax.Array,
+        frame_mask: jax.Array | None = None,
+        clip_frames: jax.Array | None = None,
+        *,
+        train: bool,
+    ) -> ScoNetOutput:
         """Run the network.
 
         Args:
           silhouettes: uint8 `[n, s, 64, 44]`, 0..255; becomes 0..1 here, on the device.
           frame_mask: bool `[n, s]`, False where a frame is padding; None when every frame counts.
+          clip_frames: int32 `[g, k, s]`, where k clips share frames: which of the `silhouettes`, then `[g, u, 64, 44]`, each of
+            the n = g k clips is made of. The result is that of `draw_clips`, and every frame is computed once.
           train: normalise with batch statistics and move the running ones. Padding would enter them: train on full clips.
         """
-        n, s, h, w = silhouettes.shape
+        *groups, h, w = silhouettes.shape
         frames = (silhouettes.astype(jnp.promote_types(self.dtype, jnp.float32)) / 255.0).astype(self.dtype)  # n s h w
-        features = self.backbone(frames.reshape(n * s, h, w, 1), train=train)  # ns 16 11 c
-        features = features.reshape(n, s, *features.shape[1:])  # n s 16 11 c
-        pooled = set_pooling(features, frame_mask)  # n 16 11 c
+        weights = None
+        if clip_frames is not None:
+            drawn = clip_frames[..., None] == jnp.arange(groups[1])  # g k s u
+            weights = jnp.sum(drawn, axis=(1, 2), dtype=jnp.float32).reshape(-1)  # gu
+        features = self.backbone(frames.reshape(-1, h, w, 1), weights, train=train)  # ns 16 11 c
+        features = features.reshape(*groups, *features.shape[1:])  # n s 16 11 c
+        pooled = (
+            set_pooling(features, frame_mask) if clip_frames is None else shared_set_pooling(features, clip_frames)
+        )  # n 16 11 c
         strips = horizontal_pyramid_pooling(widen(pooled), self.strips)  # n p c
         embeddings = self.fc(strips)  # n p c
         return ScoNetOutput(embeddings, self.neck(embeddings, train=train))
