@@ -1,0 +1,142 @@
+"""Training steps and evaluation passes, beside the PyTorch reference where PyTorch is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.pipelines import TrainSampler
+from data_pipelines.schema import CLASSES, FRAME_SIZE, SilhouetteSet
+from scoliojax import build, cost
+from scoliojax.benchmark.timing import Row, Work, interleave
+from scoliojax.evaluate import make_eval_step
+from scoliojax.mesh import data_mesh, replicated, to_devices
+from scoliojax.train_state import TrainState, create_state
+from scoliojax.train_step import make_train_step
+
+FRAMES = 300  # of a sequence of Scoliosis1K
+
+
+def random_batch(sequences: int, clips: int, frames: int, clips_together: int = 1) -> dict[str, np.ndarray]:
+    """A batch as a run draws it from sequences of Scoliosis1K's length; what is in them does not matter to the time."""
+    names = tuple(map(str, range(sequences)))
+    pixels = np.random.default_rng(0).integers(0, 256, (FRAMES, FRAME_SIZE, FRAME_SIZE), dtype=np.uint8)  # s 64 64
+    data = SilhouetteSet(
+        name="random",
+        synthetic=True,
+        sequences=names,
+        subjects=names,
+        labels=np.arange(sequences, dtype=np.int32) % len(CLASSES),
+        n_frames=np.full(sequences, len(pixels), np.int32),
+        read=lambda row: pixels,
+    )
+    return TrainSampler(data, np.arange(sequences), 0, sequences, clips, frames, clips_together=clips_together)(0)
+
+
+class Ours:
+    """The compiled step and evaluation of a run with this config."""
+
+    def __init__(self, config: build.Config):
+        self.config, self.mesh = config, data_mesh()
+        rule, schedule = build.build_optimizer(config)
+        graph, params, batch_stats = build.build_model(config)
+        self.state: TrainState = jax.device_put(create_state(params, batch_stats, rule), replicated(self.mesh))
+        self._train = make_train_step(graph, build.build_loss(config, self.mesh), rule, schedule, replicated(self.mesh))
+        self._evaluate = make_eval_step(graph, replicated(self.mesh))
+
+    def step(self, batch: dict[str, np.ndarray]) -> Work:
+        """A training step on `batch`, which is on the devices already; done when its metrics are there."""
+        placed = to_devices(batch, self.mesh)
+        compiled = self._train.lower(self.state, placed).compile()
+        used = compiled.memory_analysis()
+        self.step_mebibytes = (used.argument_size_in_bytes + used.temp_size_in_bytes) / 2**20
+
+        def work() -> None:
+            self.state, metrics = compiled(self.state, placed)
+            jax.block_until_ready((self.state, metrics))
+
+        return work
+
+    def evaluation(self, silhouettes: np.ndarray) -> Work:
+        """A pass over whole sequences, `[n, s, 64, 44]`."""
+        placed = to_devices({"silhouettes": silhouettes, "frame_mask": np.ones(silhouettes.shape[:2], bool)}, self.mesh)
+        return lambda: jax.block_until_ready(
+            self._evaluate(self.state.params, self.state.batch_stats, placed["silhouettes"], placed["frame_mask"])
+        )
+
+
+def ceiling(precision: str, rounds: int) -> float:
+    """Floating-point operations a second of a large matrix product on one device: what a step can hope for."""
+    size = 1536 if jax.default_backend() == "cpu" else 8192
+    factor = jnp.ones((size, size), precision)
+    product = jax.jit(lambda x: x @ x)
+    seconds = interleave({"product": lambda: jax.block_until_ready(product(factor))}, max(rounds, 5))
+    return 2.0 * size**3 / float(np.median(seconds["product"]))
+
+
+def measure(config: build.Config, what: str, shapes: list[tuple[int, int, int]], rounds: int) -> list[Row]:
+    """A training step and an evaluation pass for each (sequences, clips of each, frames)."""
+    ours = Ours(config)
+    theirs = None
+    if importlib.util.find_spec("torch"):
+        from scoliojax.benchmark.original import Theirs
+
+        theirs = Theirs(config)
+    top = ceiling(config.precision, rounds) * jax.device_count()
+    rows = []
+    for sequences, clips, frames in shapes:
+        plain = random_batch(sequences, clips, frames)
+        shared = random_batch(sequences, clips, frames, math.gcd(clips, sequences * clips // jax.device_count()))
+        label = f"{what}, {sequences} x {clips} clips x {frames} frames, {config.precision}"
+        flops = cost.train_flops_per_step(config.model.channels, sequences * clips, frames)
+
+        ways = theirs.steps(plain) if theirs else {}
+        if "clip_frames" in shared:
+            ways["plain"] = ours.step(plain)
+        ways["ours"] = ours.step(shared)
+        seconds = interleave(ways, rounds)
+        done = cost.train_flops_per_step(config.model.channels, 1, math.prod(shared["silhouettes"].shape[:2]))
+        rows.append(_row(f"training step, {label}", seconds, flops, done, top))
+        if "plain" in seconds:
+            other = seconds | {"ours": seconds["plain"]}
+            rows.append(_row(f"training step without share_frames, {label}", other, flops, flops, top))
+        peak = theirs.peak_mebibytes() if theirs else []
+        rows.append(Row(f"memory of a training step, {label}", "MiB", [ours.step_mebibytes], peak))
+
+        silhouettes = plain["silhouettes"]
+        ways = theirs.evaluations(silhouettes) if theirs else {}
+        ways["ours"] = ours.evaluation(silhouettes)
+        rows.append(_row(f"evaluation, {label}", interleave(ways, rounds), flops // 3, flops // 3, top))
+    return rows
+
+
+def _row(what: str, seconds: dict[str, list[float]], flops: int, done: int, top: float) -> Row:
+    """Against the faster of PyTorch's ways. `flops` are those of the plain form and `done` those computed, `top` a second's."""
+    others = [name for name in seconds if name.startswith("PyTorch")]
+    best = min(others, key=lambda name: np.median(seconds[name]), default="")
+    ours, theirs = ([1e3 * second for second in seconds.get(name, [])] for name in ("ours", best))
+    taken = float(np.median(seconds["ours"]))
+    speed = done / taken
+    note = f"{flops / 1e12:.3g} TFLOP, {speed / 1e9:.4g} GFLOP/s computed, {100 * speed / top:.0f} % of a matrix product"
+    if peak := cost.peak_flops_per_second(jax.devices()[0].device_kind):
+        note += f", {100 * speed / jax.device_count() / peak:.0f} % of the device's bfloat16 peak"
+    return Row(what, "ms", ours, theirs, note + (f"; against {best}" if len(others) > 1 else ""))
+
+
+def growth(config: build.Config, what: str, rounds: int) -> list[Row]:
+    """How a step's time grows with clips and with frames, and an evaluation's with sequences."""
+    ours = Ours(config)
+    ways, frames = {}, {}
+    for clips, length in ((4, 6), (8, 6), (16, 6), (32, 6), (64, 6), (8, 12), (8, 24), (8, 48)):
+        label = f"step, {what}, {clips} clips x {length} frames"
+        ways[label], frames[label] = ours.step(random_batch(clips // 2, 2, length)), clips * length
+    for sequences in (2, 4, 8, 16, 32):
+        label = f"evaluation, {what}, {sequences} sequences x 60 frames"
+        ways[label] = ours.evaluation(random_batch(sequences, 1, 60)["silhouettes"])
+        frames[label] = sequences * 60
+    seconds = interleave(ways, rounds)
+    return [Row(label, "ms a frame", [1e3 * one / frames[label] for one in found], []) for label, found in seconds.items()]
