@@ -289,6 +289,8 @@ def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
 def test_the_readme_s_commands_name_what_exists():
     text = (ROOT / "README.md").read_text()
     for module in re.findall(r"python -m ([a-z0-9_.]+)", text):
-        assert (ROOT / f"{module.replace('.', '/')}.py").exists() or module in ("pip", "venv", "pytest"), module
+        path = ROOT / module.replace(".", "/")
+        there = path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+        assert there or module in ("pip", "venv", "pytest"), module
     for path in re.findall(r"(?:configs|docs)/[a-z0-9_/]+\.(?:py|md|png)", text):
         assert (ROOT / path).exists(), path
