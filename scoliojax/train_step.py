@@ -11,7 +11,6 @@ import optax
 from flax import nnx
 from jax.sharding import Sharding
 
-from scoliojax.models.sconet import draw_clips
 from scoliojax.train_state import TrainState, Tree
 
 Metrics = dict[str, jax.Array]
@@ -25,7 +24,7 @@ def fingerprint(batch: dict[str, jax.Array]) -> jax.Array:
     """
     silhouettes = batch["silhouettes"]
     if "clip_frames" in batch:
-        silhouettes = draw_clips(silhouettes, batch["clip_frames"])  # n s 64 44
+        silhouettes = jax.vmap(lambda shared, numbers: shared[numbers])(silhouettes, batch["clip_frames"])  # g m s 64 44
 
     def weigh(array: jax.Array) -> jax.Array:
         rows = array.reshape(array.shape[0], -1).astype(jnp.uint32)  # n other
