@@ -1,6 +1,6 @@
 """grain pipelines: endless P x K training batches as a function of (seed, step), and finite, ordered evaluation batches.
 
-Both hand out numpy batches of one process's share. Frames stay uint8 `[n, s, 64, 44]`; they become floats on the device.
+Both hand out numpy batches of one process's share. Frames stay uint8; they become floats on the device.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class TrainSampler:
         """This process's share of the batch.
 
         `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`. Where it saves frames, `silhouettes` are
-        `[g, u, 64, 44]`, and `clip_frames` int32 `[g, k, s]` say which of them each of the n = g k clips is made of.
+        `[g, u, 64, 44]`, and `clip_frames` int32 `[g, m, s]` say which of them each of the n = g m clips is made of.
         """
         chosen, frames = self.draw(step)
         groups, clip_frames = self._share_frames(frames)
@@ -158,21 +158,24 @@ class TrainSampler:
         return batch if clip_frames is None else batch | {"clip_frames": clip_frames[mine]}
 
     def _share_frames(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Of the frame numbers `[P, K, S]` drawn: those to hand out `[g, u]`, and of which of these clips are made `[g, k, s]`.
+        """Of the frame numbers `[P, K, S]` drawn: those to hand out `[g, u]`, and of which of these clips are made `[g, m, s]`.
 
         The second is None where each clip has its own. All processes agree, since all draw the whole batch.
         """
-        length = self.clips_together > 1 and self._shared_length
+        own = frames.reshape(-1, self.frames_per_clip)  # n s
+        length = self._shared_length
+        if not length:
+            return own, None
         drawn, has = self._drawn(frames)
-        if not length or np.sum(has, axis=1).max() > length:
-            return frames.reshape(-1, self.frames_per_clip), None
+        if np.sum(has, axis=1).max() > length:
+            return own, None
         shared = np.argsort(~has, axis=1, kind="stable")[:, :length]  # g u; filled up with frames that no clip has
-        places = np.take_along_axis(np.cumsum(has, axis=1, dtype=np.int32) - 1, drawn, axis=1)  # g ks
+        places = np.take_along_axis(np.cumsum(has, axis=1, dtype=np.int32) - 1, drawn, axis=1)  # g ms
         return shared, places.reshape(len(drawn), self.clips_together, -1)
 
     def _drawn(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of `[P, K, S]`: the numbers that clips together drew, `[g, k s]`, and whether they did so, by number, `[g, ...]`."""
-        drawn = frames.reshape(-1, self.clips_together * self.frames_per_clip)  # g ks
+        """Of `[P, K, S]`: the numbers that clips together drew, `[g, m s]`, and whether they did so, by number, `[g, ...]`."""
+        drawn = frames.reshape(-1, self.clips_together * self.frames_per_clip)  # g ms
         has = np.zeros((len(drawn), max(frames.max() + 1, drawn.shape[1])), bool)  # g numbers
         np.put_along_axis(has, drawn, True, axis=1)
         return drawn, has
@@ -183,6 +186,8 @@ class TrainSampler:
 
         0 where it would save too little.
         """
+        if self.clips_together == 1:
+            return 0
         most = max(np.sum(self._drawn(self.draw(step)[1])[1], axis=1).max() for step in range(SHARED_STEPS))
         length = -(-int(most) // 8) * 8
         return length if length <= SHARED_MOST * self.clips_together * self.frames_per_clip else 0

@@ -12,6 +12,9 @@ letter axis
 ``c``  channels
 ``p``  parts (horizontal strips, top to bottom)
 ``k``  classes
+``g``  groups of clips that share their frames
+``m``  clips of such a group, so that n = g m
+``u``  frames that a group shares
 ====== =============================================================
 """
 

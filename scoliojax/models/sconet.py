@@ -38,14 +38,14 @@ def set_pooling(features: jax.Array, frame_mask: jax.Array | None = None) -> jax
 
 
 def draw_clips(frames: jax.Array, clip_frames: jax.Array) -> jax.Array:
-    """The clips of groups that share their frames: frames `[g, u, ...]` and frame numbers `[g, k, s]` to `[g k, s, ...]`."""
+    """The clips of groups that share their frames: frames `[g, u, ...]` and frame numbers `[g, m, s]` to `[g m, s, ...]`."""
     drawn = jax.vmap(lambda group, numbers: group.at[numbers].get(mode="promise_in_bounds"))(frames, clip_frames)
-    return drawn.reshape(-1, *drawn.shape[2:])  # gk s ...
+    return drawn.reshape(-1, *drawn.shape[2:])  # gm s ...
 
 
 @jax.custom_vjp
 def shared_set_pooling(features: jax.Array, clip_frames: jax.Array) -> jax.Array:
-    """Set pooling of clips that share frames: `[g, u, h, w, c]` and frame numbers `[g, k, s]` to `[g k, h, w, c]`.
+    """Set pooling of clips that share frames: `[g, u, h, w, c]` and frame numbers `[g, m, s]` to `[g m, h, w, c]`.
 
     It is `set_pooling` of `draw_clips`, and so are its gradients; these are added up in one order, whatever the device.
     """
@@ -61,9 +61,9 @@ def _shared_set_pooling_forward(features, clip_frames):
 
 def _shared_set_pooling_backward(saved, gradient):
     place, (groups, clips, _), frames = saved
-    place, gradient = (array.reshape(groups, clips, 1, *gradient.shape[1:]) for array in (place, gradient))  # g k 1 h w c
+    place, gradient = (array.reshape(groups, clips, 1, *gradient.shape[1:]) for array in (place, gradient))  # g m 1 h w c
     number = jnp.arange(frames)[:, None, None, None]  # u 1 1 1
-    parts = [jnp.where(place[:, clip] == number, gradient[:, clip], 0) for clip in range(clips)]  # k times: g u h w c
+    parts = [jnp.where(place[:, clip] == number, gradient[:, clip], 0) for clip in range(clips)]  # m times: g u h w c
     return sum(parts[1:], parts[0]), None  # one by one: XLA for CPU adds along an inner axis 35 times as slowly
 
 
@@ -171,15 +171,15 @@ class ScoNet(nnx.Module):
         Args:
           silhouettes: uint8 `[n, s, 64, 44]`, 0..255; becomes 0..1 here, on the device.
           frame_mask: bool `[n, s]`, False where a frame is padding; None when every frame counts.
-          clip_frames: int32 `[g, k, s]`, where k clips share frames: which of the `silhouettes`, then `[g, u, 64, 44]`, each of
-            the n = g k clips is made of. The result is that of `draw_clips`, and every frame is computed once.
+          clip_frames: int32 `[g, m, s]`, where m clips share frames: which of the `silhouettes`, then `[g, u, 64, 44]`, each of
+            the n = g m clips is made of. The result is that of `draw_clips`, and every frame is computed once.
           train: normalise with batch statistics and move the running ones. Padding would enter them: train on full clips.
         """
         *groups, h, w = silhouettes.shape
         frames = (silhouettes.astype(jnp.promote_types(self.dtype, jnp.float32)) / 255.0).astype(self.dtype)  # n s h w
         weights = None
         if clip_frames is not None:
-            drawn = clip_frames[..., None] == jnp.arange(groups[1])  # g k s u
+            drawn = clip_frames[..., None] == jnp.arange(groups[1])  # g m s u
             weights = jnp.sum(drawn, axis=(1, 2), dtype=jnp.float32).reshape(-1)  # gu
         features = self.backbone(frames.reshape(-1, h, w, 1), weights, train=train)  # ns 16 11 c
         features = features.reshape(*groups, *features.shape[1:])  # n s 16 11 c
