@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--rounds={args.rounds} must be at least 1, --steps={args.steps} at least 10")
     if args.json and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
         parser.error(f"--json={args.json} cannot be written; give a file in a folder that exists")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch wants some of a GPU's memory, too
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     precision = args.precision or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     measures = sections(args.rounds, precision, args.steps, options)
