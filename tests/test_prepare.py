@@ -255,6 +255,27 @@ def test_the_same_ids_with_other_frames_are_other_data(tmp_path):
     assert first.digest() == again.digest() != other.digest()
 
 
+def test_damage_after_the_first_read_is_found_too(tmp_path):
+    """By then the checksum of the sequence is not looked at again, and that of the ArrayRecord file is."""
+    prepare(str(write_tree(tmp_path / "tree")), tmp_path / "out")
+    data = open_prepared(tmp_path / "out")
+    clips = [data.read(row) for row in range(len(data))]
+    record = next(prepared_folder(tmp_path / "out").glob("*.array_record*"))
+    whole, rng, found = record.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(30):
+        spoilt = bytearray(whole)
+        spoilt[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        with record.open("r+b") as file:  # the same file: it is open there
+            file.write(spoilt)
+        for row, clip in enumerate(clips):
+            try:
+                np.testing.assert_array_equal(data.read(row), clip)
+            except DataError:
+                found += 1
+                break
+    assert found >= 10  # the others hit what nobody reads again
+
+
 def test_a_hundred_random_damages_are_named_or_harmless(tmp_path):
     """Any file of a prepared folder, every second time the records: cut, flipped, emptied, overwritten, removed."""
     prepare(str(write_tree(tmp_path / "tree")), tmp_path / "whole")

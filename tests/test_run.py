@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from data_pipelines.schema import DataError
 from scoliojax import run_directory
 from scoliojax.errors import RunError
-from scoliojax.main import run_evaluation, run_training
+from scoliojax.main import Job, run_evaluation, run_training
 from tests.conftest import ROOT, assert_one_clear_error, run_module, write_tree
 
 NARROW = (
@@ -273,6 +273,17 @@ def test_a_mistake_in_the_config_is_named_before_anything_is_written(changes, wo
     with pytest.raises((RunError, DataError), match=words):
         run_training(tiny_job, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_reads_every_sequence_once(tiny_job, tmp_path):
+    tiny_job.data.loader_threads = 1  # two could both be the first to read one
+    job = Job(tiny_job, tmp_path)
+    reads, read = [], job.data.read
+    object.__setattr__(job.data, "read", lambda row: reads.append(row) or read(row))
+    list(job.train_batches(0))
+    list(job.train_batches(0))
+    assert len(reads) == len(set(reads)) > 0
+    assert set(reads) <= set(job.partition.train.tolist())
 
 
 def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):

@@ -91,3 +91,12 @@ def test_the_command_writes_a_tree_in_the_released_layout(tmp_path):
     np.testing.assert_array_equal(pickle.loads(sequences[1].files[0].read_bytes()), walk(1, 4, seed=0)[1])
     again = run_module("data_pipelines.synthetic", "--output", tmp_path / "tree")
     assert_one_clear_error(again, "--output", "not empty")
+
+
+def test_walkers_are_drawn_when_they_are_read(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(synthetic, "walk", lambda subject, frames, seed: drawn.append(subject) or walk(subject, frames, seed))
+    walkers = synthetic.synthetic_walkers(9, 4)
+    assert drawn == []
+    assert len(walkers.read(5)) == 4
+    assert drawn == [5]
