@@ -20,7 +20,13 @@ class Predictions(NamedTuple):
     """In the order of the data, whatever the order of the batches."""
 
     rows: np.ndarray  # n; which sequence, an index into the data
-    logits: np.ndarray  # n k; cosines, mean over strips
+    embeddings: np.ndarray  # n p c
+    strip_logits: np.ndarray  # n p k; cosines
+
+    @property
+    def logits(self) -> np.ndarray:
+        """What decides: the mean over strips, `[n, k]`."""
+        return self.strip_logits.mean(axis=1)  # n k
 
 
 def make_eval_step(graph: nnx.GraphDef, replicated: Sharding | None = None) -> EvalStep:
@@ -46,14 +52,21 @@ def evaluate(eval_step: EvalStep, params: Tree, batch_stats: Tree, batches: Iter
       batch_stats: of the network.
       batches: with `silhouettes` and `frame_mask` on the devices, and `rows` of the whole batch.
     """
-    rows, logits, waiting = [], [], None
+    rows, embeddings, logits = [], [], []
+    waiting: ScoNetOutput | None = None
+
+    def fetch(output: ScoNetOutput) -> None:
+        embeddings.append(np.asarray(output.embeddings))  # n p c
+        logits.append(np.asarray(output.logits))  # n p k
+
     for batch in batches:
         output = eval_step(params, batch_stats, batch["silhouettes"], batch["frame_mask"])
         rows.append(np.asarray(batch["rows"]))  # n
         if waiting is not None:  # one batch late, so that the devices have the next to work on meanwhile
-            logits.append(np.asarray(waiting).mean(axis=1))  # n k
-        waiting = output.logits  # n p k
-    logits.append(np.asarray(waiting).mean(axis=1))  # n k
+            fetch(waiting)
+        waiting = output
+    if waiting is not None:
+        fetch(waiting)
     found = np.concatenate(rows)
     order = np.argsort(found, kind="stable")[np.sum(found < 0) :]
-    return Predictions(found[order], np.concatenate(logits)[order])
+    return Predictions(found[order], np.concatenate(embeddings)[order], np.concatenate(logits)[order])

@@ -1,9 +1,45 @@
-"""Scores from labels and predictions, computed once over all rows, in numpy and scikit-learn."""
+"""Scores of predicted sequences, computed once over all rows, in numpy, for many resamplings of the rows at a time.
+
+Every score here is a function of how often each sequence counts. With ones it is the score itself, checked against
+scikit-learn in the tests; with the draws of a bootstrap it is that score's distribution, for all draws together (scikit-learn,
+called for each of 2,000 draws, would take minutes). What has nothing to divide by is `nan`; a likelihood ratio without false
+calls is `inf`.
+
+Axis letters: `n` sequences, `k` classes, `d` draws, i.e. rows of weights.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
-from sklearn import metrics as sk
+
+from scoliojax.errors import RunError
+
+Scores = dict[str, np.ndarray]  # each [d]
+CALIBRATION_BINS = 15  # of equal width over [0, 1], Guo et al. 2017
+
+
+class Scored(NamedTuple):
+    """What is scored, one entry per sequence."""
+
+    labels: np.ndarray  # n; class ids
+    probabilities: np.ndarray  # n k
+    predictions: np.ndarray  # n; class ids, the most probable class of the network's logits
+    referred: np.ndarray | None = None  # n; bool, the screening decision at the operating point; None where there is none
+
+
+class Question(NamedTuple):
+    """A question with yes or no for an answer: is the true class one of `classes`?"""
+
+    name: str
+    classes: tuple[int, ...]
+
+
+def questions(classes: tuple[str, ...]) -> list[Question]:
+    """Screening (any class but the first, healthy one, against it), then each class against the rest."""
+    return [Question("screening", tuple(range(1, len(classes)))), *(Question(name, (i,)) for i, name in enumerate(classes))]
 
 
 def softmax(logits: np.ndarray, scale: float) -> np.ndarray:
@@ -13,42 +49,174 @@ def softmax(logits: np.ndarray, scale: float) -> np.ndarray:
     return z / z.sum(axis=1, keepdims=True)  # n k
 
 
-def classification_metrics(labels: np.ndarray, predictions: np.ndarray, classes: tuple[str, ...]) -> dict:
-    """The published scores and the clinical ones.
+def refuse_not_finite(logits: np.ndarray, sequences: Sequence[str]) -> None:
+    """Raise `RunError` naming the sequences whose logits `[n, k]` are not finite."""
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        raise RunError(
+            f"the logits of {len(bad)} sequences, first {sequences[bad[0]]}, are not finite ({logits[bad[0]].tolist()}); "
+            "they cannot be scored: pick an earlier checkpoint with --step"
+        )
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """`above / below`; nan for 0 / 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(above) / np.asarray(below)
+
+
+def confusion_counts(labels: np.ndarray, predictions: np.ndarray, classes: int, weights: np.ndarray) -> np.ndarray:
+    """How often each class was called each class: `[d, k, k]`, true classes along the second axis."""
+    cells = np.zeros((len(labels), classes * classes))  # n kk
+    cells[np.arange(len(labels)), labels * classes + predictions] = 1.0
+    return (weights @ cells).reshape(-1, classes, classes)
+
+
+def class_scores(confusion: np.ndarray) -> Scores:
+    """Scores over all classes, from `[d, k, k]`.
+
+    `accuracy`; `macro_precision`, `macro_recall`, `macro_f1` as published: the mean over the classes that occur in labels or
+    predictions, a class score with nothing to divide by counting 0; `quadratic_kappa`, Cohen's kappa with squared distances
+    between the ordered classes (Cohen 1968).
+    """
+    k = confusion.shape[1]
+    total = confusion.sum((1, 2))  # d
+    hits = np.diagonal(confusion, axis1=1, axis2=2)  # d k
+    actual, called = confusion.sum(2), confusion.sum(1)  # d k
+    occurs = (actual + called) > 0  # d k
+
+    def macro(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+        return _ratio(np.sum(np.where(below > 0, _ratio(above, below), 0.0), axis=1, where=occurs), occurs.sum(1))
+
+    distance = np.square(np.subtract.outer(np.arange(k), np.arange(k)))  # k k
+    observed = (distance * confusion).sum((1, 2))  # d
+    expected = _ratio((distance * (actual[:, :, None] * called[:, None, :])).sum((1, 2)), total)  # d
+    return {
+        "accuracy": _ratio(hits.sum(1), total),
+        "macro_precision": macro(hits, called),
+        "macro_recall": macro(hits, actual),
+        "macro_f1": macro(2.0 * hits, actual + called),
+        "quadratic_kappa": 1.0 - _ratio(observed, expected),
+    }
+
+
+def published_scores(labels: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float]:
+    """`class_scores` of the sequences themselves: int `[n]` class ids, called and true."""
+    confusion = confusion_counts(labels, predictions, classes, np.ones((1, len(labels))))  # 1 k k
+    return {name: float(value[0]) for name, value in class_scores(confusion).items()}
+
+
+def decision_scores(yes: np.ndarray, called: np.ndarray, weights: np.ndarray, prevalence: float | None = None) -> Scores:
+    """Scores of yes-or-no decisions: bool `[n]` truth and calls.
+
+    The predictive values hold at the share of yes among these sequences; with `prevalence`, also at that one (Bayes), as
+    `ppv_at_prevalence` and `npv_at_prevalence`. `lr_plus` and `lr_minus` are the likelihood ratios of a call of yes and of no.
+    """
+    counts = confusion_counts(yes.astype(int), called.astype(int), 2, weights)  # d 2 2
+    (true_no, false_yes), (false_no, true_yes) = counts.transpose(1, 2, 0)  # each d
+    sensitivity, specificity = _ratio(true_yes, true_yes + false_no), _ratio(true_no, true_no + false_yes)  # d
+    found = {
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "ppv": _ratio(true_yes, true_yes + false_yes),
+        "npv": _ratio(true_no, true_no + false_no),
+        "f1": _ratio(2.0 * true_yes, 2.0 * true_yes + false_yes + false_no),
+        "lr_plus": _ratio(sensitivity, 1.0 - specificity),
+        "lr_minus": _ratio(1.0 - sensitivity, specificity),
+    }
+    if prevalence is not None:
+        ill, well = prevalence, 1.0 - prevalence
+        found["ppv_at_prevalence"] = _ratio(sensitivity * ill, sensitivity * ill + (1.0 - specificity) * well)
+        found["npv_at_prevalence"] = _ratio(specificity * well, specificity * well + (1.0 - sensitivity) * ill)
+    return found
+
+
+class Ranking:
+    """Sequences in falling order of a score, for curves over all thresholds; equal scores are one threshold."""
+
+    def __init__(self, yes: np.ndarray, score: np.ndarray):
+        self._order = np.argsort(-score, kind="stable")  # n
+        ordered = score[self._order]  # n
+        self._ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # t
+        self._yes = yes[self._order]  # n
+        self.thresholds = ordered[self._ends]  # t
+
+    def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """True and false calls of yes at every threshold, each `[d, t]`: a score at or above it is a call."""
+        ordered = weights[:, self._order]  # d n
+        calls = np.cumsum(ordered, axis=1)[:, self._ends]  # d t
+        true = np.cumsum(ordered * self._yes, axis=1)[:, self._ends]  # d t
+        return true, calls - true
+
+    def scores(self, weights: np.ndarray) -> Scores:
+        """`auroc`, the area under the ROC curve, ties counting half, and `average_precision`, without interpolation."""
+        true, false = self.counts(weights)  # d t
+        gained, wrong = np.diff(true, prepend=0.0), np.diff(false, prepend=0.0)  # d t
+        precision = np.where(gained > 0, _ratio(true, true + false), 0.0)  # d t
+        return {
+            "auroc": _ratio(np.sum(wrong * (true - 0.5 * gained), axis=1), true[:, -1] * false[:, -1]),
+            "average_precision": _ratio(np.sum(gained * precision, axis=1), true[:, -1]),
+        }
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return _ratio(weights @ values, weights.sum(1))
+
+
+def calibration_bins(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the class called, each `[n]`: its probability, whether it was right, and the bin of its probability."""
+    confidence = scored.probabilities[np.arange(len(scored.labels)), scored.predictions]  # n
+    place = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)  # n
+    return confidence, scored.predictions == scored.labels, place
+
+
+def probability_scores(scored: Scored, weights: np.ndarray) -> Scores:
+    """`brier`: mean squared distance of the probabilities from the truth, 0 to 2 (Brier 1950).
+
+    `ece`: expected calibration error of the class called, in 15 bins of equal width (Guo et al. 2017).
+    """
+    truth = np.eye(scored.probabilities.shape[1])[scored.labels]  # n k
+    confidence, right, place = calibration_bins(scored)
+    gap = np.zeros((len(place), CALIBRATION_BINS))  # n bins
+    gap[np.arange(len(place)), place] = right - confidence
+    return {
+        "brier": _mean(np.square(scored.probabilities - truth).sum(1), weights),
+        "ece": _ratio(np.abs(weights @ gap).sum(1), weights.sum(1)),
+    }
+
+
+class Scorer:
+    """Computes every score of the same sequences for one set of weights after another.
 
     Args:
-      labels: int `[n]` true class ids.
-      predictions: int `[n]` predicted class ids.
-      classes: names by id.
-
-    Returns:
-      `n`, `accuracy`, and `macro_precision`, `macro_recall`, `macro_f1` as published (averaged over the classes that occur in
-      labels or predictions, an undefined class score counting 0); `per_class` sensitivity and specificity, one class against
-      the rest, `nan` where there is nothing to divide by; `confusion`, rows true, columns predicted.
+      scored: the sequences.
+      classes: names by class id.
+      prevalence: as of `decision_scores`, for screening and for the last, most severe class.
     """
-    confusion = sk.confusion_matrix(labels, predictions, labels=range(len(classes)))  # k k
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(
-        labels,
-        predictions,
-        average="macro",
-        zero_division=0,  # pyright: ignore[reportArgumentType]; annotated as a string only
-    )
-    per_class = {}
-    for index, name in enumerate(classes):
-        hit = confusion[index, index]
-        actual, called = confusion[index].sum(), confusion[:, index].sum()
-        rest = confusion.sum() - actual
-        per_class[name] = {
-            "n": int(actual),
-            "sensitivity": float(hit / actual) if actual else float("nan"),
-            "specificity": float((rest - (called - hit)) / rest) if rest else float("nan"),
+
+    def __init__(self, scored: Scored, classes: tuple[str, ...], prevalence: float | None = None):
+        self.scored, self.classes, self._prevalence = scored, classes, prevalence
+        self.truths = {one.name: np.isin(scored.labels, one.classes) for one in questions(classes)}  # each n
+        self.chances = {one.name: scored.probabilities[:, one.classes].sum(1) for one in questions(classes)}  # each n
+        self._rankings = {name: Ranking(self.truths[name], self.chances[name]) for name in self.truths}
+
+    def decisions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By name, bool `[n]` truth and call: of every question, and of screening at the operating point."""
+        found = {
+            one.name: (self.truths[one.name], np.isin(self.scored.predictions, one.classes)) for one in questions(self.classes)
         }
-    return {
-        "n": len(labels),
-        "accuracy": float(np.mean(labels == predictions)),
-        "macro_precision": float(precision),
-        "macro_recall": float(recall),
-        "macro_f1": float(f1),
-        "per_class": per_class,
-        "confusion": confusion.tolist(),
-    }
+        if self.scored.referred is not None:
+            found["operating_point"] = (self.truths["screening"], self.scored.referred)
+        return found
+
+    def __call__(self, weights: np.ndarray) -> Scores:
+        """All scores for float `[d, n]` weights, as `name` or `question/name`."""
+        confusion = confusion_counts(self.scored.labels, self.scored.predictions, len(self.classes), weights)  # d k k
+        found = class_scores(confusion) | probability_scores(self.scored, weights)
+        for name, (yes, called) in self.decisions().items():
+            scores = decision_scores(yes, called, weights, None if name in self.classes[:-1] else self._prevalence)
+            if name in self._rankings:
+                scores |= self._rankings[name].scores(weights)
+                scores["brier"] = _mean(np.square(self.chances[name] - yes), weights)
+            found |= {f"{name}/{key}": value for key, value in scores.items()}
+        return found

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from scoliojax.metrics import classification_metrics, softmax
+from scoliojax import bootstrap, figures
+from scoliojax.calibration import Calibration
+from scoliojax.metrics import Scored, Scorer, confusion_counts, refuse_not_finite, softmax
+
+QUESTIONS = {  # in the order of a reader's interest
+    "screening": "positive or neutral, by the class called",
+    "operating_point": "positive or neutral, at the operating point",
+    "positive": "positive against the rest",
+    "neutral": "neutral against the rest",
+    "negative": "negative against the rest",
+}
+HEADLINES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,10 @@ class EvaluatedSequences:
       labels: int `[n]` class ids.
       logits: float `[n, k]` cosines, mean over strips.
       scale: of the cosines in the loss.
+      calibration: temperature and operating point; None where there are none.
+
+    Raises:
+      RunError: naming the sequences whose logits are not finite.
     """
 
     data: str
@@ -41,81 +56,125 @@ class EvaluatedSequences:
     labels: np.ndarray
     logits: np.ndarray
     scale: float
+    calibration: Calibration | None = None
+
+    def __post_init__(self):
+        refuse_not_finite(self.logits, self.sequences)
 
     @property
     def stamp(self) -> str:
         return "synthetic data, not people" if self.synthetic else self.data
 
+    @cached_property
+    def scored(self) -> Scored:
+        """Labels, calibrated probabilities and decisions."""
+        calibration = self.calibration
+        probabilities = calibration.probabilities(self.logits, self.scale) if calibration else self.uncalibrated
+        referred = calibration.referred(probabilities) if calibration else None
+        return Scored(self.labels, probabilities, np.argmax(self.logits, axis=1), referred)
 
-def write_results(folder: Path, evaluated: EvaluatedSequences, about: dict) -> dict:
+    @property
+    def uncalibrated(self) -> np.ndarray:
+        """Class probabilities `[n, k]` at the temperature that the network was trained with."""
+        return softmax(self.logits, self.scale)
+
+
+def score(evaluated: EvaluatedSequences, about: dict[str, Any], prevalence: float | None = None) -> dict[str, Any]:
+    """All scores with their intervals, and what a reader has to know beside them, as `metrics.json` holds it.
+
+    Args:
+      evaluated: the sequences.
+      about: further facts (step, partition, ...).
+      prevalence: share of people for whom the answer is yes, for predictive values elsewhere.
+    """
+    scored, classes = evaluated.scored, evaluated.classes
+    ones = np.ones((1, len(scored.labels)))
+    confusion = confusion_counts(scored.labels, scored.predictions, len(classes), ones)[0].astype(int)
+    estimates = bootstrap.estimates(Scorer(scored, classes, prevalence), evaluated.subjects)
+    subjects = len(set(evaluated.subjects))
+    notes = list(evaluated.calibration.notes if evaluated.calibration else ["no calibration: there are no validation subjects"])
+    if subjects < bootstrap.FEW_SUBJECTS:
+        notes.append(f"only {subjects} subjects: the intervals are too narrow")
+    return {
+        "data": evaluated.data,
+        "synthetic": evaluated.synthetic,
+        "part": evaluated.part,
+        **about,
+        "n": len(scored.labels),
+        "subjects": subjects,
+        "classes": {name: int(np.sum(scored.labels == index)) for index, name in enumerate(classes)},
+        "confusion": confusion.tolist(),
+        "calibration": asdict(evaluated.calibration) if evaluated.calibration else None,
+        "prevalence": prevalence,
+        "intervals": f"{bootstrap.LEVEL:.0%}, {bootstrap.DRAWS} draws of subjects, seed {bootstrap.SEED}",
+        "notes": notes,
+        "scores": {name: estimate._asdict() for name, estimate in estimates.items()},
+    }
+
+
+def write_results(
+    folder: Path, evaluated: EvaluatedSequences, about: dict[str, Any], prevalence: float | None = None
+) -> dict[str, Any]:
     """Write the files of one evaluation, all or none, replacing an earlier one; returns the metrics.
 
     Args:
       folder: made new.
       evaluated: the sequences.
-      about: further facts for `metrics.json` (step, partition, ...).
+      about: as of `score`.
+      prevalence: as of `score`.
     """
-    predictions = np.argmax(evaluated.logits, axis=1)  # n
-    metrics = classification_metrics(evaluated.labels, predictions, evaluated.classes)
-    metrics = {"data": evaluated.data, "synthetic": evaluated.synthetic, "part": evaluated.part, **about, **metrics}
+    metrics = score(evaluated, about, prevalence)
     fresh = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    _write_predictions(fresh / "predictions.csv", evaluated, predictions)
-    (fresh / "metrics.json").write_text(json.dumps(_without_nan(metrics), indent=2) + "\n")
-    _draw_confusion(fresh / "confusion.png", np.array(metrics["confusion"]), evaluated, metrics["accuracy"])
+    _write_predictions(fresh / "predictions.csv", evaluated)
+    (fresh / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    figures.confusion(metrics).savefig(fresh / "confusion.png", dpi=120)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     return metrics
 
 
-def _write_predictions(path: Path, evaluated: EvaluatedSequences, predictions: np.ndarray) -> None:
-    probabilities = softmax(evaluated.logits, evaluated.scale)  # n k
+def _write_predictions(path: Path, evaluated: EvaluatedSequences) -> None:
+    scored, classes = evaluated.scored, evaluated.classes
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        names = [f"p_{name}" for name in evaluated.classes]
-        writer.writerow(["sequence", "subject", "label", *names, "prediction"])
-        rows = zip(evaluated.sequences, evaluated.subjects, evaluated.labels, probabilities, predictions, strict=True)
-        for sequence, subject, label, row, prediction in rows:
-            shares = [f"{p:.6f}" for p in row]
-            writer.writerow([sequence, subject, evaluated.classes[label], *shares, evaluated.classes[prediction]])
+        names = [f"p_{name}" for name in classes]
+        decision = [] if scored.referred is None else ["referred"]
+        writer.writerow(["sequence", "subject", "label", *names, "prediction", *decision])
+        for row, (sequence, subject) in enumerate(zip(evaluated.sequences, evaluated.subjects, strict=True)):
+            shares = [f"{p:.6f}" for p in scored.probabilities[row]]
+            refer = [] if scored.referred is None else ["yes" if scored.referred[row] else "no"]
+            called = classes[scored.predictions[row]]
+            writer.writerow([sequence, subject, classes[scored.labels[row]], *shares, called, *refer])
 
 
-def _without_nan(value):
-    """JSON has no NaN: an undefined score becomes null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _draw_confusion(path: Path, confusion: np.ndarray, evaluated: EvaluatedSequences, accuracy: float) -> None:
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
-    axes = figure.subplots()
-    rates = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)  # k k
-    axes.imshow(rates, cmap="Blues", vmin=0.0, vmax=1.0)
-    for (row, column), count in np.ndenumerate(confusion):
-        rate = rates[row, column]
-        axes.text(column, row, f"{count}\n{rate:.0%}", ha="center", va="center", color="white" if rate > 0.5 else "black")
-    ticks = range(len(evaluated.classes))
-    axes.set(xticks=ticks, yticks=ticks, xlabel="predicted", ylabel="true")
-    axes.set_xticklabels(evaluated.classes)
-    axes.set_yticklabels(evaluated.classes)
-    axes.set_title(f"{evaluated.part}: accuracy {accuracy:.3f}, n = {confusion.sum()}\n{evaluated.stamp}", fontsize=10)
-    figure.savefig(path, dpi=120)
-
-
-def results_table(metrics: dict) -> str:
-    """The scores as text; says "synthetic" beside every score that is."""
+def results_table(metrics: dict[str, Any]) -> str:
+    """The scores that matter most as text, with their intervals; says "synthetic" beside every score that is."""
     mark = "  (synthetic)" if metrics["synthetic"] else ""
-    lines = [f"{metrics['part']} part of {metrics['data']}, {metrics['n']} sequences"]
-    for name in ("accuracy", "macro_precision", "macro_recall", "macro_f1"):
-        lines.append(f"  {name.replace('_', ' '):<16} {metrics[name]:.4f}{mark}")
-    lines.append(f"  {'class':<10} {'n':>5}  sensitivity  specificity")
-    for name, scores in metrics["per_class"].items():
-        cells = "  ".join(_cell(scores[key]) for key in ("sensitivity", "specificity"))
-        lines.append(f"  {name:<10} {scores['n']:>5}  {cells}{mark}")
+    scores, classes = metrics["scores"], list(metrics["classes"])
+    lines = [f"{metrics['part']} part of {metrics['data']}, {metrics['n']} sequences of {metrics['subjects']} subjects"]
+    lines += [f"  {name.replace('_', ' '):<16} {cell(scores[name])}{mark}" for name in HEADLINES]
+    lines.append(f"  {'class':<15} {'n':>5}  {'sensitivity':<25} specificity")
+    for name in classes:
+        cells = f"{cell(scores[f'{name}/sensitivity']):<25} {cell(scores[f'{name}/specificity']):<24}"
+        lines.append(f"  {name:<15} {metrics['classes'][name]:>5}  {cells}{mark}")
+    lines.append(f"  screening: {' or '.join(classes[1:])} against {classes[0]}")
+    for question, title in (("screening", "class called"), ("operating_point", "operating point")):
+        if f"{question}/sensitivity" in scores:
+            yes = metrics["n"] - metrics["classes"][classes[0]]
+            cells = f"{cell(scores[f'{question}/sensitivity']):<25} {cell(scores[f'{question}/specificity']):<24}"
+            lines.append(f"  {title:<15} {yes:>5}  {cells}{mark}")
     return "\n".join(lines)
 
 
-def _cell(value: float) -> str:
-    return f"{'undefined':>11}" if math.isnan(value) else f"{value:>11.4f}"
+def cell(estimate: dict[str, Any]) -> str:
+    """A score and its interval, as text."""
+    if estimate["value"] is None:
+        return "undefined"
+    bounds = "" if estimate["low"] is None else f" ({estimate['low']:.3f} to {_upper(estimate)})"
+    return f"{estimate['value']:.4f}{bounds}"
+
+
+def _upper(estimate: dict[str, Any]) -> str:
+    return "unbounded" if estimate["high"] is None else f"{estimate['high']:.3f}"

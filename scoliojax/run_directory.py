@@ -66,9 +66,9 @@ def claim(workdir: Path, config: dict[str, Any], data_digest: str | None) -> Non
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        _write(workdir / "data.json", {"digest": data_digest})
-        _write(workdir / "environment.json", environment())
-        _write(workdir / "config.json", config)
+        write_json(workdir / "data.json", {"digest": data_digest})
+        write_json(workdir / "environment.json", environment())
+        write_json(workdir / "config.json", config)
     except OSError as error:
         raise RunError(f"--workdir={workdir} cannot be written ({error.strerror}); give another folder") from None
 
@@ -117,7 +117,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "processes": jax.process_count(),
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
 
 
@@ -128,7 +128,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _git_commit() -> str:
+def git_commit() -> str:
     """The commit of this checkout, with `-dirty` where files differ from it; "unknown" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
@@ -137,7 +137,8 @@ def _git_commit() -> str:
         return "unknown"
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file as a whole or not at all."""
     fresh = path.with_name(f".{path.name}.unfinished")
     fresh.write_text(json.dumps(content, indent=2) + "\n")
     fresh.replace(path)

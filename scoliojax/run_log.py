@@ -40,7 +40,7 @@ class RunLog(Log):
         from tensorboardX import SummaryWriter  # here: it imports torch where torch is installed
 
         path = workdir / "metrics.jsonl"
-        kept = [line for line in _lines(path) if line["step"] <= start]
+        kept = [line for line in read_log(path) if line["step"] <= start]
         fresh = path.with_name(f".{path.name}.unfinished")
         fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
         fresh.replace(path)
@@ -77,7 +77,7 @@ class RunLog(Log):
             self._bar.set_postfix(shown)
 
 
-def _lines(path: Path) -> list[dict]:
+def read_log(path: Path) -> list[dict]:
     """The whole lines of a `metrics.jsonl`; those that a crash left unreadable are left out."""
     if not path.exists():
         return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,13 +18,13 @@ from ml_collections import ConfigDict
 
 import configs
 from data_pipelines.pipelines import cut_sides
-from data_pipelines.schema import CLASSES, DataError
+from data_pipelines.schema import CLASSES
 from data_pipelines.sources import open_root
 from data_pipelines.synthetic import walk
 from scoliojax import build, run_directory
 from scoliojax import main as job
 from scoliojax.checkpoint import Checkpoints
-from scoliojax.errors import RunError
+from scoliojax.errors import RunError, user_errors
 from scoliojax.interop import opengait
 from scoliojax.interop.names import Sizes
 from scoliojax.interop.torch_reference import TorchScoNet
@@ -40,10 +39,7 @@ ABSOLUTE_TOLERANCE = 2e-5  # of the embeddings and logits, beside it
 def _recipe(args: argparse.Namespace) -> build.Config:
     """The recipe to go on with, and what the command line changes in it, as `scoliojax.main` reads them."""
     published = str(Path(configs.__file__).with_name("sconet_mt.py"))
-    stray = job.parse_flags([sys.argv[0], f"--config={args.config or published}", *args.rest])[1:]
-    if stray:
-        raise RunError(f"unexpected argument {stray[0]!r}")
-    config = job.CONFIG.value
+    config = job.read_recipe(args.config or published, args.rest)
     if args.config is None and not any(argument.startswith("--config.precision") for argument in args.rest):
         config.precision = "float32"  # the numbers of the original first; a recipe may say otherwise
     return config
@@ -207,8 +203,5 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"unexpected argument {args.rest[0]!r}")
     if getattr(args, "strips", None):
         args.strips = tuple(args.strips)
-    try:
+    with user_errors():
         args.function(args)
-    except (RunError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

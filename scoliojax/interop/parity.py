@@ -13,7 +13,6 @@ passes within its tolerance, or within `SLACK` times what PyTorch's own float32 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +23,10 @@ import numpy as np
 import torch
 
 from data_pipelines.pipelines import cut_sides
-from data_pipelines.schema import CLASSES, DataError
+from data_pipelines.schema import CLASSES
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax import build
-from scoliojax.errors import RunError
+from scoliojax.errors import RunError, user_errors
 from scoliojax.evaluate import Predictions, evaluate, make_eval_step
 from scoliojax.interop import opengait
 from scoliojax.interop.commands import open_run
@@ -35,7 +34,7 @@ from scoliojax.interop.names import Sizes
 from scoliojax.interop.opengait import PUBLISHED_OPTIMIZER
 from scoliojax.interop.recording import Recording
 from scoliojax.interop.replay import Arrays, Step, ours, random_batches, random_start, theirs
-from scoliojax.metrics import classification_metrics
+from scoliojax.metrics import published_scores
 from scoliojax.train_state import split_model
 
 SLACK = 4.0
@@ -179,7 +178,7 @@ def compare_metrics(recording: Recording) -> Iterator[Row]:
     """The four figures that the original's evaluator reports."""
     truth = recording.metrics
     predictions = truth["logits"].mean(axis=2).argmax(axis=1)
-    found = classification_metrics(truth["labels"], predictions, CLASSES)
+    found = published_scores(truth["labels"], predictions, len(CLASSES))
     for mine, yours in (
         ("accuracy", "accuracy"),
         ("macro_precision", "precision"),
@@ -265,7 +264,7 @@ def main() -> None:
     sub.add_argument("--workdir", type=Path, required=True, help="of a trained run")
     sub.add_argument("--sequences", type=int, default=500)
     args = parser.parse_args()
-    try:
+    with user_errors():
         if args.command == "spread":
             for name, steps in spread(args.folder):
                 print(f"| {name} | {' | '.join(f'{step:.0e}' for step in steps)} |", flush=True)
@@ -278,9 +277,6 @@ def main() -> None:
             rows = compare_bfloat16(args.workdir.expanduser().absolute(), args.sequences)
         if not table(rows):
             raise RunError("there are differences beyond rounding (marked: beyond)")
-    except (RunError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

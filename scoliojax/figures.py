@@ -1,0 +1,204 @@
+"""Pictures of scores, drawn from `metrics.json` and what was scored. Each says whose data it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scoliojax.bootstrap import BAND_DRAWS, LEVEL, subject_draws
+from scoliojax.metrics import CALIBRATION_BINS, Ranking, Scored, Scorer, calibration_bins
+
+COLOURS = {"negative": "#0072b2", "neutral": "#e69f00", "positive": "#cc3311", "screening": "#333333"}  # told apart by all
+
+
+def stamp(figure: Figure, synthetic: bool, data: str) -> Figure:
+    """Say under a figure whose data it shows; in red where nobody walked."""
+    text, colour = ("SYNTHETIC data, not people", "#cc3311") if synthetic else (data, "#555555")
+    figure.supxlabel(text, fontsize=9, color=colour, fontweight="bold" if synthetic else "normal")
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write `name.png` and `name.svg`; the same figure gives the same bytes."""
+    figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+    figure.set_layout_engine("none")  # keep what was laid out
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+
+
+def confusion(metrics: dict[str, Any]) -> Figure:
+    """Counts, and the share of the true class that they are."""
+    counts, classes = np.array(metrics["confusion"]), list(metrics["classes"])  # k k
+    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    axes = figure.subplots()
+    rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # k k
+    axes.imshow(rates, cmap="Blues", vmin=0.0, vmax=1.0)
+    for (row, column), count in np.ndenumerate(counts):
+        rate = rates[row, column]
+        axes.text(column, row, f"{count}\n{rate:.0%}", ha="center", va="center", color="white" if rate > 0.5 else "black")
+    axes.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel="predicted", ylabel="true")
+    axes.set_xticklabels(classes)
+    axes.set_yticklabels(classes)
+    axes.set_title(f"{metrics['part']}: accuracy {metrics['scores']['accuracy']['value']:.3f}, n = {metrics['n']}", fontsize=10)
+    return stamp(figure, metrics["synthetic"], metrics["data"])
+
+
+def training_curves(lines: Sequence[dict[str, float]], synthetic: bool, data: str) -> Figure:
+    """Losses, and scores on validation subjects, by step, from the lines of `metrics.jsonl`."""
+    validated = [line for line in lines if "validation/accuracy" in line]
+    logged = [line for line in lines if "loss" in line]
+    figure = Figure(figsize=(9.0 if validated else 6.0, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2 if validated else 1, squeeze=False)[0]
+    terms = [name for name in ("loss", "cross_entropy", "triplet") if logged and name in logged[0]]
+    for name in terms:
+        panels[0].plot([line["step"] for line in logged], [line[name] for line in logged], label=name.replace("_", " "))
+    panels[0].set(xlabel="step", ylabel="loss", ylim=(0.0, None), title="training")
+    panels[0].legend(frameon=False, fontsize=8)
+    if validated:
+        for name in ("accuracy", "macro_recall", "macro_f1"):
+            steps, values = [line["step"] for line in validated], [line[f"validation/{name}"] for line in validated]
+            panels[1].plot(steps, values, marker="o", markersize=3, label=name.replace("_", " "))
+        panels[1].set(xlabel="step", ylim=(0.0, 1.02), title="validation subjects")
+        panels[1].legend(frameon=False, fontsize=8)
+    return stamp(figure, synthetic, data)
+
+
+def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, colour: str) -> None:
+    with np.errstate(all="ignore"):
+        low, high = np.nanquantile(curves, [0.5 - 0.5 * LEVEL, 0.5 + 0.5 * LEVEL], axis=0)  # x
+    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _both_sides(scorer: Scorer, name: str) -> bool:
+    return bool(0 < np.sum(scorer.truths[name]) < len(scorer.truths[name]))
+
+
+def roc_and_precision_recall(scorer: Scorer, subjects: Sequence[str], metrics: dict[str, Any]) -> Figure:
+    """Both curves of screening and of each class against the rest, with pointwise 95 % bands over draws of subjects."""
+    figure = Figure(figsize=(9.4, 4.6), layout="constrained")
+    roc, recall_axes = figure.subplots(1, 2)
+    grid = np.linspace(0.0, 1.0, 101)
+    draws = np.concatenate(list(subject_draws(subjects, BAND_DRAWS, 0)))  # d n
+    for name in ("screening", "positive", "neutral"):
+        if name not in scorer.truths or not _both_sides(scorer, name):
+            continue  # one side is absent: there is no curve
+        ranking = Ranking(scorer.truths[name], scorer.chances[name])
+        colour, scores = COLOURS[name], metrics["scores"]
+        true, false = ranking.counts(np.ones((1, len(subjects))))  # 1 t
+        drawn_true, drawn_false = ranking.counts(draws)  # d t
+        with np.errstate(all="ignore"):
+            rates = drawn_true / drawn_true[:, -1:], drawn_false / drawn_false[:, -1:]  # d t
+            precisions = drawn_true / (drawn_true + drawn_false)  # d t
+            precision = true[0] / (true[0] + false[0])  # t
+        hits, misses = true[0] / true[0, -1], false[0] / false[0, -1]  # t
+        label = f"{name} ({scores[f'{name}/auroc']['value']:.3f})"
+        roc.plot([0.0, *misses], [0.0, *hits], color=colour, label=label)
+        defined = np.isfinite(rates[0]).all(1) & np.isfinite(rates[1]).all(1)  # d
+        reached = [np.interp(grid, [0.0, *x], [0.0, *y]) for y, x in zip(rates[0][defined], rates[1][defined], strict=True)]
+        _band(roc, grid, np.array(reached), colour)
+        label = f"{name} ({scores[f'{name}/average_precision']['value']:.3f})"
+        recall_axes.step(hits, precision, where="pre", color=colour, label=label)
+        held = [np.interp(grid, x, y) for x, y in zip(rates[0][defined], precisions[defined], strict=True)]
+        _band(recall_axes, grid, np.array(held), colour)
+    roc.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
+    point = metrics["scores"]
+    if "operating_point/sensitivity" in point and None not in (
+        point["operating_point/sensitivity"]["value"], point["operating_point/specificity"]["value"],
+    ):  # fmt: skip
+        x, y = 1.0 - point["operating_point/specificity"]["value"], point["operating_point/sensitivity"]["value"]
+        roc.plot(x, y, "o", color=COLOURS["screening"], label="operating point")
+    roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC (area)")
+    recall_axes.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="precision-recall (average precision)")
+    for axes in (roc, recall_axes):
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.legend(frameon=False, fontsize=8, loc="lower right" if axes is roc else "lower left")
+    return stamp(figure, metrics["synthetic"], metrics["data"])
+
+
+def reliability(before: Scored, after: Scored, metrics: dict[str, Any]) -> Figure:
+    """How often the class called was right, by its probability: as trained, and with the temperature where there is one."""
+    figure = Figure(figsize=(5.0, 4.8), layout="constrained")
+    axes, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    temperature = (metrics["calibration"] or {}).get("temperature")
+    series = [("as trained", before, "#999999")]
+    if temperature:
+        series.append((f"temperature {temperature:.2f}", after, COLOURS["negative"]))
+    for index, (label, scored, colour) in enumerate(series):
+        confidence, right, place = calibration_bins(scored)
+        used = np.unique(place)
+        x = [confidence[place == one].mean() for one in used]
+        y = [right[place == one].mean() for one in used]
+        axes.plot(x, y, marker="o", markersize=4, color=colour, label=label)
+        edges = np.arange(CALIBRATION_BINS) / CALIBRATION_BINS
+        counts = np.bincount(place, minlength=CALIBRATION_BINS)
+        width = 0.4 / CALIBRATION_BINS
+        below.bar(edges + (0.3 + 0.4 * index) / CALIBRATION_BINS, counts, width=width, color=colour)
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that was right", title="reliability of the class called")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    below.set(xlabel="probability of the class called", ylabel="sequences")
+    return stamp(figure, metrics["synthetic"], metrics["data"])
+
+
+def embedding_map(
+    embeddings: np.ndarray, evaluated_labels: np.ndarray, predictions: np.ndarray, metrics: dict[str, Any]
+) -> Figure:
+    """The first two principal components of the embeddings `[n, p, c]`, all strips together."""
+    from sklearn.decomposition import PCA  # here: a second to import, and only this needs it
+
+    flat = embeddings.reshape(len(embeddings), -1)  # n pc
+    figure = Figure(figsize=(5.6, 4.8), layout="constrained")
+    axes = figure.subplots()
+    if len(flat) < 2 or np.ptp(flat, axis=0).max() == 0:
+        axes.text(0.5, 0.5, "fewer than two different embeddings", ha="center")
+        return stamp(figure, metrics["synthetic"], metrics["data"])
+    found = PCA(n_components=2, svd_solver="full")
+    place = found.fit_transform(flat)  # n 2
+    for index, name in enumerate(metrics["classes"]):
+        for right, marker, note in ((True, "o", ""), (False, "x", ", called another")):
+            rows = (evaluated_labels == index) & ((predictions == index) == right)
+            if rows.any():
+                axes.scatter(*place[rows].T, s=22, marker=marker, color=COLOURS[name], alpha=0.8, label=f"{name}{note}")
+    shares = found.explained_variance_ratio_
+    axes.set(xlabel=f"component 1 ({shares[0]:.0%} of variance)", ylabel=f"component 2 ({shares[1]:.0%})", title="embeddings")
+    axes.legend(frameon=False, fontsize=8)
+    return stamp(figure, metrics["synthetic"], metrics["data"])
+
+
+def class_ratios(
+    points: Sequence[tuple[str, str, dict[str, Any]]],
+    titles: dict[str, str],
+    published: Sequence[tuple[str, dict[str, float | None]]],
+    synthetic: bool,
+    data: str,
+) -> Figure:
+    """A class-ratio study: every run as a dot, the mean over seeds as a line.
+
+    Args:
+      points: ratio, network and scores of each run.
+      titles: of the scores to draw.
+      published: ratio and scores, drawn as stars.
+      synthetic: True where nobody walked.
+      data: name of the data set.
+    """
+    ratios, models = (list(dict.fromkeys(point[place] for point in points)) for place in (0, 1))
+    figure = Figure(figsize=(3.1 * len(titles), 3.6), layout="constrained")
+    for axes, (name, title) in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
+        for index, (model, colour) in enumerate(zip(models, ("#999999", "#cc3311"), strict=False)):
+            runs = [(ratios.index(one[0]), one[2][name]["value"]) for one in points if one[1] == model]
+            known = [(place + 0.08 * (2 * index - 1), value) for place, value in runs if value is not None]
+            axes.plot(*np.array(known).reshape(-1, 2).T, "o", color=colour, alpha=0.5, markersize=4)
+            places = sorted({place for place, _ in known})
+            means = [np.mean([value for place, value in known if place == here]) for here in places]
+            axes.plot(places, means, color=colour, label=model)
+        stars = [(ratios.index(ratio), scores[name]) for ratio, scores in published if scores[name] is not None]
+        if stars:
+            axes.plot(*np.array(stars).T, "*", color="black", markersize=10, label="sconet_mt, published")
+        axes.set(xticks=range(len(ratios)), title=title, ylim=(None, 1.02), xlabel="positive : neutral : negative")
+        axes.set_xticklabels([Path(ratio).stem for ratio in ratios], fontsize=8)
+        axes.legend(frameon=False, fontsize=8)
+    return stamp(figure, synthetic, data)

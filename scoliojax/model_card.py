@@ -1,0 +1,108 @@
+"""`MODEL_CARD.md` (Mitchell et al. 2019): what a trained network is, what it was measured on, and what it is not for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.schema import CLASSES
+from scoliojax.errors import RunError
+from scoliojax.results import QUESTIONS, cell
+
+BINARY = ("sensitivity", "specificity", "ppv", "npv", "auroc")
+
+
+def find_metrics(workdir: Path, step: int) -> dict[str, Any] | None:
+    """What the evaluation of a step's test part found; None where it was never evaluated.
+
+    Raises:
+      RunError: when it cannot be read.
+    """
+    path = workdir / "evaluation" / f"test-step-{step:06d}" / "metrics.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); evaluate that step again") from None
+
+
+def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], metrics: dict[str, Any] | None) -> str:
+    """The card as Markdown.
+
+    Args:
+      title: of the model, such as its file's name.
+      config: of the run.
+      environment: of the training run, from `environment.json`.
+      metrics: of the test part, as `metrics.json` holds them; None where it was never evaluated.
+    """
+    model, loss = config["model"], config["loss"]
+    name = "ScoNet-MT" if loss["triplet_weight"] else "ScoNet"
+    lines = [
+        f"# {title}",
+        "",
+        "**Research software, not a medical device and not a diagnosis.**",
+        "",
+        "## Model",
+        f"- {name} (Zhou et al., MICCAI 2024, arXiv 2407.05726): silhouettes of a walk to {', '.join(CLASSES)}.",
+        f"- Channels {tuple(model['channels'])}, embedding {model['embedding_dim']} x {sum(model['strips'])} strips, trained "
+        f"in {config['precision']}, {config['train']['steps']} steps planned, seed {config['seed']}.",
+        f"- Made by scoliojax {environment.get('packages', {}).get('scoliojax', 'unknown')}, commit "
+        f"{environment.get('git_commit', 'unknown')}.",
+        "",
+        "## Intended use",
+        "- Research on gait as a marker of scoliosis: comparing methods, and studying who is missed and why.",
+        "- Input: binary silhouettes of one person walking towards or away from a camera, 64 x 64 as `data_pipelines.prepare` "
+        "makes them.",
+        "",
+        "## Out of scope",
+        "- Diagnosis, or any decision about a person. It does not measure a Cobb angle.",
+        "- Other ages, clothes, cameras, views and walking aids than those of the data below.",
+        "",
+        "## Data",
+    ]
+    if metrics is None:
+        lines += ["- This checkpoint was never evaluated, so nothing is known of how well it works.", ""]
+        return "\n".join(lines)
+    if metrics["synthetic"]:
+        lines.append("- **Synthetic walkers, not people: no figure here says anything about patients.**")
+    lines += [f"- {metrics['data']}, partition {metrics['partition']}, step {metrics['step']}."]
+    for part, counts in metrics["parts"].items():
+        classes = ", ".join(f"{counts[name]} {name}" for name in CLASSES)
+        lines.append(f"- {part}: {counts['sequences']} sequences of {counts['subjects']} subjects ({classes}).")
+    if metrics["near_duplicates"]:
+        lines.append(f"- {len(metrics['near_duplicates'])} test sequences are nearly training ones (see metrics.json).")
+    mark = " (synthetic)" if metrics["synthetic"] else ""
+    scores = metrics["scores"]
+    lines += ["", f"## Metrics on the {metrics['part']} part{mark}", "", f"Intervals: {metrics['intervals']}.", ""]
+    lines += [f"| score{mark} | value (95 % interval) |", "|---|---|"]
+    lines += [f"| {key.replace('_', ' ')} | {cell(scores[key])} |" for key in scores if "/" not in key]
+    lines += ["", f"| question{mark} | " + " | ".join(BINARY) + " |", "|---|" + "---|" * len(BINARY)]
+    for question, meaning in QUESTIONS.items():
+        if f"{question}/sensitivity" in scores:
+            cells = [cell(scores[f"{question}/{key}"]) if f"{question}/{key}" in scores else "" for key in BINARY]
+            lines.append(f"| {meaning} | " + " | ".join(cells) + " |")
+    lines += ["", "## Operating point", "", *(f"- {line}" for line in operating_point(metrics)), ""]
+    return "\n".join(lines)
+
+
+def operating_point(metrics: dict[str, Any]) -> list[str]:
+    """Calibration and threshold in sentences."""
+    found = metrics["calibration"]
+    if not found:
+        return ["No temperature and no threshold: the run had no validation subjects."]
+    lines = []
+    if found["temperature"]:
+        lines.append(
+            f"Temperature {found['temperature']:.4g}, fitted on {found['sequences']} validation sequences of "
+            f"{found['subjects']} subjects."
+        )
+    if found["threshold"] is not None:
+        specificity = "undefined" if found["specificity"] is None else f"{found['specificity']:.3f}"
+        lines.append(
+            f"Refer from a probability of {found['threshold']:.4g} for {' or '.join(CLASSES[1:])}: the highest threshold with "
+            f"a sensitivity of at least {found['wanted_sensitivity']:g} on the validation subjects (there: sensitivity "
+            f"{found['sensitivity']:.3f}, specificity {specificity})."
+        )
+    return [*lines, *(f"{note[0].upper()}{note[1:]}." for note in found["notes"])]
