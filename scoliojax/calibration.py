@@ -150,7 +150,7 @@ def read(path: Path, network: str) -> Calibration | None:
         content: dict[str, Any] = json.loads(path.read_text())
         content["notes"] = tuple(content["notes"])
         found = Calibration(**content)
-        if not all(value is None or 0 < value < math.inf for value in (found.temperature, found.threshold)):
+        if not 0 < (found.temperature or 1.0) < math.inf or not 0 <= (found.threshold or 0.0) < math.inf:
             raise ValueError(f"temperature {found.temperature}, threshold {found.threshold}")
     except FileNotFoundError:
         return None

@@ -185,7 +185,7 @@ def class_ratios(
       synthetic: True where nobody walked.
       data: name of the data set.
     """
-    ratios, models = (list(dict.fromkeys(point[place] for point in points)) for place in (0, 1))
+    ratios, models = list(dict.fromkeys(one[0] for one in points)), list(dict.fromkeys(one[1] for one in points))
     figure = Figure(figsize=(3.1 * len(titles), 3.6), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
         for index, (model, colour) in enumerate(zip(models, ("#999999", "#cc3311"), strict=False)):

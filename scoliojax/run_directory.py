@@ -101,9 +101,9 @@ def check_data(workdir: Path, data_digest: str | None) -> None:
 def moved(workdir: Path) -> str | None:
     """What to tell a user whose run goes on on other machines than it began; None when it does not."""
     try:
-        then, now = json.loads((workdir / "environment.json").read_text()), environment()
+        then, now = read_environment(workdir), environment()
         there, here = (f"{len(one['devices'])} device(s) of {one['processes']} process(es)" for one in (then, now))
-    except (OSError, ValueError, KeyError):  # new, or unreadable: only a remark depends on it
+    except (RunError, KeyError):  # new, or unreadable: only a remark depends on it
         return None
     return None if there == here else f"this run was on {there} and goes on on {here}, with the same batches"
 
@@ -119,6 +119,14 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "git_commit": git_commit(),
     }
+
+
+def read_environment(workdir: Path) -> dict[str, Any]:
+    """In what a run was trained; raises `RunError` where that cannot be read."""
+    try:
+        return json.loads((workdir / "environment.json").read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"--workdir={workdir}: environment.json cannot be read ({error})") from None
 
 
 def _version(name: str) -> str:

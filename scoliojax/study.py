@@ -210,7 +210,6 @@ def main(argv: list[str] | None = None) -> None:
     args, overrides = parser.parse_known_args(argv)
     with user_errors():
         settle()
-        cluster.join(None, None, None)
         recipe = job.read_recipe(args.config, overrides)
         workdir = args.workdir.expanduser().absolute()
         study = cells(recipe, args.ratios.split(","), args.models.split(","), args.seeds, workdir)
@@ -225,4 +224,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    with user_errors():
+        cluster.join(None, None, None)  # before anything touches a device
     main(sys.argv[1:])

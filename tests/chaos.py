@@ -26,6 +26,8 @@ SMALL = (
     "--config.data.frames_per_clip=3",
     "--config.data.synthetic.frames=4",
     "--config.train.log_every=1",
+    "--config.data.validation_fraction=0.0",
+    "--config.train.eval_every=0",
 )
 RUN = (
     *SMALL,

@@ -43,6 +43,8 @@ def tiny_config(tmp_path):
     """The main recipe at the smallest size that still has every part."""
     config = sconet_mt.get_config("quickstart")
     config.data.partition = "1:1:1"
+    config.data.validation_fraction = 0.0
+    config.train.eval_every = 0
     config.data.subjects_per_batch = 2
     config.data.clips_per_subject = 2
     config.data.frames_per_clip = 3

@@ -29,6 +29,10 @@ FORBIDDEN = {
     "scoliojax.triplet": ["ml_collections", "data_pipelines", "scoliojax.build", "pathlib", "orbax", "grain", "absl"],
     "scoliojax.optim": ["ml_collections", "data_pipelines", "scoliojax", "pathlib", "orbax", "grain", "absl"],
     "scoliojax.metrics": ["jax", "flax", "optax", "scoliojax", "data_pipelines", "ml_collections"],
+    "scoliojax.bootstrap": ["jax", "flax", "optax", "data_pipelines", "ml_collections", "pathlib", "scoliojax.results"],
+    "scoliojax.figures": ["jax", "flax", "optax", "data_pipelines", "ml_collections", "scoliojax.job", "scoliojax.results"],
+    "scoliojax.results": ["jax", "flax", "optax", "data_pipelines", "ml_collections", "scoliojax.job"],
+    "scoliojax.report": ["ml_collections", "grain", "orbax", "scoliojax.main"],
     "scoliojax.train_step": [
         "ml_collections", "absl", "logging", "time", "pathlib", "orbax", "grain", "data_pipelines",
         "scoliojax.build", "scoliojax.models", "scoliojax.losses", "scoliojax.run_log", "scoliojax.train_loop",
@@ -44,7 +48,7 @@ NEEDS_TORCH = ("scoliojax.interop", "scoliojax.benchmark.original")
 OPEN_PICKLES = {  # the last two those that they wrote themselves
     "data_pipelines.scoliosis1k.safe_pickle", "data_pipelines.synthetic", "scoliojax.benchmark.loading",
 }  # fmt: skip
-ONLY_THESE_SEE_A_CONFIG = {"scoliojax.build", "scoliojax.main", "scoliojax.interop.commands"}
+ONLY_THESE_SEE_A_CONFIG = {"scoliojax.build", "scoliojax.job", "scoliojax.main", "scoliojax.interop.commands"}
 
 
 def imports(module: str) -> set[str]:

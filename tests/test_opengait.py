@@ -196,6 +196,12 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
     assert line["learning_rate"] == pytest.approx(0.1 * 0.1**2)  # past both milestones of the recorded run
     commands.main(["export", "--workdir", str(workdir), "--output", str(out)])
     assert opengait.read(out).step == first.step + 2
+    card = (tmp_path / "MODEL_CARD.md").read_text()
+    assert card.startswith("# back.pt\n")
+    assert "| accuracy | " in card
+    with pytest.raises(SystemExit):
+        commands.main(["export", "--workdir", str(workdir), "--output", str(tmp_path / "second.pt")])
+    assert not (tmp_path / "second.pt").exists()
 
     logits, changed = parity.compare_bfloat16(workdir, 9)
     assert 0.0 < logits.measured < 0.1

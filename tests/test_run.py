@@ -1,5 +1,6 @@
 """The main job, end to end, as a user runs it: `python -m scoliojax.main` in its own process."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,7 +13,8 @@ from ml_collections import ConfigDict
 from data_pipelines.schema import DataError
 from scoliojax import run_directory
 from scoliojax.errors import RunError
-from scoliojax.main import Job, run_evaluation, run_training
+from scoliojax.job import Job, open_job
+from scoliojax.main import run_evaluation, run_training
 from tests.conftest import ROOT, assert_one_clear_error, run_module, write_tree
 
 NARROW = (
@@ -22,6 +24,8 @@ NARROW = (
     "--config.data.subjects_per_batch=2",
     "--config.data.frames_per_clip=3",
     "--config.train.log_every=1",
+    "--config.data.validation_fraction=0.0",
+    "--config.train.eval_every=0",
 )
 SYNTHETIC = (
     *NARROW,
@@ -151,7 +155,23 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     run_evaluation(tiny_job, tmp_path / "run", which="best", part="validation")
     folder = tmp_path / "run" / "evaluation" / f"validation-step-{best:06d}"
     found = json.loads((folder / "metrics.json").read_text())
-    assert found["macro_f1"] == pytest.approx(scored[best]["validation/macro_f1"])
+    assert found["scores"]["macro_f1"]["value"] == pytest.approx(scored[best]["validation/macro_f1"])
+    kept = json.loads((tmp_path / "run" / "calibration" / f"step-{best:06d}.json").read_text())
+    assert found["calibration"] == kept
+    assert kept["sequences"] == 3
+    assert "operating_point/sensitivity" in found["scores"]
+    run_evaluation(tiny_job, tmp_path / "run", which="best", part="test", wanted_sensitivity=0.5, prevalence=0.02)
+    found = json.loads((tmp_path / "run" / "evaluation" / f"test-step-{best:06d}" / "metrics.json").read_text())
+    assert found["calibration"]["wanted_sensitivity"] == 0.5
+    assert "screening/ppv_at_prevalence" in found["scores"]
+    job, state = open_job(tmp_path / "run", "best")
+    kept = job.calibrate(state)
+    job.partition = dataclasses.replace(job.partition, validation=np.arange(0))  # what is kept for this network applies
+    assert job.calibrate(state) == kept
+    assert job.calibrate(dataclasses.replace(state, params=job.initial.params)) is None
+    job.partition = dataclasses.replace(job.partition, train=job.partition.test)
+    with pytest.raises(DataError, match="stand in both the train and the test part"):
+        job.report(state, "test")
 
 
 def test_a_run_that_blows_up_leaves_what_its_batch_was_made_of(tiny_job, tmp_path):
@@ -289,9 +309,16 @@ def test_a_run_reads_every_sequence_once(tiny_job, tmp_path):
 def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
     tree = write_tree(tmp_path / "tree", per_class=6)
-    tiny_job.data.name, tiny_job.data.root = "scoliosis1k", str(tree)
+    shutil.copytree(tree / "00000", tree / "00099")  # one walk under two names, one to train on and one to test
+    ids = [f"{number:05d}" for number in range(18)]
+    (tmp_path / "cut.json").write_text(json.dumps({"TRAIN_SET": ids[:9], "TEST_SET": [*ids[9:], "00099"]}))
+    tiny_job.data.name, tiny_job.data.root, tiny_job.data.partition = "scoliosis1k", str(tree), str(tmp_path / "cut.json")
     run_training(tiny_job, tmp_path / "run")
-    assert "is a released tree; preparing it once" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "is a released tree; preparing it once" in printed
+    assert "warning: test sequences that are nearly training ones: 00099 is nearly 00000; one person" in printed
+    found = json.loads((tmp_path / "run" / "evaluation" / "test-step-000002" / "metrics.json").read_text())
+    assert found["near_duplicates"] == [{"sequence": "00099", "twin": "00000", "distance": 0.0}]
     next(tree.glob("*/*/*/*.pkl")).write_bytes(b"broken")
     with pytest.raises(DataError, match=r"not a readable pickle.*--skip-bad"):
         run_training(tiny_job, tmp_path / "run2")

@@ -28,6 +28,7 @@ from scoliojax.errors import RunError, user_errors
 from scoliojax.interop import opengait
 from scoliojax.interop.names import Sizes
 from scoliojax.interop.torch_reference import TorchScoNet
+from scoliojax.model_card import find_metrics, model_card
 from scoliojax.models.layers import convolve_normalise
 from scoliojax.models.sconet import ScoNet, horizontal_pyramid_pooling, set_pooling
 from scoliojax.train_state import TrainState, create_state
@@ -99,8 +100,14 @@ def take_back(args: argparse.Namespace) -> None:
     model = opengait.build_model(sizes, state.params, state.batch_stats)
     settings = {key: value for key, value in config.optimizer.to_dict().items() if key != "name"}
     momentum = optax.tree_utils.tree_get(state.opt_state, "trace")
+    card = Path(args.output).expanduser().absolute().with_name("MODEL_CARD.md")
+    title = Path(args.output).name
+    if card.exists() and not card.read_text(errors="replace").startswith(f"# {title}\n"):
+        raise RunError(f"--output={args.output}: {card} is the card of another model; export into another folder")
     opengait.save(args.output, model, momentum, int(state.step), settings)
-    print(f"step {int(state.step)} of {workdir} in {args.output}")
+    environment = run_directory.read_environment(workdir)
+    card.write_text(model_card(title, config.to_dict(), environment, find_metrics(workdir, int(state.step))))
+    print(f"step {int(state.step)} of {workdir} in {args.output}, described in {card}")
 
 
 def our_layers(net: ScoNet, clips: jax.Array) -> dict[str, jax.Array]:

@@ -178,7 +178,8 @@ def draw_saliency(cases: Sequence[tuple[str, Saliency]], metrics: dict[str, Any]
             heat = np.sqrt(case.gradient[index] / largest)  # h w
             axes.imshow(np.ones_like(heat), cmap="Reds", alpha=heat, vmin=0, vmax=1.2)
             axes.set_title(f"frame {case.numbers[index]}", fontsize=7, pad=2)
-        row[0].text(0.0, 1.22, title, transform=row[0].transAxes, fontsize=8, va="bottom").set_in_layout(False)
+        row[0].set_title(f"{title}\n{row[0].get_title()}", fontsize=8, pad=2, loc="left")
+        row[0].set_title("")  # the one in the middle
         row[-1].bar(case.numbers, share, width=max(1.0, float(np.ptp(case.numbers)) / len(share)), color="#cc3311")
         row[-1].set_ylabel("share", fontsize=7)
         row[-1].tick_params(labelsize=7)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,14 +90,10 @@ def gather(job: Job, state: TrainState, part: str) -> Evidence:
     metrics, evaluated, found, warnings = _evaluate(job, state, part)
     scorer = Scorer(evaluated.scored, evaluated.classes, job.prevalence)
     contribution = body.strip_contribution(found.strip_logits, evaluated.labels, evaluated.subjects)
-    try:
-        environment = json.loads((job.workdir / "environment.json").read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"--workdir={job.workdir}: environment.json cannot be read ({error})") from None
     return Evidence(
         workdir=job.workdir,
         config=job.config.to_dict(),
-        environment=environment,
+        environment=run_directory.read_environment(job.workdir),
         metrics=metrics,
         evaluated=evaluated,
         scorer=scorer,

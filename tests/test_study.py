@@ -1,0 +1,117 @@
+"""The class-ratio study, as a user runs it, and after a stop in the middle."""
+
+import csv
+
+import pytest
+
+from scoliojax import main as job
+from scoliojax import study
+from scoliojax.study import Cell, summarise, table
+
+SMALL = [
+    "--config=configs/sconet_mt.py:quickstart",
+    "--ratios=1:1:1,1:1:2",
+    "--seeds=1",
+    "--config.data.synthetic.subjects=36",
+    "--config.data.synthetic.frames=4",
+    "--config.data.subjects_per_batch=2",
+    "--config.data.frames_per_clip=3",
+    "--config.model.channels=(2,3,4,5)",
+    "--config.model.embedding_dim=4",
+    "--config.train.steps=4",
+    "--config.train.checkpoint_every=2",
+    "--config.train.eval_every=0",
+]
+
+
+def test_a_study_killed_in_the_middle_ends_with_the_table_of_one_left_in_peace(tmp_path, monkeypatch, capsys):
+    study.main([*SMALL, "--workdir", str(tmp_path / "whole")])
+    assert "(synthetic)" in capsys.readouterr().out
+    files = ("study.md", "study.csv")
+    whole = [(tmp_path / "whole" / name).read_bytes() for name in files]
+    assert (tmp_path / "whole" / "study.svg").exists()
+    train, left = job.train, [6]  # steps until the power goes: in the second cell
+
+    def dying(state, step, *rest):
+        def step_or_die(*arguments):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return step(*arguments)
+
+        return train(state, step_or_die, *rest)
+
+    monkeypatch.setattr(job, "train", dying)
+    with pytest.raises(SystemExit) as caught:
+        study.main([*SMALL, "--workdir", str(tmp_path / "broken")])
+    assert caught.value.code == 130
+    assert not (tmp_path / "broken" / "study.md").exists()
+    monkeypatch.setattr(job, "train", train)
+    capsys.readouterr()
+    study.main([*SMALL, "--workdir", str(tmp_path / "broken")])
+    printed = capsys.readouterr().out
+    assert "== 1:1:1 sconet seed 0: finished" in printed
+    assert "going on from step 2" in printed
+    assert [(tmp_path / "broken" / name).read_bytes() for name in files] == whole
+    with (tmp_path / "broken" / "study.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["ratio"], row["model"]) for row in rows] == [
+        ("1:1:1", "sconet"), ("1:1:1", "sconet_mt"), ("1:1:2", "sconet"), ("1:1:2", "sconet_mt"),
+    ]  # fmt: skip
+    assert all(row["synthetic"] == "True" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--models=sconet,gaitset"], "'gaitset' is unknown; known are sconet, sconet_mt"),
+        (["--models=sconet,sconet"], "names one twice"),
+        (["--ratios=1:1:8,1:1:8"], "names one twice"),
+        (["--ratios=1:1:2,"], "names one twice, or none"),
+        (["--seeds=0"], "--seeds=0 must be at least 1"),
+        (["--ratios=1:1:2,1:0:2"], "no zero in the ratio"),
+        (["--ratios=1:1:2,nowhere.json"], "neither a file nor a ratio"),
+        (["--config.data.subjects_per_batch=200"], "data.subjects_per_batch=200 but the training part"),
+        (["--config.model.channels=(2,3)"], "must be four positive numbers"),
+        (["--step=3"], "unexpected argument '--step=3'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_any_training(options, words, tmp_path, capsys):
+    given = {option.split("=")[0] for option in options}
+    arguments = [option for option in SMALL if option.split("=")[0] not in given] + options
+    with pytest.raises(SystemExit) as caught:
+        study.main([*arguments, "--workdir", str(tmp_path / "study")])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error.splitlines()[-1]
+    assert "Traceback" not in error
+    assert not (tmp_path / "study").exists()
+
+
+def cell(ratio: str, model: str, seed: int, accuracy: float | None) -> tuple[Cell, dict]:
+    scores = {name: {"value": accuracy if name == "accuracy" else 0.5, "low": None, "high": None} for name in study.SCORES}
+    return Cell(ratio, model, seed, None, None), {"scores": scores}
+
+
+def test_the_table_has_mean_and_spread_what_was_published_and_the_difference():
+    pairs = [cell("1:1:8", model, seed, value) for model, values in (("sconet", (0.6, 0.8)), ("sconet_mt", (0.8, 0.9)))
+             for seed, value in enumerate(values)]  # fmt: skip
+    rows = summarise(*map(list, zip(*pairs, strict=True)))
+    assert [row.model for row in rows] == ["sconet", "sconet_mt", "sconet_mt", "sconet_mt - sconet"]
+    assert rows[0].scores["accuracy"] == (pytest.approx(0.7), pytest.approx(0.1 * 2**0.5))
+    assert rows[2].scores["accuracy"] == (0.82, None)
+    assert rows[3].scores["accuracy"] == (pytest.approx(0.15), pytest.approx(0.05 * 2**0.5))
+    text = table(rows, "walkers", True)
+    published = [line for line in text.splitlines() if "published" in line]
+    assert len(published) == 1
+    assert "synthetic" not in published[0]
+    assert sum("(synthetic)" in line for line in text.splitlines()) == 3
+    undefined = summarise(*map(list, zip(cell("1:1:2", "sconet", 0, None), strict=True)))
+    assert undefined[0].scores["accuracy"] == (None, None)
+
+
+def test_official_files_are_known_by_their_ratio():
+    assert study._as_ratio("there/Scoliosis1K_118.json") == "1:1:8"
+    assert study._as_ratio("Scoliosis1K_1116.json") == "1:1:16"
+    assert study._as_ratio("1:1:4") == "1:1:4"
+    assert study._as_ratio("mine.json") == "mine.json"
