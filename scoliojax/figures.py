@@ -165,7 +165,7 @@ def embedding_map(
                 axes.scatter(*place[rows].T, s=22, marker=marker, color=COLOURS[name], alpha=0.8, label=f"{name}{note}")
     shares = found.explained_variance_ratio_
     axes.set(xlabel=f"component 1 ({shares[0]:.0%} of variance)", ylabel=f"component 2 ({shares[1]:.0%})", title="embeddings")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(fontsize=8)
     return stamp(figure, metrics["synthetic"], metrics["data"])
 
 
@@ -198,7 +198,7 @@ def class_ratios(
         stars = [(ratios.index(ratio), scores[name]) for ratio, scores in published if scores[name] is not None]
         if stars:
             axes.plot(*np.array(stars).T, "*", color="black", markersize=10, label="sconet_mt, published")
-        axes.set(xticks=range(len(ratios)), title=title, ylim=(None, 1.02), xlabel="positive : neutral : negative")
+        axes.set(xticks=range(len(ratios)), title=title, ylim=(0.0, 1.02), xlabel="positive : neutral : negative")
         axes.set_xticklabels([Path(ratio).stem for ratio in ratios], fontsize=8)
         axes.legend(frameon=False, fontsize=8)
     return stamp(figure, synthetic, data)

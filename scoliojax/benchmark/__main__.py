@@ -1,4 +1,4 @@
-"""`python -m scoliojax.benchmark [--only loader,step,convolution,growth,start,memory,recipe] [--rounds N] [--json FILE]`.
+"""`python -m scoliojax.benchmark [--only loader,step,convolution,growth,start,memory,scores,recipe] [--rounds N] [--json FILE]`.
 
 Times are medians with their quartiles. Where PyTorch is installed, the PyTorch reference runs in turn with ours, and the ratio
 is that of the medians: ours over PyTorch's, so that less than 1 is faster, and for speeds more.
@@ -18,11 +18,11 @@ from configs import sconet_mt
 from data_pipelines.schema import DataError
 from data_pipelines.sources import cache_folder
 from scoliojax import run_directory
-from scoliojax.benchmark import convolving, loading, running, stepping
+from scoliojax.benchmark import convolving, loading, running, scoring, stepping
 from scoliojax.benchmark.timing import Row
 from scoliojax.errors import RunError
 
-SECTIONS = ("loader", "step", "convolution", "growth", "start", "memory")
+SECTIONS = ("loader", "step", "convolution", "growth", "start", "memory", "scores")
 ASKED = ("recipe",)  # only where it is asked for: minutes on a GPU, months on a CPU
 
 
@@ -43,6 +43,7 @@ def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dic
         "growth": lambda: stepping.growth(quickstart, "quickstart", rounds),
         "start": lambda: running.first_step(max(1, rounds // 2)),
         "memory": lambda: running.memory(steps),
+        "scores": lambda: scoring.measure(rounds),
         "recipe": lambda: running.recipe(options),
     }
 

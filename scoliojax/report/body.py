@@ -87,37 +87,30 @@ def mean_silhouettes(read: Callable[[int], np.ndarray], rows: np.ndarray, labels
 def draw_contribution(
     found: StripContribution, silhouettes: np.ndarray, strips: Sequence[int], metrics: dict[str, Any]
 ) -> Figure:
-    """Each class's mean silhouette, its strips coloured by contribution, and the contributions with their intervals."""
+    """Each class's mean silhouette, its strips coloured by contribution, and the contributions with their intervals.
+
+    Where a pyramid has several levels, they stand side by side.
+    """
     classes, bounds = list(metrics["classes"]), strip_bounds(strips)
     figure = Figure(figsize=(3.4 * len(classes), 4.6), layout="constrained")
     panels = figure.subplots(1, 2 * len(classes), width_ratios=[44, 56] * len(classes), sharey=True)
-    largest = max(float(np.nanmax(np.abs(found.value), initial=0.0)), 1e-9)
-    colouring = ScalarMappable(Normalize(-largest, largest), "RdBu_r")
+    lowest, largest = float(np.nanmin(found.low, initial=0.0)), float(np.nanmax(found.high, initial=1e-9))
+    colouring = ScalarMappable(Normalize(min(0.0, float(np.nanmin(found.value, initial=0.0))), largest), "plasma")
     for index, name in enumerate(classes):
         body, bars = panels[2 * index], panels[2 * index + 1]
-        body.imshow(silhouettes[index], cmap="gray", vmin=0, vmax=255, extent=(0, FRAME_WIDTH, FRAME_SIZE, 0))
-        colours = np.full((FRAME_SIZE, len(strips)), np.nan)  # h levels
-        for value, (level, top, bottom) in zip(found.value[:, index], bounds, strict=True):
-            colours[top:bottom, level] = value
-        body.imshow(
-            colours,
-            cmap="RdBu_r",
-            vmin=-largest,
-            vmax=largest,
-            alpha=0.55,
-            extent=(0, FRAME_WIDTH, FRAME_SIZE, 0),
-            aspect="auto",
-        )
+        painted = np.zeros((FRAME_SIZE, FRAME_WIDTH, 3))  # h w 3
         for place, (level, top, bottom) in enumerate(bounds):
             value, low, high = (array[place, index] for array in found)
-            thick = 0.8 * (bottom - top) / len(strips)
-            middle = top + (bottom - top) * (level + 0.5) / len(strips)
-            bars.barh(middle, value, height=thick, color="#cc3311" if value > 0 else "#0072b2")
-            if np.isfinite([low, high]).all():
-                bars.plot([low, high], [middle, middle], color="black", linewidth=1.0)
+            colour = colouring.to_rgba(value)[:3]
+            left, right = (edge * FRAME_WIDTH // len(strips) for edge in (level, level + 1))
+            painted[top:bottom, left:right] = colour
+            thick = (bottom - top) / len(strips)
+            middle = top + thick * (level + 0.5)
+            bars.barh(middle, value, height=0.8 * thick, color=colour)
+            bars.plot([low, high], [middle, middle], color="black", linewidth=1.0)
+        body.imshow(painted * silhouettes[index][..., None] / 255.0, extent=(0, FRAME_WIDTH, FRAME_SIZE, 0), aspect="auto")
         bars.axvline(0.0, color="black", linewidth=0.6)
-        limit = 1.15 * max(largest, float(np.nanmax(np.abs([found.low, found.high]), initial=0.0)))
-        bars.set(xlim=(-limit, limit), ylim=(FRAME_SIZE, 0))
+        bars.set(xlim=(1.1 * lowest, 1.1 * largest), ylim=(FRAME_SIZE, 0))
         bars.tick_params(left=False, labelsize=7)
         body.set(xticks=[], yticks=sorted({top for level, top, _ in bounds if level == 0}), title=name)
         body.tick_params(labelsize=6)
@@ -164,22 +157,22 @@ def make_saliency(graph: nnx.GraphDef, state: TrainState) -> Callable[[np.ndarra
 
 def draw_saliency(cases: Sequence[tuple[str, Saliency]], metrics: dict[str, Any]) -> Figure:
     """A row for each case: the frames that move the answer most, with the pixels that do, and every frame's share."""
-    figure = Figure(figsize=(9.4, 1.0 + 1.9 * len(cases)), layout="constrained")
-    panels = figure.subplots(len(cases), FRAMES_SHOWN + 1, squeeze=False, width_ratios=[1] * FRAMES_SHOWN + [2.6])
+    figure = Figure(figsize=(9.4, 0.6 + 1.6 * len(cases)), layout="constrained")
+    widths = [1.7, *[1.0] * FRAMES_SHOWN, 2.6]
+    panels = figure.subplots(len(cases), FRAMES_SHOWN + 2, squeeze=False, width_ratios=widths)
     for row, (title, case) in zip(panels, cases, strict=True):
         total = case.gradient.sum((1, 2))  # s
         share = total / total.sum() if total.sum() else total  # s
         top = np.sort(np.argsort(-share, kind="stable")[:FRAMES_SHOWN])
         largest = max(float(case.gradient[top].max()), 1e-30)
-        for axes in row[:FRAMES_SHOWN]:
+        for axes in row[:-1]:
             axes.axis("off")
-        for axes, index in zip(row, top, strict=False):
+        row[0].text(0.0, 0.5, title, transform=row[0].transAxes, fontsize=8, va="center").set_in_layout(False)
+        for axes, index in zip(row[1:], top, strict=False):
             axes.imshow(case.frames[index], cmap="gray", vmin=0, vmax=255)
             heat = np.sqrt(case.gradient[index] / largest)  # h w
             axes.imshow(np.ones_like(heat), cmap="Reds", alpha=heat, vmin=0, vmax=1.2)
             axes.set_title(f"frame {case.numbers[index]}", fontsize=7, pad=2)
-        row[0].set_title(f"{title}\n{row[0].get_title()}", fontsize=8, pad=2, loc="left")
-        row[0].set_title("")  # the one in the middle
         row[-1].bar(case.numbers, share, width=max(1.0, float(np.ptp(case.numbers)) / len(share)), color="#cc3311")
         row[-1].set_ylabel("share", fontsize=7)
         row[-1].tick_params(labelsize=7)

@@ -153,8 +153,8 @@ def _draw(
     shown = []
     for row in certain_cases(evaluated):
         called, true = (evaluated.classes[ids[row]] for ids in (scored.predictions, scored.labels))
-        verdict = "right" if called == true else f"wrong, is {true}"
-        title = f"{evaluated.sequences[row]}: called {called} ({scored.probabilities[row].max():.2f}), {verdict}"
+        verdict = "right" if called == true else f"wrong: is {true}"
+        title = f"{evaluated.sequences[row]}\ncalled {called}\nprobability {scored.probabilities[row].max():.2f}\n{verdict}"
         shown.append((title, saliency(job.cache(int(found.rows[row])))))
     if shown:
         drawings["saliency"] = Drawing(
