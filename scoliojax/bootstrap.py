@@ -1,9 +1,10 @@
 """How sure a score is: resampling of subjects, and comparison of two networks on the same sequences.
 
 Sequences of one subject are not independent, so the bootstrap draws subjects, each with all its sequences (cluster bootstrap,
-Field & Welsh 2007), and takes the 2.5th and 97.5th percentile of the scores. Where every draw gives the same score it knows
-nothing of rarer errors: a proportion of 0 or 1 then has the exact interval over its subjects (Clopper & Pearson 1934), and
-other scores have none.
+Field & Welsh 2007), and takes percentiles of the scores, a little further out the fewer subjects there are (expanded
+percentiles, Hesterberg 2015, section 5.3). Of rare errors resampling knows too little: a proportion with fewer than five
+subjects' worth of errors, or of hits, has at least the exact interval over its subjects (Clopper & Pearson 1934). Other scores
+that are the same in every draw have no interval.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ SEED = 0
 BAND_DRAWS = 500  # for the bands of curves
 AT_ONCE = 2**20  # weights in memory
 MOST_UNDEFINED = 0.05  # of the draws; with more of them the percentiles would be those of a special case
-FEW_SUBJECTS = 20  # below, percentiles are known to be too narrow
+FEW_SUBJECTS = 20  # below, even expanded percentiles are too narrow
+FEW_ERRORS = 5  # or hits, in subjects
 # What each proportion is out of: the sequences whose truth, or whose call, is yes or no.
 OUT_OF = {
     "sensitivity": lambda yes, called: yes,
@@ -64,39 +66,46 @@ def resample(score: Callable[[np.ndarray], Scores], subjects: Sequence[str], dra
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def percentiles(values: np.ndarray) -> tuple[float, float] | None:
-    """The interval of a score's draws; None where too many of them are undefined."""
+def percentiles(values: np.ndarray, subjects: int) -> tuple[float, float] | None:
+    """The interval of a score's draws of so many subjects; None where there is one subject, or too many draws are undefined."""
     defined = values[~np.isnan(values)]
-    if len(defined) < (1.0 - MOST_UNDEFINED) * len(values):
+    if len(defined) < (1.0 - MOST_UNDEFINED) * len(values) or subjects < 2:
         return None
-    tail = 0.5 - 0.5 * LEVEL
+    reach = math.sqrt(subjects / (subjects - 1)) * stats.t.isf(0.5 - 0.5 * LEVEL, subjects - 1)  # standard deviations
+    tail = stats.norm.sf(reach)
     low, high = np.quantile(defined, [tail, 1.0 - tail], method="closest_observation")  # also of infinite ones
     return float(low), float(high)
 
 
 def exact_interval(value: float, trials: int) -> tuple[float, float]:
-    """Clopper and Pearson's interval of a proportion that is 0 or 1 among so many independent trials."""
-    found = stats.binomtest(trials if value else 0, trials).proportion_ci(LEVEL, method="exact")
-    return float(found.low), float(found.high)
+    """Clopper and Pearson's interval of a proportion of so many independent trials, whole numbers of hits or not."""
+    hits, tail = value * trials, 0.5 - 0.5 * LEVEL
+    low = stats.beta.ppf(tail, hits, trials - hits + 1.0) if hits > 0 else 0.0
+    high = stats.beta.isf(tail, hits + 1.0, trials - hits) if hits < trials else 1.0
+    return float(low), float(high)
 
 
-def estimate(value: float, draws: np.ndarray, trials: int | None) -> Estimate:
+def estimate(value: float, draws: np.ndarray, subjects: int, trials: int | None = None) -> Estimate:
     """A score with its interval.
 
     Args:
       value: of the sequences themselves.
       draws: of each resampling, `[draws]`.
+      subjects: how many there are.
       trials: for a proportion, how many subjects it is out of.
     """
     if math.isnan(value):
         return Estimate(None, None, None, "undefined: nothing to divide by")
     if math.isinf(value):
-        return Estimate(None, None, None, "undefined: infinite, no false call")
-    found = percentiles(draws)
-    if trials and value in (0.0, 1.0) and (found is None or found[0] == found[1]):
-        return Estimate(value, *exact_interval(value, trials), f"exact interval over {trials} subject{'s' * (trials > 1)}")
+        return Estimate(None, None, None, "undefined: infinite")
+    found = percentiles(draws, subjects)
+    if trials and min(value, 1.0 - value) * trials < FEW_ERRORS:
+        exact = exact_interval(value, trials)
+        low, high = exact if found is None else (min(found[0], exact[0]), max(found[1], exact[1]))
+        return Estimate(value, low, high, f"rare errors: exact over {trials} subject{'s' * (trials > 1)}")
     if found is None:
-        return Estimate(value, None, None, "interval undefined: so is the score in many resamplings")
+        reason = "there is one subject" if subjects < 2 else "so is the score in many resamplings"
+        return Estimate(value, None, None, f"interval undefined: {reason}")
     low, high = found
     if low == high:
         return Estimate(value, None, None, "interval undefined: every resampling gives the same")
@@ -116,8 +125,8 @@ def estimates(scorer: Scorer, subjects: Sequence[str], draws: int = DRAWS, seed:
     """
     values = scorer(np.ones((1, len(subjects))))
     drawn = resample(scorer, subjects, draws, seed)
-    trials = _trials(scorer, np.asarray(subjects))
-    return {name: estimate(float(values[name][0]), drawn[name], trials.get(name)) for name in values}
+    trials, count = _trials(scorer, np.asarray(subjects)), len(set(subjects))
+    return {name: estimate(float(values[name][0]), drawn[name], count, trials.get(name)) for name in values}
 
 
 def _trials(scorer: Scorer, subjects: np.ndarray) -> dict[str, int]:
@@ -165,7 +174,7 @@ def compare(first: Scorer, second: Scorer, subjects: Sequence[str], draws: int =
 
     values = difference(np.ones((1, len(subjects))))
     drawn = resample(difference, subjects, draws, seed)
-    differences = {name: estimate(float(values[name][0]), drawn[name], None) for name in values}
+    differences = {name: estimate(float(values[name][0]), drawn[name], len(set(subjects))) for name in values}
     rights = [
         {"class": one.scored.predictions == one.scored.labels}
         | {name: yes == called for name, (yes, called) in one.decisions().items() if name not in one.classes}

@@ -29,6 +29,7 @@ class Calibration:
 
     Attributes:
       network: digest of the parameters and statistics that it belongs to.
+      synthetic: True where the validation subjects are no people.
       temperature: the logits are divided by it; None where the validation subjects do not determine one.
       threshold: probability of "positive or neutral" from which a person is referred; None where none could be chosen.
       wanted_sensitivity: that the threshold was chosen for.
@@ -40,6 +41,7 @@ class Calibration:
     """
 
     network: str
+    synthetic: bool
     temperature: float | None
     threshold: float | None
     wanted_sensitivity: float
@@ -64,7 +66,13 @@ def screening_score(probabilities: np.ndarray) -> np.ndarray:
 
 
 def fit(
-    labels: np.ndarray, logits: np.ndarray, scale: float, subjects: list[str], wanted_sensitivity: float, network: str
+    labels: np.ndarray,
+    logits: np.ndarray,
+    scale: float,
+    subjects: list[str],
+    wanted_sensitivity: float,
+    network: str,
+    synthetic: bool = False,
 ) -> Calibration:
     """Fit temperature and operating point on validation sequences.
 
@@ -75,20 +83,24 @@ def fit(
       subjects: who walked, n names.
       wanted_sensitivity: of the operating point, in (0, 1].
       network: digest of what gave the logits.
+      synthetic: True where nobody walked.
 
     """
     notes = []
     temperature = fit_temperature(labels, logits, scale)
     if temperature is None:
-        notes.append("no temperature: these validation sequences would make the network endlessly certain or uncertain")
+        notes.append("no temperature: for these validation sequences the best lies beyond what is searched")
     probabilities = softmax(logits, scale / (temperature or 1.0))  # n k
     score, yes = screening_score(probabilities), labels > 0  # n
     threshold = choose_threshold(score, yes, wanted_sensitivity)
     if threshold is None:
         notes.append("no operating point: no validation sequence is positive or neutral")
+    if yes.all():
+        notes.append("specificity undefined: no validation sequence is negative")
     called = score >= (math.inf if threshold is None else threshold)  # n
     return Calibration(
         network=network,
+        synthetic=synthetic,
         temperature=temperature,
         threshold=threshold,
         wanted_sensitivity=wanted_sensitivity,
@@ -125,7 +137,7 @@ def choose_threshold(score: np.ndarray, yes: np.ndarray, wanted_sensitivity: flo
     if not yes.any():
         return None
     falling = np.sort(score[yes])[::-1]
-    least = falling[math.ceil(wanted_sensitivity * len(falling) - 1e-9) - 1]
+    least = falling[max(math.ceil(wanted_sensitivity * len(falling) - 1e-9), 1) - 1]
     below = score[score < least]
     return float(0.5 * (least + (below.max() if len(below) else 0.0)))
 

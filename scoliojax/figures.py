@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scoliojax.bootstrap import BAND_DRAWS, LEVEL, subject_draws
+from scoliojax.bootstrap import BAND_DRAWS, LEVEL, MOST_UNDEFINED, subject_draws
 from scoliojax.metrics import CALIBRATION_BINS, Ranking, Scored, Scorer, calibration_bins
 
 COLOURS = {"negative": "#0072b2", "neutral": "#e69f00", "positive": "#cc3311", "screening": "#333333"}  # told apart by all
@@ -27,7 +28,8 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     """Write `name.png` and `name.svg`; the same figure gives the same bytes."""
     figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
     figure.set_layout_engine("none")  # keep what was laid out
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
 def confusion(metrics: dict[str, Any]) -> Figure:
@@ -39,7 +41,8 @@ def confusion(metrics: dict[str, Any]) -> Figure:
     axes.imshow(rates, cmap="Blues", vmin=0.0, vmax=1.0)
     for (row, column), count in np.ndenumerate(counts):
         rate = rates[row, column]
-        axes.text(column, row, f"{count}\n{rate:.0%}", ha="center", va="center", color="white" if rate > 0.5 else "black")
+        share = f"{rate:.0%}" if counts[row].sum() else "of none"
+        axes.text(column, row, f"{count}\n{share}", ha="center", va="center", color="white" if rate > 0.5 else "black")
     axes.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel="predicted", ylabel="true")
     axes.set_xticklabels(classes)
     axes.set_yticklabels(classes)
@@ -67,43 +70,49 @@ def training_curves(lines: Sequence[dict[str, float]], synthetic: bool, data: st
     return stamp(figure, synthetic, data)
 
 
-def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, colour: str) -> None:
-    with np.errstate(all="ignore"):
-        low, high = np.nanquantile(curves, [0.5 - 0.5 * LEVEL, 0.5 + 0.5 * LEVEL], axis=0)  # x
-    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, defined: np.ndarray, colour: str) -> None:
+    """Pointwise interval of curves `[d, x]`, those `defined`; none where too few are."""
+    if defined.mean() >= 1.0 - MOST_UNDEFINED:
+        tail = 0.5 - 0.5 * LEVEL
+        low, high = np.quantile(curves[defined], [tail, 1.0 - tail], axis=0)  # x
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def _both_sides(scorer: Scorer, name: str) -> bool:
-    return bool(0 < np.sum(scorer.truths[name]) < len(scorer.truths[name]))
+def _curves(true: np.ndarray, false: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each draw's calls `[d, t]`: false-call rate, sensitivity and precision from no calls on, where somebody is called."""
+    found = []
+    for hits, misses in zip(true, false, strict=True):
+        some = hits + misses > 0  # t
+        with np.errstate(invalid="ignore"):
+            rates = [np.append(0.0, calls[some] / calls[-1]) for calls in (misses, hits)]
+        found.append((*rates, np.append(1.0, hits[some] / (hits + misses)[some])))
+    return found
 
 
 def roc_and_precision_recall(scorer: Scorer, subjects: Sequence[str], metrics: dict[str, Any]) -> Figure:
-    """Both curves of screening and of each class against the rest, with pointwise 95 % bands over draws of subjects."""
+    """Both curves of screening, and of positive and neutral against the rest, with pointwise 95 % bands over subjects."""
     figure = Figure(figsize=(9.4, 4.6), layout="constrained")
     roc, recall_axes = figure.subplots(1, 2)
     grid = np.linspace(0.0, 1.0, 101)
     draws = np.concatenate(list(subject_draws(subjects, BAND_DRAWS, 0)))  # d n
     for name in ("screening", "positive", "neutral"):
-        if name not in scorer.truths or not _both_sides(scorer, name):
-            continue  # one side is absent: there is no curve
-        ranking = Ranking(scorer.truths[name], scorer.chances[name])
+        yes = scorer.truths[name]  # n
+        if yes.all() or not yes.any():
+            roc.plot([], [], color=COLOURS[name], label=f"{name}: undefined, one side is absent")
+            recall_axes.plot([], [], color=COLOURS[name], label=f"{name}: undefined, one side is absent")
+            continue
+        ranking = Ranking(yes, scorer.chances[name])
         colour, scores = COLOURS[name], metrics["scores"]
-        true, false = ranking.counts(np.ones((1, len(subjects))))  # 1 t
-        drawn_true, drawn_false = ranking.counts(draws)  # d t
-        with np.errstate(all="ignore"):
-            rates = drawn_true / drawn_true[:, -1:], drawn_false / drawn_false[:, -1:]  # d t
-            precisions = drawn_true / (drawn_true + drawn_false)  # d t
-            precision = true[0] / (true[0] + false[0])  # t
-        hits, misses = true[0] / true[0, -1], false[0] / false[0, -1]  # t
-        label = f"{name} ({scores[f'{name}/auroc']['value']:.3f})"
-        roc.plot([0.0, *misses], [0.0, *hits], color=colour, label=label)
-        defined = np.isfinite(rates[0]).all(1) & np.isfinite(rates[1]).all(1)  # d
-        reached = [np.interp(grid, [0.0, *x], [0.0, *y]) for y, x in zip(rates[0][defined], rates[1][defined], strict=True)]
-        _band(roc, grid, np.array(reached), colour)
+        (misses, hits, precision), *_ = _curves(*ranking.counts(np.ones((1, len(subjects)))))
+        roc.plot(misses, hits, color=colour, label=f"{name} ({scores[f'{name}/auroc']['value']:.3f})")
         label = f"{name} ({scores[f'{name}/average_precision']['value']:.3f})"
-        recall_axes.step(hits, precision, where="pre", color=colour, label=label)
-        held = [np.interp(grid, x, y) for x, y in zip(rates[0][defined], precisions[defined], strict=True)]
-        _band(recall_axes, grid, np.array(held), colour)
+        recall_axes.step(hits[1:], precision[1:], where="pre", color=colour, label=label)
+        drawn = _curves(*ranking.counts(draws))
+        defined = np.array([np.isfinite(one[0]).all() and np.isfinite(one[1]).all() for one in drawn])  # d
+        reached = np.array([np.interp(grid, x, y) for x, y, _ in drawn])  # d x
+        held = np.array([held[np.searchsorted(y, grid).clip(1, len(y) - 1)] for _, y, held in drawn])  # d x; as the steps go
+        _band(roc, grid, reached, defined, colour)
+        _band(recall_axes, grid, held, defined, colour)
     roc.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
     point = metrics["scores"]
     if "operating_point/sensitivity" in point and None not in (
@@ -190,10 +199,11 @@ def class_ratios(
     for axes, (name, title) in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
         for index, (model, colour) in enumerate(zip(models, ("#999999", "#cc3311"), strict=False)):
             runs = [(ratios.index(one[0]), one[2][name]["value"]) for one in points if one[1] == model]
+            lacking = {place for place, value in runs if value is None}  # a mean of the others would be of fewer seeds
             known = [(place + 0.08 * (2 * index - 1), value) for place, value in runs if value is not None]
             axes.plot(*np.array(known).reshape(-1, 2).T, "o", color=colour, alpha=0.5, markersize=4)
-            places = sorted({place for place, _ in known})
-            means = [np.mean([value for place, value in known if place == here]) for here in places]
+            places = sorted({place for place, _ in runs} - lacking)
+            means = [np.mean([value for place, value in runs if place == here]) for here in places]
             axes.plot(places, means, color=colour, label=model)
         stars = [(ratios.index(ratio), scores[name]) for ratio, scores in published if scores[name] is not None]
         if stars:

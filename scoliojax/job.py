@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_pipelines.leaks import NearDuplicate, near_duplicates, refuse_shared_subjects
 from data_pipelines.pipelines import eval_batches, train_batches
 from data_pipelines.schema import CLASSES, SilhouetteSet, few
-from data_pipelines.sources import cache_folder
 from data_pipelines.splits import Partition
 from scoliojax import build, calibration, cluster, run_directory
 from scoliojax.calibration import Calibration
@@ -39,7 +37,8 @@ class Job:
     Args:
       config: of the run.
       workdir: the run directory.
-      wanted_sensitivity: of the operating point chosen on validation subjects.
+      wanted_sensitivity: of the operating point, chosen on validation subjects; None for the one that is kept beside the
+        checkpoint, or else 0.9.
       prevalence: share of people for whom the answer is yes, for predictive values elsewhere; None leaves them out.
 
     Raises:
@@ -51,11 +50,11 @@ class Job:
         self,
         config: build.Config,
         workdir: Path,
-        wanted_sensitivity: float = calibration.WANTED_SENSITIVITY,
+        wanted_sensitivity: float | None = None,
         prevalence: float | None = None,
     ):
         self.config, self.workdir = config, workdir
-        if not 0.0 < wanted_sensitivity <= 1.0:
+        if wanted_sensitivity is not None and not 0.0 < wanted_sensitivity <= 1.0:
             raise RunError(f"--sensitivity={wanted_sensitivity:g} must be above 0 and at most 1, e.g. 0.9")
         if prevalence is not None and not 0.0 < prevalence < 1.0:
             raise RunError(f"--prevalence={prevalence:g} must lie between 0 and 1, e.g. 0.03 for three of a hundred")
@@ -107,6 +106,7 @@ class Job:
     def validate(self, state: TrainState) -> dict[str, float]:
         """Scores on the validation subjects, for the log."""
         found = self.predict(state, self.partition.validation)
+        refuse_not_finite(found.logits, [self.data.sequences[row] for row in found.rows])
         scores = published_scores(self.data.labels[found.rows], np.argmax(found.logits, axis=1), len(CLASSES))
         return {f"validation/{name}": scores[name] for name in ("accuracy", "macro_recall", "macro_f1")}
 
@@ -123,15 +123,31 @@ class Job:
             path.write_text(json.dumps({"step": step, "sequences": ids, "frames": frames.tolist()}) + "\n")
         return f"its sequences and frames are in {path}"
 
-    def calibrate(self, state: TrainState) -> Calibration | None:
-        """Temperature and operating point of this network: fitted on the validation subjects, and kept beside its checkpoint.
+    def calibrate(self, state: TrainState, keep: bool = True) -> Calibration | None:
+        """Temperature and operating point of this network: those kept beside its checkpoint, or fitted on validation subjects.
 
-        Without validation subjects, what is kept there already; None where nothing is.
+        Args:
+          state: of the network.
+          keep: what is fitted, beside the checkpoint.
+
+        Returns:
+          None where nothing is kept and there are no validation subjects.
+
+        Raises:
+          RunError: when another sensitivity is wanted and there are no validation subjects to choose the threshold on.
         """
         network = digest({"params": state.params, "batch_stats": state.batch_stats})
         path = calibration.calibration_file(self.workdir, int(state.step))
+        kept = calibration.read(path, network)
+        if kept and self.wanted_sensitivity in (None, kept.wanted_sensitivity):
+            return kept
         if not len(self.partition.validation):
-            return calibration.read(path, network)
+            if self.wanted_sensitivity is not None:
+                raise RunError(
+                    f"--sensitivity={self.wanted_sensitivity:g} needs validation subjects to choose a threshold on, and "
+                    "the run has data.validation_fraction=0. Leave it out, or train with a larger one"
+                )
+            return None
         found = self.predict(state, self.partition.validation)
         refuse_not_finite(found.logits, [self.data.sequences[row] for row in found.rows])
         fitted = calibration.fit(
@@ -139,21 +155,32 @@ class Job:
             found.logits,
             self.config.loss.scale,
             [self.data.subjects[row] for row in found.rows],
-            self.wanted_sensitivity,
+            self.wanted_sensitivity or calibration.WANTED_SENSITIVITY,
             network,
+            self.data.synthetic,
         )
-        if cluster.is_first():
+        if keep and cluster.is_first():
             calibration.write(path, fitted)
         return fitted
 
     def leaks(self) -> list[NearDuplicate]:
-        """Test sequences that are nearly training ones; raises `DataError` when a subject stands on both sides."""
+        """Test and validation sequences that are nearly ones trained on; raises `DataError` when a subject is on both sides."""
         refuse_shared_subjects(self.data, self.partition)
-        trained = np.concatenate([self.partition.train, self.partition.validation])
-        return near_duplicates(self.data, trained, self.partition.test, self.cache)
+        found = []
+        if cluster.is_first():
+            held_out = np.concatenate([self.partition.validation, self.partition.test])
+            found = near_duplicates(self.data, self.partition.train, held_out, self.cache)
+            found += near_duplicates(self.data, self.partition.validation, self.partition.test, self.cache)
+        cluster.wait("leaks")
+        return found
 
-    def evaluated(self, state: TrainState, part: str) -> tuple[EvaluatedSequences, Predictions]:
+    def evaluated(self, state: TrainState, part: str, keep: bool = True) -> tuple[EvaluatedSequences, Predictions]:
         """One part, predicted and calibrated.
+
+        Args:
+          state: of the network.
+          part: of the partition.
+          keep: as of `calibrate`.
 
         Raises:
           RunError: when the part is empty, or a logit is not finite.
@@ -174,7 +201,7 @@ class Job:
             labels=self.data.labels[found.rows],
             logits=found.logits,
             scale=self.config.loss.scale,
-            calibration=self.calibrate(state),
+            calibration=self.calibrate(state, keep),
         ), found
 
     def about(self, state: TrainState, duplicates: list[NearDuplicate]) -> dict[str, Any]:
@@ -187,6 +214,7 @@ class Job:
         return {
             "step": int(state.step),
             "partition": self.config.data.partition,
+            "subjects_known": self.data.synthetic or self.data.subjects != self.data.sequences,
             "parts": parts,
             "near_duplicates": [duplicate._asdict() for duplicate in duplicates],
         }
@@ -195,7 +223,7 @@ class Job:
         """Evaluate one part and leave the results in the run directory."""
         from scoliojax.results import results_table, write_results
 
-        duplicates = self.leaks() if part == "test" else []
+        duplicates = self.leaks()
         evaluated, _ = self.evaluated(state, part)
         if not cluster.is_first():
             return
@@ -213,15 +241,7 @@ def near_duplicate_warning(duplicates: list[NearDuplicate]) -> list[str]:
     if not duplicates:
         return []
     pairs = few([f"{one.sequence} is nearly {one.twin}" for one in duplicates])
-    return [f"test sequences that are nearly training ones: {pairs}; one person under two names makes a score too good"]
-
-
-def settle() -> None:
-    """What every command on a run begins with: libraries are quiet, and a restart finds the programs of the run before."""
-    logging.set_verbosity(logging.FATAL)  # Orbax describes every file it touches, and prints what it raises as well
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    return [f"held-out sequences that are nearly ones trained on: {pairs}; one person under two names makes a score too good"]
 
 
 def check_which(which: str) -> None:
@@ -230,13 +250,16 @@ def check_which(which: str) -> None:
         raise RunError(f"--step={which} is neither newest nor best nor a number of steps")
 
 
-def open_job(workdir: Path, which: str, config: build.Config | None = None, **settings) -> tuple[Job, TrainState]:
+def open_job(
+    workdir: Path, which: str, config: build.Config | None = None, root: str | None = None, **settings
+) -> tuple[Job, TrainState]:
     """An existing run and one of its checkpoints.
 
     Args:
       workdir: the run directory.
       which: step, `newest` or `best`.
       config: to use; None for the recorded one.
+      root: where the data are now; None for the config's.
       settings: further arguments of `Job`.
 
     Raises:
@@ -245,6 +268,8 @@ def open_job(workdir: Path, which: str, config: build.Config | None = None, **se
     check_which(which)
     if config is None:
         config = ConfigDict(run_directory.read_config(workdir))
+    if root:
+        config.data.root = root
     run_directory.check_config(workdir, config.to_dict())
     if which == "best" and not (workdir / "best").exists():
         raise RunError(f"--step=best: {workdir} was not validated during training; set train.eval_every and train there")

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,15 +13,14 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from data_pipelines.schema import DataError
 from scoliojax import build, cluster, cost, run_directory
-from scoliojax.calibration import WANTED_SENSITIVITY
 from scoliojax.checkpoint import BestCheckpoint
 from scoliojax.cluster import Preemption
+from scoliojax.command import settle, told
 from scoliojax.errors import RunError
-from scoliojax.job import Job, open_job, settle
+from scoliojax.job import Job, open_job
 from scoliojax.run_log import Log, RunLog
-from scoliojax.train_loop import Schedule, Stopped, train
+from scoliojax.train_loop import Schedule, train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/sconet_mt.py or ...:quickstart.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory: checkpoints, logs and results.")
@@ -31,11 +29,10 @@ STEP = flags.DEFINE_string("step", "newest", "With --mode eval: which checkpoint
 COORDINATOR = flags.DEFINE_string("coordinator", None, "Several hosts that jax does not recognise: host:port of process 0.")
 PROCESSES = flags.DEFINE_integer("processes", None, "... how many processes there are.")
 PROCESS = flags.DEFINE_integer("process", None, "... which one this is, from 0.")
-SENSITIVITY = flags.DEFINE_float("sensitivity", WANTED_SENSITIVITY, "That the operating point is chosen for, on validation.")
+SENSITIVITY = flags.DEFINE_float("sensitivity", None, "Wanted of the operating point; the one kept, or 0.9.")
 PREVALENCE = flags.DEFINE_float("prevalence", None, "Share of people with a yes, for predictive values elsewhere, e.g. 0.03.")
 PART = flags.DEFINE_enum("part", "test", ["train", "validation", "test"], "With --mode eval: which part to evaluate.")
 
-STOPPED = 75  # exit status after SIGTERM: BSD's EX_TEMPFAIL, "try again"
 BEST_BY = "validation/macro_f1"
 LONG_RUN = 3600.0  # seconds on a CPU beyond which a run begins with a warning
 SLOW_CPU = 5e10  # FLOP/s
@@ -75,6 +72,7 @@ def run_training(config: build.Config, workdir: Path, **settings) -> None:
     if start:
         cluster.say(f"going on from step {start}")
     if start < schedule.steps:
+        run_directory.record_environment(workdir)
         validate = None
         if schedule.eval_every:
             validate = BestCheckpoint(job.validate, job.best_checkpoint(), BEST_BY, job.initial)
@@ -121,17 +119,8 @@ def _config(workdir: Path) -> build.Config:
     return ConfigDict(run_directory.read_config(workdir))
 
 
-def _leave(line: str, status: int) -> None:
-    """End with a line for the user; in a run of several processes at once, for they would wait for each other's exit."""
-    print(line, file=sys.stderr, flush=True)
-    if jax.distributed.is_initialized():
-        sys.stdout.flush()
-        os._exit(status)
-    sys.exit(status)
-
-
 def main(argv: list[str]) -> None:
-    try:
+    with told():
         if len(argv) > 1:
             raise RunError(f"unexpected argument {argv[1]!r}; every option begins with --")
         if WORKDIR.value is None:
@@ -144,16 +133,6 @@ def main(argv: list[str]) -> None:
             run_training(_config(workdir), workdir, **settings)
         else:
             run_evaluation(_config(workdir), workdir, STEP.value, PART.value, **settings)
-    except (RunError, DataError) as error:
-        _leave(f"error: {error}", 2)
-    except OSError as error:
-        _leave(f"error: {error}; mend or free the disk, then run the same command again", 2)
-    except Stopped as stopped:
-        print(f"stopped after step {stopped.args[0]}, as asked; the same command goes on from there", file=sys.stderr)
-        sys.exit(STOPPED)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
-        sys.exit(130)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -173,8 +152,14 @@ def read_recipe(file: str, overrides: list[str]) -> build.Config:
     """A recipe and what `--config.KEY=VALUE` changes in it, for other commands."""
     if stray := [argument for argument in overrides if not argument.startswith("--config.")]:
         raise RunError(f"unexpected argument {stray[0]!r}")
-    parse_flags([sys.argv[0], f"--config={file}", *overrides])
-    return CONFIG.value
+    whole, sys.argv = sys.argv, [sys.argv[0], f"--config={file}", *overrides]  # ml_collections looks there
+    try:
+        parse_flags(sys.argv)
+        return CONFIG.value
+    finally:
+        sys.argv = whole
+        for name in {override.removeprefix("--").split("=")[0] for override in overrides} & set(flags.FLAGS):
+            delattr(flags.FLAGS, name)  # each is a flag of its own by now, and could not be given again
 
 
 def _unknown_key(argv: list[str]) -> str | None:

@@ -2,8 +2,8 @@
 
 Every score here is a function of how often each sequence counts. With ones it is the score itself, checked against
 scikit-learn in the tests; with the draws of a bootstrap it is that score's distribution, for all draws together (scikit-learn,
-called for each of 2,000 draws, would take minutes). What has nothing to divide by is `nan`; a likelihood ratio without false
-calls is `inf`.
+called for each of 2,000 draws, would take minutes). What has nothing to divide by is `nan`; a likelihood ratio over 0 is
+`inf`.
 
 Axis letters: `n` sequences, `k` classes, `d` draws, i.e. rows of weights.
 """
@@ -139,7 +139,6 @@ class Ranking:
         ordered = score[self._order]  # n
         self._ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # t
         self._yes = yes[self._order]  # n
-        self.thresholds = ordered[self._ends]  # t
 
     def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """True and false calls of yes at every threshold, each `[d, t]`: a score at or above it is a call."""

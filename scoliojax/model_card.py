@@ -21,11 +21,14 @@ def find_metrics(workdir: Path, step: int) -> dict[str, Any] | None:
     """
     path = workdir / "evaluation" / f"test-step-{step:06d}" / "metrics.json"
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        if "subjects_known" not in found or "scores" not in found:
+            raise ValueError("it is of an earlier version")
+        return found
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); evaluate that step again") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} cannot be read ({error}); evaluate that step again: --mode eval") from None
 
 
 def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], metrics: dict[str, Any] | None) -> str:
@@ -48,8 +51,7 @@ def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], 
         f"- {name} (Zhou et al., MICCAI 2024, arXiv 2407.05726): silhouettes of a walk to {', '.join(CLASSES)}.",
         f"- Channels {tuple(model['channels'])}, embedding {model['embedding_dim']} x {sum(model['strips'])} strips, trained "
         f"in {config['precision']}, {config['train']['steps']} steps planned, seed {config['seed']}.",
-        f"- Made by scoliojax {environment.get('packages', {}).get('scoliojax', 'unknown')}, commit "
-        f"{environment.get('git_commit', 'unknown')}.",
+        f"- {_origin(environment)}",
         "",
         "## Intended use",
         "- Research on gait as a marker of scoliosis: comparing methods, and studying who is missed and why.",
@@ -62,29 +64,38 @@ def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], 
         "",
         "## Data",
     ]
+    if metrics["synthetic"] if metrics else not config["data"]["root"]:
+        lines.append("- **Synthetic walkers, not people: no figure here says anything about patients.**")
     if metrics is None:
         lines += ["- This checkpoint was never evaluated, so nothing is known of how well it works.", ""]
         return "\n".join(lines)
-    if metrics["synthetic"]:
-        lines.append("- **Synthetic walkers, not people: no figure here says anything about patients.**")
     lines += [f"- {metrics['data']}, partition {metrics['partition']}, step {metrics['step']}."]
     for part, counts in metrics["parts"].items():
         classes = ", ".join(f"{counts[name]} {name}" for name in CLASSES)
         lines.append(f"- {part}: {counts['sequences']} sequences of {counts['subjects']} subjects ({classes}).")
+    lines += [f"- {note[0].upper()}{note[1:]}." for note in metrics["notes"]]
     if metrics["near_duplicates"]:
         lines.append(f"- {len(metrics['near_duplicates'])} test sequences are nearly training ones (see metrics.json).")
     mark = " (synthetic)" if metrics["synthetic"] else ""
     scores = metrics["scores"]
     lines += ["", f"## Metrics on the {metrics['part']} part{mark}", "", f"Intervals: {metrics['intervals']}.", ""]
     lines += [f"| score{mark} | value (95 % interval) |", "|---|---|"]
-    lines += [f"| {key.replace('_', ' ')} | {cell(scores[key])} |" for key in scores if "/" not in key]
+    lines += [f"| {key.replace('_', ' ')} | {cell(scores[key], reason=True)} |" for key in scores if "/" not in key]
     lines += ["", f"| question{mark} | " + " | ".join(BINARY) + " |", "|---|" + "---|" * len(BINARY)]
     for question, meaning in QUESTIONS.items():
         if f"{question}/sensitivity" in scores:
-            cells = [cell(scores[f"{question}/{key}"]) if f"{question}/{key}" in scores else "" for key in BINARY]
+            cells = [cell(scores[f"{question}/{key}"], reason=True) if f"{question}/{key}" in scores else "" for key in BINARY]
             lines.append(f"| {meaning} | " + " | ".join(cells) + " |")
-    lines += ["", "## Operating point", "", *(f"- {line}" for line in operating_point(metrics)), ""]
+    lines += ["", f"## Operating point{mark}", "", *(f"- {line}" for line in operating_point(metrics)), ""]
     return "\n".join(lines)
+
+
+def _origin(environment: dict[str, Any]) -> str:
+    packages, commit = environment.get("packages", {}), environment.get("git_commit", "unknown")
+    made = f"scoliojax {packages.get('scoliojax', 'unknown')}, commit {commit}, jax {packages.get('jax', 'unknown')}"
+    if source := environment.get("imported_from"):
+        return f"Came from {source}, of another implementation: what it was trained on there is not known here. Then {made}."
+    return f"Made by {made}."
 
 
 def operating_point(metrics: dict[str, Any]) -> list[str]:
@@ -92,7 +103,7 @@ def operating_point(metrics: dict[str, Any]) -> list[str]:
     found = metrics["calibration"]
     if not found:
         return ["No temperature and no threshold: the run had no validation subjects."]
-    lines = []
+    lines, mark = [], ", synthetic" if found["synthetic"] else ""
     if found["temperature"]:
         lines.append(
             f"Temperature {found['temperature']:.4g}, fitted on {found['sequences']} validation sequences of "
@@ -103,6 +114,6 @@ def operating_point(metrics: dict[str, Any]) -> list[str]:
         lines.append(
             f"Refer from a probability of {found['threshold']:.4g} for {' or '.join(CLASSES[1:])}: the highest threshold with "
             f"a sensitivity of at least {found['wanted_sensitivity']:g} on the validation subjects (there: sensitivity "
-            f"{found['sensitivity']:.3f}, specificity {specificity})."
+            f"{found['sensitivity']:.3f}, specificity {specificity}{mark})."
         )
-    return [*lines, *(f"{note[0].upper()}{note[1:]}." for note in found["notes"])]
+    return lines or ["Neither temperature nor threshold could be found; see the notes."]

@@ -61,10 +61,6 @@ class EvaluatedSequences:
     def __post_init__(self):
         refuse_not_finite(self.logits, self.sequences)
 
-    @property
-    def stamp(self) -> str:
-        return "synthetic data, not people" if self.synthetic else self.data
-
     @cached_property
     def scored(self) -> Scored:
         """Labels, calibrated probabilities and decisions."""
@@ -93,6 +89,14 @@ def score(evaluated: EvaluatedSequences, about: dict[str, Any], prevalence: floa
     estimates = bootstrap.estimates(Scorer(scored, classes, prevalence), evaluated.subjects)
     subjects = len(set(evaluated.subjects))
     notes = list(evaluated.calibration.notes if evaluated.calibration else ["no calibration: there are no validation subjects"])
+    if not about["subjects_known"]:
+        notes.append(
+            "who walked what is not known, so every sequence counts as a subject: where a person has several, the "
+            "intervals are too narrow, and the person may stand in two parts"
+        )
+    if evaluated.part != "test":
+        chose = "trained on" if evaluated.part == "train" else "used to choose temperature, threshold or checkpoint"
+        notes.append(f"these sequences were {chose}, so scores on them are too good")
     if subjects < bootstrap.FEW_SUBJECTS:
         notes.append(f"only {subjects} subjects: the intervals are too narrow")
     return {
@@ -168,12 +172,13 @@ def results_table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def cell(estimate: dict[str, Any]) -> str:
-    """A score and its interval, as text."""
+def cell(estimate: dict[str, Any], reason: bool = False) -> str:
+    """A score and its interval, as text; with `reason`, also why one is undefined or exact."""
+    note = f"; {estimate['note']}" if reason and estimate["note"] else ""
     if estimate["value"] is None:
-        return "undefined"
+        return estimate["note"] if reason else "undefined"
     bounds = "" if estimate["low"] is None else f" ({estimate['low']:.3f} to {_upper(estimate)})"
-    return f"{estimate['value']:.4f}{bounds}"
+    return f"{estimate['value']:.4f}{bounds}{note}"
 
 
 def _upper(estimate: dict[str, Any]) -> str:

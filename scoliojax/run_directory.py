@@ -67,7 +67,8 @@ def claim(workdir: Path, config: dict[str, Any], data_digest: str | None) -> Non
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "data.json", {"digest": data_digest})
-        write_json(workdir / "environment.json", environment())
+        if not (workdir / "environment.json").exists():
+            write_json(workdir / "environment.json", environment())
         write_json(workdir / "config.json", config)
     except OSError as error:
         raise RunError(f"--workdir={workdir} cannot be written ({error.strerror}); give another folder") from None
@@ -119,6 +120,18 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "git_commit": git_commit(),
     }
+
+
+def record_environment(workdir: Path, imported_from: str | None = None) -> None:
+    """Write down in what the next steps of a run are trained, or from which file an untrained run came."""
+    if not cluster.is_first():
+        return
+    try:
+        came = read_environment(workdir).get("imported_from")
+    except RunError:  # new, or unreadable: then it is written anew
+        came = None
+    origin = imported_from or came
+    write_json(workdir / "environment.json", environment() | ({"imported_from": origin} if origin else {}))
 
 
 def read_environment(workdir: Path) -> dict[str, Any]:

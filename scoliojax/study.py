@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 
 from scoliojax import build, cluster, run_directory
 from scoliojax import main as job
-from scoliojax.errors import RunError, user_errors
-from scoliojax.job import settle
+from scoliojax.command import settle, told
+from scoliojax.errors import RunError
 from scoliojax.model_card import find_metrics
-from scoliojax.train_loop import Stopped
 
 MODELS = ("sconet", "sconet_mt")
 SCORES = {
@@ -32,8 +31,8 @@ SCORES = {
     "screening/specificity": "screening specificity",
     "screening/auroc": "screening AUROC",
 }
-PUBLISHED = {  # on Scoliosis1K; specificity as the paper defines it
-    ("1:1:8", "sconet_mt"): ({"accuracy": 0.820, "screening/specificity": 0.765}, "arXiv 2407.05726"),
+PUBLISHED = {
+    ("1:1:8", "sconet_mt"): ({"accuracy": 0.820, "screening/specificity": 0.765}, "arXiv 2407.05726, as defined there"),
 }
 
 
@@ -74,7 +73,8 @@ def cells(recipe: build.Config, ratios: list[str], models: list[str], seeds: int
 
 def check(study: list[Cell]) -> None:
     """Raise, before hours of training, what some cell would stop with."""
-    data = build.build_data(study[0].config, report=lambda line: None)
+    with cluster.first_alone("data"):  # the first may have to prepare them
+        data = build.build_data(study[0].config, report=cluster.say)
     for cell in study:
         build.build_sampler(cell.config, data, build.build_partition(cell.config, data))
         build.build_model(cell.config)
@@ -98,7 +98,10 @@ def finish(cell: Cell) -> dict[str, Any]:
     cluster.wait("cell")
     metrics = find_metrics(cell.folder, cell.config.train.steps)
     if metrics is None:
-        raise RunError(f"{name}: no results in {cell.folder}; run the same command again")
+        raise RunError(
+            f"{name}: train.steps={cell.config.train.steps}, but {cell.folder} was trained further; give as many steps, "
+            "or another --workdir"
+        )
     return metrics
 
 
@@ -110,7 +113,7 @@ class Row(NamedTuple):
 
     ratio: str
     model: str
-    seeds: int
+    seeds: int | None  # None: not given
     scores: Spreads
     source: str = "ours"
 
@@ -136,7 +139,7 @@ def summarise(study: list[Cell], found: list[dict[str, Any]]) -> list[Row]:
             if published := PUBLISHED.get((_as_ratio(ratio), model)):
                 figures, source = published
                 scores: Spreads = {name: (figures.get(name), None) for name in SCORES}
-                rows.append(Row(ratio, model, 1, scores, f"published, {source}, Scoliosis1K"))
+                rows.append(Row(ratio, model, None, scores, f"published on Scoliosis1K, {source}"))
         if len(models) == 2:
             first, second = (values[model] for model in models)
             apart = {
@@ -165,14 +168,15 @@ def table(rows: list[Row], data: str, synthetic: bool) -> str:
     lines += ["| ratio | network | seeds | " + " | ".join(SCORES.values()) + " | source |", "|---" * (len(SCORES) + 4) + "|"]
     for row in rows:
         mark = " (synthetic)" if synthetic and row.source.startswith("ours") else ""
-        cells = [_cell(*row.scores[name]) for name in SCORES]
-        lines.append(f"| {row.ratio} | {row.model} | {row.seeds} | {' | '.join(cells)} | {row.source}{mark} |")
+        missing = "undefined" if row.source.startswith("ours") else "not given"
+        cells = [_cell(*row.scores[name], missing) for name in SCORES]
+        lines.append(f"| {row.ratio} | {row.model} | {row.seeds or missing} | {' | '.join(cells)} | {row.source}{mark} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(mean: float | None, spread: float | None) -> str:
+def _cell(mean: float | None, spread: float | None, missing: str) -> str:
     if mean is None:
-        return ""
+        return missing
     return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
 
 
@@ -208,22 +212,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many, from the recipe's on")
     parser.add_argument("--workdir", required=True, type=Path)
     args, overrides = parser.parse_known_args(argv)
-    with user_errors():
+    with told():
         settle()
         recipe = job.read_recipe(args.config, overrides)
         workdir = args.workdir.expanduser().absolute()
         study = cells(recipe, args.ratios.split(","), args.models.split(","), args.seeds, workdir)
         check(study)
-        try:
-            found = [finish(cell) for cell in study]
-        except Stopped:
-            print("stopped, as asked; the same command goes on from there", file=sys.stderr)
-            sys.exit(job.STOPPED)
+        found = [finish(cell) for cell in study]
         if cluster.is_first():
             print(f"\n{write_study(workdir, study, found)}\nstudy: {workdir / 'study.md'}")
 
 
 if __name__ == "__main__":
-    with user_errors():
+    with told():
         cluster.join(None, None, None)  # before anything touches a device
     main(sys.argv[1:])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from scoliojax.bootstrap import compare, estimates, exact_interval, mcnemar, percentiles, subject_draws
+from scoliojax.bootstrap import compare, estimate, estimates, exact_interval, mcnemar, percentiles, subject_draws
 from scoliojax.metrics import Scored, Scorer
 
 CLASSES = ("negative", "neutral", "positive")
@@ -41,7 +41,7 @@ def test_the_interval_of_accuracy_covers_the_truth_as_often_as_it_says():
         skill = rng.beta(4.0, 1.0, 100)  # of each subject; the mean, 0.8, is the truth
         right = rng.random(len(subjects)) < skill[subjects]
         draws = np.concatenate(list(subject_draws(subjects, 400, seed=trial)))
-        low, high = percentiles(draws @ right / draws.sum(1))
+        low, high = percentiles(draws @ right / draws.sum(1), 100)
         covered += low <= 0.8 <= high
         naive = stats.binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
         too_narrow += not naive.low <= 0.8 <= naive.high
@@ -61,8 +61,9 @@ def test_an_interval_is_that_of_the_same_draws_by_hand():
         by_hand.append(np.mean(labels[rows] == predictions[rows]))
     expected = np.sort(by_hand)
     assert found["accuracy"].value == np.mean(labels == predictions)
-    assert found["accuracy"].low == pytest.approx(expected[round(0.025 * 400) - 1], abs=1e-12)
-    assert found["accuracy"].high == pytest.approx(expected[round(0.975 * 400) - 1], abs=1e-12)
+    tail = stats.norm.cdf(-math.sqrt(30 / 29) * stats.t.ppf(0.975, 29))
+    assert found["accuracy"].low == pytest.approx(expected[round(tail * 400) - 1], abs=1e-12)
+    assert found["accuracy"].high == pytest.approx(expected[round((1 - tail) * 400) - 1], abs=1e-12)
     assert found == estimates(scorer(labels, predictions), subjects, draws=400, seed=5)
 
 
@@ -73,7 +74,7 @@ def test_all_right_and_all_wrong_have_exact_intervals_over_subjects():
     assert "4 subjects" in right["accuracy"].note
     assert right["positive/sensitivity"][:3] == (1.0, pytest.approx(math.sqrt(0.025)), 1.0)
     assert right["screening/lr_plus"].value is None
-    assert "no false call" in right["screening/lr_plus"].note
+    assert right["screening/lr_plus"].note == "undefined: infinite"
     assert right["screening/auroc"][:3] == (1.0, None, None)
     wrong = estimates(scorer(labels, [1, 1, 2, 2, 0, 0]), subjects, draws=200)
     assert wrong["accuracy"][:3] == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 4)))
@@ -82,8 +83,9 @@ def test_all_right_and_all_wrong_have_exact_intervals_over_subjects():
 
 def test_one_subject_has_no_interval_but_the_exact_one():
     found = estimates(scorer([0, 1, 2], [0, 1, 1]), ["a", "a", "a"], draws=50)
-    assert found["accuracy"][:3] == (pytest.approx(2 / 3), None, None)
-    assert "every resampling gives the same" in found["accuracy"].note
+    assert found["quadratic_kappa"][1:] == (None, None, "interval undefined: there is one subject")
+    assert found["accuracy"][1] < 0.2
+    assert found["accuracy"][2] > 0.9
     assert found["screening/sensitivity"][:3] == (1.0, pytest.approx(0.025), 1.0)
 
 
@@ -103,16 +105,35 @@ cases = st.integers(1, 8).flatmap(lambda n: st.tuples(*(st.lists(st.integers(0, 
 def test_degenerate_inputs_give_a_number_within_its_bounds_or_a_reason(case):
     labels, predictions, subjects = case
     found = estimates(scorer(labels, predictions, prevalence=0.1), [str(one) for one in subjects], draws=40)
-    for name, estimate in found.items():
-        for number in estimate[:3]:
+    for name, one in found.items():
+        for number in one[:3]:
             assert number is None or math.isfinite(number), name
-        if estimate.value is None:
-            assert estimate.low is None
-            assert estimate.high is None
-        if None in estimate[:3]:
-            assert estimate.note, name
+        if one.value is None:
+            assert one.low is None
+            assert one.high is None
+        if None in one[:3]:
+            assert one.note, name
         elif name not in ("ece", "macro_precision", "macro_recall", "macro_f1"):  # not what a resampling is centred on
-            assert estimate.low <= estimate.high
+            assert one.low <= one.high
+
+
+def test_the_interval_of_a_rare_error_covers_too_and_one_error_is_not_surer_than_none():
+    rng = np.random.default_rng(0)
+    draws = np.concatenate(list(subject_draws([str(row) for row in range(75)], 400, 0)))
+    found = {}
+    for errors in range(16):
+        right = np.arange(75) >= errors
+        found[errors] = estimate(right.mean(), draws @ right / 75, 75, 75)
+    assert all(found[more].low <= found[less].low for less, more in ((0, 1), (1, 2), (2, 3)))
+    for truth in (0.93, 0.955, 0.98):
+        errors = rng.binomial(75, 1 - truth, 4000)
+        assert np.mean([found[min(count, 15)].low <= truth <= found[min(count, 15)].high for count in errors]) >= 0.93
+
+
+def test_the_exact_interval_is_the_one_of_the_binomial_test():
+    for hits, trials in ((0, 7), (3, 7), (7, 7), (71, 75)):
+        expected = stats.binomtest(hits, trials).proportion_ci(0.95, method="exact")
+        assert exact_interval(hits / trials, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_mcnemar_is_the_binomial_test_of_the_sequences_that_differ():

@@ -52,6 +52,7 @@ def test_the_threshold_is_the_highest_that_reaches_the_sensitivity():
             higher = [one for one in np.unique(score) if one > threshold and np.mean(score[yes] > one) >= wanted]
             assert not higher, "a higher threshold would have done"
             assert threshold == 0 or not np.any(score == threshold), "half-way between two scores"
+    assert choose_threshold(np.array([0.2, 0.4, 0.6]), np.array([True, False, True]), 1e-12) == 0.5
     assert choose_threshold(np.array([0.2, 0.4]), np.array([False, False]), 0.9) is None
 
 
@@ -70,6 +71,7 @@ def test_the_operating_point_is_applied_as_it_was_chosen():
     assert any("no operating point" in note for note in healthy.notes)
     ill = fit(np.ones(4, int), logits[:4], 16.0, list("abcd"), 0.8, "abc")
     assert ill.specificity is None
+    assert any("specificity undefined" in note for note in ill.notes)
 
 
 def test_what_is_stored_is_read_again_for_the_same_network_only(tmp_path):

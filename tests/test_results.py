@@ -13,11 +13,12 @@ from scoliojax.results import EvaluatedSequences, cell, results_table, write_res
 
 CLASSES = ("negative", "neutral", "positive")
 COUNTS = {"sequences": 3, "subjects": 2, "positive": 1, "neutral": 0, "negative": 2}
-ABOUT = {"step": 7, "partition": "1:1:1", "parts": {"test": COUNTS}, "near_duplicates": []}
+ABOUT = {"step": 7, "partition": "1:1:1", "subjects_known": True, "parts": {"test": COUNTS}, "near_duplicates": []}
 CONFIG = {
     "model": {"channels": [2, 3, 4, 5], "embedding_dim": 4, "strips": [16]},
     "loss": {"triplet_weight": 0.0},
     "train": {"steps": 6},
+    "data": {"root": ""},
     "precision": "float32",
     "seed": 0,
 }
@@ -40,7 +41,7 @@ def evaluated(synthetic=True, **changes) -> EvaluatedSequences:
 
 def calibration(**changes) -> Calibration:
     fields = dict(
-        network="abc", temperature=2.0, threshold=0.9, wanted_sensitivity=0.9, sensitivity=1.0, specificity=0.5,
+        network="abc", synthetic=True, temperature=2.0, threshold=0.9, wanted_sensitivity=0.9, sensitivity=1.0, specificity=0.5,
         sequences=4, subjects=3,
     )  # fmt: skip
     return Calibration(**fields | changes)
@@ -94,6 +95,7 @@ def test_what_is_undefined_is_said_to_be(tmp_path):
     assert "undefined" in table
     assert cell({"value": 2.5, "low": 1.25, "high": None}) == "2.5000 (1.250 to unbounded)"
     assert cell({"value": 1.0, "low": None, "high": None}) == "1.0000"
+    assert cell({"value": None, "low": None, "high": None, "note": "undefined: why"}, reason=True) == "undefined: why"
 
 
 def test_synthetic_stands_beside_every_synthetic_score(tmp_path):
@@ -116,12 +118,26 @@ def test_the_model_card_says_what_was_measured_and_what_it_is_not_for(tmp_path):
         assert words in card
     scores = [line for line in card.splitlines() if line.startswith("| ") and "synthetic" in line]
     assert len(scores) == 2  # the head of each table of scores
-    real = model_card("walk.pt", CONFIG, environment, write_results(tmp_path / "b", evaluated(synthetic=False), ABOUT))
+    assert "specificity 0.500, synthetic" in card
+    unknown = write_results(tmp_path / "b", evaluated(synthetic=False), ABOUT | {"subjects_known": False})
+    real = model_card("walk.pt", CONFIG, environment | {"imported_from": "theirs.pt, step 5"}, unknown)
     assert "ynthetic" not in real
     assert "No temperature and no threshold" in real
-    assert "never evaluated" in model_card("walk.pt", CONFIG, environment, None)
+    assert "Came from theirs.pt, step 5" in real
+    assert "Who walked what is not known" in real
+    never = model_card("walk.pt", CONFIG, environment, None)
+    assert "never evaluated" in never
+    assert "Synthetic walkers" in never
     assert find_metrics(tmp_path, 8) is None
     (tmp_path / "evaluation" / "test-step-000008").mkdir(parents=True)
-    (tmp_path / "evaluation" / "test-step-000008" / "metrics.json").write_text("{")
-    with pytest.raises(RunError, match=r"metrics.json cannot be read .* evaluate that step again"):
-        find_metrics(tmp_path, 8)
+    for content in ("{", '{"accuracy": 1.0}', "3"):  # the second as written before there were intervals
+        (tmp_path / "evaluation" / "test-step-000008" / "metrics.json").write_text(content)
+        with pytest.raises(RunError, match=r"metrics.json cannot be read .* evaluate that step again"):
+            find_metrics(tmp_path, 8)
+
+
+def test_scores_on_what_was_trained_on_or_chosen_by_say_so(tmp_path):
+    for part, words in (("train", "trained on"), ("validation", "used to choose"), ("test", None)):
+        notes = " ".join(write_results(tmp_path / part, evaluated(part=part), ABOUT)["notes"])
+        assert (words or "too good") in notes or not words
+        assert ("too good" in notes) == bool(words)

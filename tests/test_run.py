@@ -166,9 +166,14 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     assert "screening/ppv_at_prevalence" in found["scores"]
     job, state = open_job(tmp_path / "run", "best")
     kept = job.calibrate(state)
+    assert kept.wanted_sensitivity == 0.5  # as it was chosen last
     job.partition = dataclasses.replace(job.partition, validation=np.arange(0))  # what is kept for this network applies
     assert job.calibrate(state) == kept
     assert job.calibrate(dataclasses.replace(state, params=job.initial.params)) is None
+    job.wanted_sensitivity = 0.8
+    with pytest.raises(RunError, match=r"--sensitivity=0.8 needs validation subjects"):
+        job.calibrate(state)
+    job.wanted_sensitivity = None
     job.partition = dataclasses.replace(job.partition, train=job.partition.test)
     with pytest.raises(DataError, match="stand in both the train and the test part"):
         job.report(state, "test")
@@ -316,7 +321,7 @@ def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
     run_training(tiny_job, tmp_path / "run")
     printed = capsys.readouterr().out
     assert "is a released tree; preparing it once" in printed
-    assert "warning: test sequences that are nearly training ones: 00099 is nearly 00000; one person" in printed
+    assert "warning: held-out sequences that are nearly ones trained on: 00099 is nearly 00000; one person" in printed
     found = json.loads((tmp_path / "run" / "evaluation" / "test-step-000002" / "metrics.json").read_text())
     assert found["near_duplicates"] == [{"sequence": "00099", "twin": "00000", "distance": 0.0}]
     next(tree.glob("*/*/*/*.pkl")).write_bytes(b"broken")

@@ -10,7 +10,7 @@ from scoliojax.study import Cell, summarise, table
 
 SMALL = [
     "--config=configs/sconet_mt.py:quickstart",
-    "--ratios=1:1:1,1:1:2",
+    "--ratios=1:1:2",
     "--seeds=1",
     "--config.data.synthetic.subjects=36",
     "--config.data.synthetic.frames=4",
@@ -50,14 +50,15 @@ def test_a_study_killed_in_the_middle_ends_with_the_table_of_one_left_in_peace(t
     capsys.readouterr()
     study.main([*SMALL, "--workdir", str(tmp_path / "broken")])
     printed = capsys.readouterr().out
-    assert "== 1:1:1 sconet seed 0: finished" in printed
+    with pytest.raises(SystemExit):
+        study.main([*SMALL, "--workdir", str(tmp_path / "whole"), "--config.train.steps=2"])
+    assert "was trained further; give as many steps" in capsys.readouterr().err
+    assert "== 1:1:2 sconet seed 0: finished" in printed
     assert "going on from step 2" in printed
     assert [(tmp_path / "broken" / name).read_bytes() for name in files] == whole
     with (tmp_path / "broken" / "study.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["ratio"], row["model"]) for row in rows] == [
-        ("1:1:1", "sconet"), ("1:1:1", "sconet_mt"), ("1:1:2", "sconet"), ("1:1:2", "sconet_mt"),
-    ]  # fmt: skip
+    assert [(row["ratio"], row["model"]) for row in rows] == [("1:1:2", "sconet"), ("1:1:2", "sconet_mt")]
     assert all(row["synthetic"] == "True" for row in rows)
 
 
@@ -104,10 +105,12 @@ def test_the_table_has_mean_and_spread_what_was_published_and_the_difference():
     text = table(rows, "walkers", True)
     published = [line for line in text.splitlines() if "published" in line]
     assert len(published) == 1
+    assert published[0].count("not given") == 4  # seeds, and three scores
     assert "synthetic" not in published[0]
     assert sum("(synthetic)" in line for line in text.splitlines()) == 3
     undefined = summarise(*map(list, zip(cell("1:1:2", "sconet", 0, None), strict=True)))
     assert undefined[0].scores["accuracy"] == (None, None)
+    assert "| sconet | 1 | undefined | 0.5000 |" in table(undefined, "walkers", True)
 
 
 def test_official_files_are_known_by_their_ratio():

@@ -1,4 +1,4 @@
-"""`python -m scoliojax.benchmark [--only loader,step,convolution,growth,start,memory,scores,recipe] [--rounds N] [--json FILE]`.
+"""`python -m scoliojax.benchmark [--only SECTION,...] [--rounds N] [--json FILE]`.
 
 Times are medians with their quartiles. Where PyTorch is installed, the PyTorch reference runs in turn with ours, and the ratio
 is that of the medians: ours over PyTorch's, so that less than 1 is faster, and for speeds more.

@@ -63,7 +63,7 @@ def first_step(rounds: int) -> list[Row]:
 
 def memory(steps: int) -> list[Row]:
     """Resident memory of the quickstart, run for so many steps, from a tenth of them on."""
-    options = [f"--config.train.steps={steps + 10}", "--config.train.log_every=1"]
+    options = [f"--config.train.steps={steps + 10}", "--config.train.log_every=1", "--config.train.eval_every=0"]
     resident: dict[int, float] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, _run(Path(folder) / "run", options) as watch:
         for process, step in watch:

@@ -24,7 +24,8 @@ from data_pipelines.synthetic import walk
 from scoliojax import build, run_directory
 from scoliojax import main as job
 from scoliojax.checkpoint import Checkpoints
-from scoliojax.errors import RunError, user_errors
+from scoliojax.command import told
+from scoliojax.errors import RunError
 from scoliojax.interop import opengait
 from scoliojax.interop.names import Sizes
 from scoliojax.interop.torch_reference import TorchScoNet
@@ -66,6 +67,7 @@ def bring(args: argparse.Namespace) -> None:
     fresh = workdir.with_name(f".{workdir.name}.unfinished")
     shutil.rmtree(fresh, ignore_errors=True)
     run_directory.claim(fresh, config.to_dict(), None)
+    run_directory.record_environment(fresh, imported_from=f"{Path(args.checkpoint).name}, step {found.step}")
     checkpoints = Checkpoints(fresh / "checkpoints", 1, print)
     checkpoints.save(found.state())
     checkpoints.close()
@@ -104,9 +106,10 @@ def take_back(args: argparse.Namespace) -> None:
     title = Path(args.output).name
     if card.exists() and not card.read_text(errors="replace").startswith(f"# {title}\n"):
         raise RunError(f"--output={args.output}: {card} is the card of another model; export into another folder")
-    opengait.save(args.output, model, momentum, int(state.step), settings)
     environment = run_directory.read_environment(workdir)
-    card.write_text(model_card(title, config.to_dict(), environment, find_metrics(workdir, int(state.step))))
+    text = model_card(title, config.to_dict(), environment, find_metrics(workdir, int(state.step)))
+    opengait.save(args.output, model, momentum, int(state.step), settings)
+    card.write_text(text)
     print(f"step {int(state.step)} of {workdir} in {args.output}, described in {card}")
 
 
@@ -210,5 +213,5 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"unexpected argument {args.rest[0]!r}")
     if getattr(args, "strips", None):
         args.strips = tuple(args.strips)
-    with user_errors():
+    with told():
         args.function(args)

@@ -26,7 +26,8 @@ from data_pipelines.pipelines import cut_sides
 from data_pipelines.schema import CLASSES
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax import build
-from scoliojax.errors import RunError, user_errors
+from scoliojax.command import told
+from scoliojax.errors import RunError
 from scoliojax.evaluate import Predictions, evaluate, make_eval_step
 from scoliojax.interop import opengait
 from scoliojax.interop.commands import open_run
@@ -264,7 +265,7 @@ def main() -> None:
     sub.add_argument("--workdir", type=Path, required=True, help="of a trained run")
     sub.add_argument("--sequences", type=int, default=500)
     args = parser.parse_args()
-    with user_errors():
+    with told():
         if args.command == "spread":
             for name, steps in spread(args.folder):
                 print(f"| {name} | {' | '.join(f'{step:.0e}' for step in steps)} |", flush=True)

@@ -1,7 +1,7 @@
 """Everything that is known of a run on one page: `python -m scoliojax.report --workdir runs/sconet_mt`.
 
-Writes `report/` in the run directory: `report.html` (one file, no network), the figures as PNG and SVG, `cases.csv`, and
-`MODEL_CARD.md`. With `--compare DIR ...` other runs are compared on the same sequences.
+Writes `report/` in the run directory: `report.html` (one file, no network), the figures as PNG and SVG, `cases.csv`,
+`strips.csv` and `MODEL_CARD.md`. With `--compare DIR ...` other runs are compared on the same sequences.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from scoliojax.calibration import WANTED_SENSITIVITY
-from scoliojax.errors import RunError, user_errors
-from scoliojax.job import open_job, settle
+from data_pipelines.schema import few
+from scoliojax.command import settle, told
+from scoliojax.errors import RunError
+from scoliojax.job import open_job
+
+FILES = {"report.html", "figures", "cases.csv", "strips.csv", "MODEL_CARD.md"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,17 +25,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--compare", nargs="+", type=Path, default=[], metavar="DIR", help="other runs, on the same sequences")
     parser.add_argument("--step", default="newest", help="which checkpoint: its step, newest or best (by validation)")
     parser.add_argument("--part", default="test", choices=["train", "validation", "test"])
-    parser.add_argument("--sensitivity", type=float, default=WANTED_SENSITIVITY, help="wanted of the operating point")
+    parser.add_argument("--sensitivity", type=float, help="wanted of the operating point; the one kept, or 0.9")
     parser.add_argument(
         "--prevalence", type=float, help="share of people with a yes, for predictive values elsewhere, e.g. 0.03"
     )
+    parser.add_argument("--data", help="prepared folder or released tree, where it has moved since the training")
     parser.add_argument("--output", type=Path, help="folder to make; <workdir>/report by default")
     args = parser.parse_args(argv)
-    with user_errors():
+    with told():
         workdir = args.workdir.expanduser().absolute()
         folder = (args.output.expanduser() if args.output else workdir / "report").absolute()
-        if folder.exists() and any(folder.iterdir()) and not (folder / "report.html").exists():
-            raise RunError(f"--output={folder} is a folder of something else than a report; give a new one")
+        if folder.exists() and (other := sorted({path.name for path in folder.iterdir()} - FILES)):
+            raise RunError(f"--output={folder} holds something else than a report ({few(other)}); give a new folder")
         settle()
         write_report(folder, workdir, args)
     print(f"report: {folder / 'report.html'}")
@@ -44,11 +48,11 @@ def write_report(folder: Path, workdir: Path, args: argparse.Namespace) -> None:
     from scoliojax.report.page import write_page
 
     settings = {"wanted_sensitivity": args.sensitivity, "prevalence": args.prevalence}
-    evidence = gather(*open_job(workdir, args.step, **settings), args.part)
+    evidence = gather(*open_job(workdir, args.step, root=args.data, **settings), args.part)
     rivals = []
     for other in args.compare:
         path = other.expanduser().absolute()
-        rivals.append(compare_runs(evidence, *open_job(path, args.step, **settings), args.part))
+        rivals.append(compare_runs(evidence, *open_job(path, args.step, root=args.data, **settings), args.part))
     fresh = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

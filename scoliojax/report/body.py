@@ -94,7 +94,7 @@ def draw_contribution(
     classes, bounds = list(metrics["classes"]), strip_bounds(strips)
     figure = Figure(figsize=(3.4 * len(classes), 4.6), layout="constrained")
     panels = figure.subplots(1, 2 * len(classes), width_ratios=[44, 56] * len(classes), sharey=True)
-    lowest, largest = float(np.nanmin(found.low, initial=0.0)), float(np.nanmax(found.high, initial=1e-9))
+    lowest, largest = float(np.nanmin(found, initial=0.0)), float(np.nanmax(found, initial=1e-9))
     colouring = ScalarMappable(Normalize(min(0.0, float(np.nanmin(found.value, initial=0.0))), largest), "plasma")
     for index, name in enumerate(classes):
         body, bars = panels[2 * index], panels[2 * index + 1]

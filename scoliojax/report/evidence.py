@@ -17,7 +17,7 @@ from scoliojax.evaluate import Predictions
 from scoliojax.job import Job, near_duplicate_warning
 from scoliojax.metrics import Scorer
 from scoliojax.report import body
-from scoliojax.results import EvaluatedSequences, write_results
+from scoliojax.results import EvaluatedSequences, score, write_results
 from scoliojax.run_log import read_log
 from scoliojax.train_state import TrainState
 
@@ -48,6 +48,7 @@ class Evidence:
       contribution: of the strips.
       drawings: figures by name, each with its title and what it shows.
       warnings: for the reader.
+      digest: of the data.
     """
 
     workdir: Path
@@ -60,6 +61,7 @@ class Evidence:
     contribution: body.StripContribution
     drawings: dict[str, Drawing]
     warnings: list[str]
+    digest: str
 
 
 class Drawing(NamedTuple):
@@ -77,17 +79,12 @@ class Rival(NamedTuple):
     differing: list[tuple[str, Any, Any]]  # config keys, and both values
 
 
-def _evaluate(job: Job, state: TrainState, part: str) -> tuple[dict[str, Any], EvaluatedSequences, Predictions, list[str]]:
-    duplicates = job.leaks() if part == "test" else []
+def gather(job: Job, state: TrainState, part: str) -> Evidence:
+    """Evaluate a run and draw it; its evaluation folder is brought up to date, too."""
+    duplicates = job.leaks()
     evaluated, found = job.evaluated(state, part)
     folder = job.workdir / "evaluation" / f"{part}-step-{int(state.step):06d}"
     metrics = write_results(folder, evaluated, job.about(state, duplicates), job.prevalence)
-    return metrics, evaluated, found, near_duplicate_warning(duplicates)
-
-
-def gather(job: Job, state: TrainState, part: str) -> Evidence:
-    """Evaluate a run and draw it; its evaluation folder is brought up to date, too."""
-    metrics, evaluated, found, warnings = _evaluate(job, state, part)
     scorer = Scorer(evaluated.scored, evaluated.classes, job.prevalence)
     contribution = body.strip_contribution(found.strip_logits, evaluated.labels, evaluated.subjects)
     return Evidence(
@@ -100,7 +97,8 @@ def gather(job: Job, state: TrainState, part: str) -> Evidence:
         cases=cases_to_review(evaluated),
         contribution=contribution,
         drawings=_draw(job, state, evaluated, found, scorer, contribution, metrics),
-        warnings=[*warnings, *metrics["notes"]],
+        warnings=[*near_duplicate_warning(duplicates), *metrics["notes"]],
+        digest=job.data.digest(),
     )
 
 
@@ -200,19 +198,21 @@ def cases_to_review(evaluated: EvaluatedSequences) -> list[Case]:
 
 
 def compare_runs(ours: Evidence, job: Job, state: TrainState, part: str) -> Rival:
-    """Another run against ours.
+    """Another run against ours; nothing is written into its folder.
 
     Raises:
       RunError: when it would be on other sequences.
     """
-    metrics, evaluated, _, _ = _evaluate(job, state, part)
-    here, there = (
-        list(zip(one.sequences, one.subjects, one.labels.tolist(), strict=True)) for one in (ours.evaluated, evaluated)
-    )
-    if here != there or ours.metrics["data"] != metrics["data"]:
-        only = sorted({row[0] for row in set(here) ^ set(there)})
-        what = f"their {part} parts differ in {few(only)}" if only else f"{ours.metrics['data']} there, {metrics['data']} here"
-        raise RunError(f"--compare={job.workdir} was evaluated on other sequences ({what}); compare runs of one partition")
+    if ours.digest != job.data.digest():
+        raise RunError(f"--compare={job.workdir} has other data than {ours.workdir}; compare runs of one data set")
+    evaluated, _ = job.evaluated(state, part, keep=False)
+    here, there = set(ours.evaluated.sequences), set(evaluated.sequences)
+    if here != there:
+        raise RunError(
+            f"--compare={job.workdir} was evaluated on other sequences (the {part} parts differ in "
+            f"{few(sorted(here ^ there))}); compare runs of one partition"
+        )
+    metrics = score(evaluated, job.about(state, []), job.prevalence)
     scorer = Scorer(evaluated.scored, evaluated.classes, job.prevalence)
     comparison = compare(ours.scorer, scorer, evaluated.subjects)
     one, other = run_directory.flatten(ours.config), run_directory.flatten(job.config.to_dict())

@@ -99,21 +99,21 @@ def _write_strips(path: Path, evidence: Evidence) -> None:
     classes = evidence.evaluated.classes
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["level", "first_row", "last_row", "class", "contribution", "low", "high"])
+        writer.writerow(["level", "first_row", "last_row", "class", "contribution", "low", "high", "synthetic"])
         for place, (level, top, bottom) in enumerate(strip_bounds(evidence.config["model"]["strips"])):
             for index, name in enumerate(classes):
                 numbers = [f"{array[place, index]:.6f}" for array in evidence.contribution]
-                writer.writerow([level, top, bottom - 1, name, *numbers])
+                writer.writerow([level, top, bottom - 1, name, *numbers, evidence.metrics["synthetic"]])
 
 
 def _headlines(metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What a clinician asks first."""
     scores = metrics["scores"]
     best = "operating_point" if "operating_point/sensitivity" in scores else "screening"
-    yield f"sensitivity ({QUESTIONS[best]})", cell(scores[f"{best}/sensitivity"])
-    yield f"specificity ({QUESTIONS[best]})", cell(scores[f"{best}/specificity"])
-    yield "AUROC (positive or neutral)", cell(scores["screening/auroc"])
-    yield "accuracy (three classes)", cell(scores["accuracy"])
+    yield f"sensitivity ({QUESTIONS[best]})", cell(scores[f"{best}/sensitivity"], reason=True)
+    yield f"specificity ({QUESTIONS[best]})", cell(scores[f"{best}/specificity"], reason=True)
+    yield "AUROC (positive or neutral)", cell(scores["screening/auroc"], reason=True)
+    yield "accuracy (three classes)", cell(scores["accuracy"], reason=True)
 
 
 def _questions(metrics: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -139,9 +139,8 @@ def _rival(rival: Rival, ours: dict[str, Any]) -> dict[str, Any]:
     for name, test in rival.comparison.mcnemar.items():
         p_value = "undefined: never unequal" if test.p_value is None else f"{test.p_value:.3g}"
         tests.append((name.replace("_", " "), test.first_only, test.second_only, p_value))
-    differing = [("" if key is None else key, here, there) for key, here, there in rival.differing]
     name = f"{rival.workdir.name}, step {rival.metrics['step']}"
-    return {"name": name, "folder": rival.workdir, "rows": rows, "tests": tests, "differing": differing}
+    return {"name": name, "folder": rival.workdir, "rows": rows, "tests": tests, "differing": rival.differing}
 
 
 def _cases(evidence: Evidence) -> Iterator[dict[str, str]]:
