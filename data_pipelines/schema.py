@@ -15,6 +15,8 @@ letter axis
 ``g``  groups of clips that share their frames
 ``m``  clips of such a group, so that n = g m
 ``u``  frames that a group shares
+``d``  draws of a bootstrap
+``t``  thresholds
 ====== =============================================================
 """
 

@@ -5,7 +5,7 @@ scikit-learn in the tests; with the draws of a bootstrap it is that score's dist
 called for each of 2,000 draws, would take minutes). What has nothing to divide by is `nan`; a likelihood ratio over 0 is
 `inf`.
 
-Axis letters: `n` sequences, `k` classes, `d` draws, i.e. rows of weights.
+Axis letters as in `data_pipelines.schema`; a draw is a row of weights.
 """
 
 from __future__ import annotations
