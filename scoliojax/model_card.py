@@ -31,6 +31,11 @@ def find_metrics(workdir: Path, step: int) -> dict[str, Any] | None:
         raise RunError(f"{path} cannot be read ({error}); evaluate that step again: --mode eval") from None
 
 
+def network(config: dict[str, Any]) -> str:
+    """What a run's network is called in the papers."""
+    return "ScoNet-MT" if config["loss"]["triplet_weight"] else "ScoNet"
+
+
 def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], metrics: dict[str, Any] | None) -> str:
     """The card as Markdown.
 
@@ -40,15 +45,14 @@ def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], 
       environment: of the training run, from `environment.json`.
       metrics: of the test part, as `metrics.json` holds them; None where it was never evaluated.
     """
-    model, loss = config["model"], config["loss"]
-    name = "ScoNet-MT" if loss["triplet_weight"] else "ScoNet"
+    model = config["model"]
     lines = [
         f"# {title}",
         "",
         "**Research software, not a medical device and not a diagnosis.**",
         "",
         "## Model",
-        f"- {name} (Zhou et al., MICCAI 2024, arXiv 2407.05726): silhouettes of a walk to {', '.join(CLASSES)}.",
+        f"- {network(config)} (Zhou et al., MICCAI 2024, arXiv 2407.05726): silhouettes of a walk to {', '.join(CLASSES)}.",
         f"- Channels {tuple(model['channels'])}, embedding {model['embedding_dim']} x {sum(model['strips'])} strips, trained "
         f"in {config['precision']}, {config['train']['steps']} steps planned, seed {config['seed']}.",
         f"- {_origin(environment)}",

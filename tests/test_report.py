@@ -8,18 +8,16 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from ml_collections import ConfigDict
 
-from configs import sconet_mt
 from data_pipelines.schema import FRAME_SIZE
 from scoliojax.errors import RunError
-from scoliojax.main import run_training
 from scoliojax.metrics import Scored
 from scoliojax.models.sconet import ScoNet
 from scoliojax.report import body, evidence
@@ -31,25 +29,16 @@ from tests.conftest import assert_one_clear_error, run_module
 FIGURES = {"confusion", "curves", "embeddings", "reliability", "saliency", "strips", "training"}
 
 
-def test_the_report_of_a_run_beside_another(tmp_path, capsys):
-    """One test, so that the two runs are trained once, whatever worker has it."""
-    folder = tmp_path / "runs"
-    config = sconet_mt.get_config("quickstart")
-    config.data.synthetic = ConfigDict({"subjects": 36, "frames": 6})
-    config.data.update({"subjects_per_batch": 2, "frames_per_clip": 3})
-    config.model.update({"channels": (2, 3, 4, 5), "embedding_dim": 4, "strips": (16, 4, 1)})
-    config.train.update({"steps": 2, "log_every": 1, "checkpoint_every": 2, "eval_every": 2})
-    run_training(config, folder / "one")
-    config.seed = 1
-    run_training(config, folder / "other")
-    main(["--workdir", str(folder / "one"), "--compare", str(folder / "other"), "--prevalence", "0.04"])
-    check_the_page_is_whole_and_asks_for_nothing(folder)
-    check_cases_and_strips_can_be_read_by_a_program(folder)
-    check_reports_replace_reports_and_nothing_else(folder, tmp_path, capsys)
+def check_report(one: Path, other: Path, tmp_path: Path, capsys) -> None:
+    """The report of a trained run beside another of the same partition."""
+    main(["--workdir", str(one), "--compare", str(other), "--prevalence", "0.04"])
+    check_the_page_is_whole_and_asks_for_nothing(one, other)
+    check_cases_and_strips_can_be_read_by_a_program(one)
+    check_reports_replace_reports_and_nothing_else(one, tmp_path, capsys)
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("all checked but the look in a browser: install Chromium for that")
-    check_a_browser_shows_it_without_a_word(folder, browser, tmp_path)
+    check_a_browser_shows_it_without_a_word(one, browser, tmp_path)
 
 
 class Page(HTMLParser):
@@ -68,8 +57,8 @@ class Page(HTMLParser):
             self.pictures[found["alt"]] = found["src"]
 
 
-def check_the_page_is_whole_and_asks_for_nothing(runs):
-    report = runs / "one" / "report"
+def check_the_page_is_whole_and_asks_for_nothing(run, other):
+    report = run / "report"
     assert {path.name for path in report.iterdir()} == {"report.html", "figures", "cases.csv", "strips.csv", "MODEL_CARD.md"}
     assert {path.name for path in (report / "figures").iterdir()} == {
         f"{name}.{end}" for name in FIGURES for end in ("png", "svg")
@@ -86,36 +75,37 @@ def check_the_page_is_whole_and_asks_for_nothing(runs):
         assert b"<svg" in picture
     assert "Synthetic walkers, not people" in text
     assert "not a diagnosis" in text
-    commit = json.loads((runs / "one" / "environment.json").read_text())["git_commit"]
+    commit = json.loads((run / "environment.json").read_text())["git_commit"]
     assert commit in text
-    assert "16 subjects" in text or "of 18 subjects" in text
-    assert "Compared with other, step 2" in text
+    metrics = json.loads((run / "evaluation" / "test-step-000004" / "metrics.json").read_text())
+    assert f"{metrics['n']} sequences of {metrics['subjects']} subjects" in text
+    assert f"Compared with ScoNet, partition 1:1:2, seed 0 ({other.name}, step 4)" in text
     assert "PPV at the prevalence given" in text
     for value in re.findall(r"<th>[^<]*</th>", text):
         if any(word in value for word in ("three classes", "question", "McNemar", "score")):
             assert "synthetic" in value, value
 
 
-def check_cases_and_strips_can_be_read_by_a_program(runs):
-    report = runs / "one" / "report"
+def check_cases_and_strips_can_be_read_by_a_program(run):
+    report = run / "report"
     with (report / "strips.csv").open() as file:
         strips = list(csv.DictReader(file))
     assert len(strips) == (16 + 4 + 1) * 3
     assert [row["first_row"] for row in strips if row["level"] == "1" and row["class"] == "positive"] == ["0", "16", "32", "48"]
     with (report / "cases.csv").open() as file:
         cases = list(csv.DictReader(file))
-    predictions = (runs / "one" / "evaluation" / "test-step-000002" / "predictions.csv").read_text()
+    predictions = (run / "evaluation" / "test-step-000004" / "predictions.csv").read_text()
     wrong = sum(row["label"] != row["prediction"] for row in csv.DictReader(predictions.splitlines()))
     assert sum(case["true"] != case["called"] for case in cases) == wrong > 0
-    assert "# one, step 2" in (report / "MODEL_CARD.md").read_text()
+    assert f"# ScoNet-MT, partition 1:1:2, seed 0 ({run.name}, step 4)" in (report / "MODEL_CARD.md").read_text()
 
 
-def check_a_browser_shows_it_without_a_word(runs, browser, tmp_path):
+def check_a_browser_shows_it_without_a_word(run, browser, tmp_path):
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
                "--disable-component-update", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}",
                f"--log-net-log={tmp_path / 'net.json'}", "--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000",
                f"--screenshot={tmp_path / 'page.png'}", "--window-size=390,2000"]  # fmt: skip
-    page = (runs / "one" / "report" / "report.html").as_uri()
+    page = (run / "report" / "report.html").as_uri()
     found = subprocess.run([browser, *options, page], capture_output=True, text=True, timeout=120, check=False)
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG"), found.stderr
     assert ":CONSOLE" not in found.stderr, found.stderr
@@ -127,17 +117,17 @@ def check_a_browser_shows_it_without_a_word(runs, browser, tmp_path):
     assert not {url for url in ours if not re.match(housekeeping, url)}, ours  # the rest is the browser's own
 
 
-def check_reports_replace_reports_and_nothing_else(runs, tmp_path, capsys):
+def check_reports_replace_reports_and_nothing_else(run, tmp_path, capsys):
     capsys.readouterr()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     for arguments, words in (
-        ({"--workdir": runs / "one", "--output": tmp_path / "mine"}, "holds something else than a report (thesis.txt)"),
+        ({"--workdir": run, "--output": tmp_path / "mine"}, "holds something else than a report (thesis.txt)"),
         ({"--workdir": tmp_path / "nothing"}, "holds no run"),
-        ({"--workdir": runs / "one", "--step": "latest"}, "--step=latest is neither"),
-        ({"--workdir": runs / "one", "--prevalence": "3"}, "--prevalence=3 must lie between 0 and 1"),
-        ({"--workdir": runs / "one", "--sensitivity": "0"}, "--sensitivity=0 must be above 0"),
-        ({"--workdir": runs / "one", "--data": tmp_path / "mine"}, "is given but data.name='synthetic'"),
+        ({"--workdir": run, "--step": "latest"}, "--step=latest is neither"),
+        ({"--workdir": run, "--prevalence": "3"}, "--prevalence=3 must lie between 0 and 1"),
+        ({"--workdir": run, "--sensitivity": "0"}, "--sensitivity=0 must be above 0"),
+        ({"--workdir": run, "--data": tmp_path / "mine"}, "is given but data.name='synthetic'"),
     ):
         with pytest.raises(SystemExit) as caught:
             main([str(word) for pair in arguments.items() for word in pair])
@@ -147,7 +137,7 @@ def check_reports_replace_reports_and_nothing_else(runs, tmp_path, capsys):
         assert words in error
         assert "\n" not in error
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
-    assert not list(runs.glob("one/.report*"))
+    assert not list(run.glob(".report*"))
     assert_one_clear_error(run_module("scoliojax.report", "--workdir", tmp_path / "nothing"), "holds no run")
 
 

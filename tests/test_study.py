@@ -1,12 +1,14 @@
-"""The class-ratio study, as a user runs it, and after a stop in the middle."""
+"""The class-ratio study, as a user runs it, and after a stop in the middle; and the report of its runs."""
 
 import csv
+import shutil
 
 import pytest
 
 from scoliojax import main as job
 from scoliojax import study
 from scoliojax.study import Cell, summarise, table
+from tests.test_report import check_report
 
 SMALL = [
     "--config=configs/sconet_mt.py:quickstart",
@@ -18,6 +20,8 @@ SMALL = [
     "--config.data.frames_per_clip=3",
     "--config.model.channels=(2,3,4,5)",
     "--config.model.embedding_dim=4",
+    "--config.model.strips=(16,4,1)",
+    "--config.train.log_every=1",
     "--config.train.steps=4",
     "--config.train.checkpoint_every=2",
     "--config.train.eval_every=0",
@@ -30,7 +34,8 @@ def test_a_study_killed_in_the_middle_ends_with_the_table_of_one_left_in_peace(t
     files = ("study.md", "study.csv")
     whole = [(tmp_path / "whole" / name).read_bytes() for name in files]
     assert (tmp_path / "whole" / "study.svg").exists()
-    train, left = job.train, [6]  # steps until the power goes: in the second cell
+    shutil.copytree(tmp_path / "whole" / "1-1-2" / "sconet", tmp_path / "broken" / "1-1-2" / "sconet")  # it got so far
+    train, left = job.train, [2]  # steps until the power goes: in the second cell
 
     def dying(state, step, *rest):
         def step_or_die(*arguments):
@@ -60,6 +65,8 @@ def test_a_study_killed_in_the_middle_ends_with_the_table_of_one_left_in_peace(t
         rows = list(csv.DictReader(file))
     assert [(row["ratio"], row["model"]) for row in rows] == [("1:1:2", "sconet"), ("1:1:2", "sconet_mt")]
     assert all(row["synthetic"] == "True" for row in rows)
+    cells = tmp_path / "broken" / "1-1-2"
+    check_report(cells / "sconet_mt" / "seed-0", cells / "sconet" / "seed-0", tmp_path, capsys)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ class Rival(NamedTuple):
     """Another run on the same sequences."""
 
     workdir: Path
+    config: dict[str, Any]
     metrics: dict[str, Any]
     comparison: Comparison
     differing: list[tuple[str, Any, Any]]  # config keys, and both values
@@ -217,4 +218,4 @@ def compare_runs(ours: Evidence, job: Job, state: TrainState, part: str) -> Riva
     comparison = compare(ours.scorer, scorer, evaluated.subjects)
     one, other = run_directory.flatten(ours.config), run_directory.flatten(job.config.to_dict())
     differing = [(key, one.get(key), other.get(key)) for key in sorted(one | other) if one.get(key) != other.get(key)]
-    return Rival(job.workdir, metrics, comparison, differing)
+    return Rival(job.workdir, job.config.to_dict(), metrics, comparison, differing)

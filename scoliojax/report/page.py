@@ -13,7 +13,7 @@ import jinja2
 
 from scoliojax import run_directory
 from scoliojax.figures import save
-from scoliojax.model_card import model_card, operating_point
+from scoliojax.model_card import model_card, network, operating_point
 from scoliojax.report.body import strip_bounds
 from scoliojax.report.evidence import Evidence, Rival
 from scoliojax.results import QUESTIONS, cell
@@ -64,7 +64,7 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
         writer.writerows(cases)
     _write_strips(folder / "strips.csv", evidence)
     metrics = evidence.metrics
-    title = f"{evidence.workdir.name}, step {metrics['step']}"
+    title = run_title(evidence.workdir, evidence.config, metrics)
     card = model_card(title, evidence.config, evidence.environment, metrics)
     (folder / "MODEL_CARD.md").write_text(card)
     loader = jinja2.PackageLoader("scoliojax.report", "")
@@ -92,6 +92,12 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
             script_commit=run_directory.git_commit(),
         )
     )
+
+
+def run_title(workdir: Path, config: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """What to call a run."""
+    partition = Path(config["data"]["partition"]).stem
+    return f"{network(config)}, partition {partition}, seed {config['seed']} ({workdir.name}, step {metrics['step']})"
 
 
 def _write_strips(path: Path, evidence: Evidence) -> None:
@@ -139,8 +145,13 @@ def _rival(rival: Rival, ours: dict[str, Any]) -> dict[str, Any]:
     for name, test in rival.comparison.mcnemar.items():
         p_value = "undefined: never unequal" if test.p_value is None else f"{test.p_value:.3g}"
         tests.append((name.replace("_", " "), test.first_only, test.second_only, p_value))
-    name = f"{rival.workdir.name}, step {rival.metrics['step']}"
-    return {"name": name, "folder": rival.workdir, "rows": rows, "tests": tests, "differing": rival.differing}
+    return {
+        "name": run_title(rival.workdir, rival.config, rival.metrics),
+        "folder": rival.workdir,
+        "rows": rows,
+        "tests": tests,
+        "differing": rival.differing,
+    }
 
 
 def _cases(evidence: Evidence) -> Iterator[dict[str, str]]:
