@@ -5,7 +5,7 @@ Published on Scoliosis1K 1:1:8: accuracy 82.0 %, specificity 76.5 % (the authors
     python -m scoliojax.main --config configs/sconet_mt.py --config.data.root=PREPARED --workdir runs/sconet_mt
 
 One step is 64 clips of 30 frames, 13.6 TFLOP: a recipe for accelerators. On a laptop's processor run the variant `quickstart`,
-the same code at a small size on synthetic walkers, three to four minutes on 2 cores:
+the same code at a small size on synthetic walkers, about four minutes on 2 cores:
 
     python -m scoliojax.main --config configs/sconet_mt.py:quickstart --workdir runs/quickstart
 """
