@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special  # not scipy.stats: every evaluation would wait a second for it
 
 from scoliojax.metrics import Scorer, Scores
 
@@ -71,8 +71,8 @@ def percentiles(values: np.ndarray, subjects: int) -> tuple[float, float] | None
     defined = values[~np.isnan(values)]
     if len(defined) < (1.0 - MOST_UNDEFINED) * len(values) or subjects < 2:
         return None
-    reach = math.sqrt(subjects / (subjects - 1)) * stats.t.isf(0.5 - 0.5 * LEVEL, subjects - 1)  # standard deviations
-    tail = stats.norm.sf(reach)
+    reach = math.sqrt(subjects / (subjects - 1)) * special.stdtrit(subjects - 1, 0.5 + 0.5 * LEVEL)  # standard deviations
+    tail = special.ndtr(-reach)
     low, high = np.quantile(defined, [tail, 1.0 - tail], method="closest_observation")  # also of infinite ones
     return float(low), float(high)
 
@@ -80,8 +80,8 @@ def percentiles(values: np.ndarray, subjects: int) -> tuple[float, float] | None
 def exact_interval(value: float, trials: int) -> tuple[float, float]:
     """Clopper and Pearson's interval of a proportion of so many independent trials, whole numbers of hits or not."""
     hits, tail = value * trials, 0.5 - 0.5 * LEVEL
-    low = stats.beta.ppf(tail, hits, trials - hits + 1.0) if hits > 0 else 0.0
-    high = stats.beta.isf(tail, hits + 1.0, trials - hits) if hits < trials else 1.0
+    low = special.betaincinv(hits, trials - hits + 1.0, tail) if hits > 0 else 0.0
+    high = special.betaincinv(hits + 1.0, trials - hits, 1.0 - tail) if hits < trials else 1.0
     return float(low), float(high)
 
 
@@ -160,8 +160,9 @@ class McNemar(NamedTuple):
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
     """McNemar's exact test (McNemar 1947; binomial) of bool `[n]` rights and wrongs."""
     first, second = int(np.sum(first_right & ~second_right)), int(np.sum(second_right & ~first_right))
-    p_value = float(stats.binomtest(first, first + second, 0.5).pvalue) if first + second else None
-    return McNemar(first, second, p_value)
+    if not first + second:
+        return McNemar(0, 0, None)
+    return McNemar(first, second, min(1.0, 2.0 * float(special.bdtr(min(first, second), first + second, 0.5))))
 
 
 def compare(first: Scorer, second: Scorer, subjects: Sequence[str], draws: int = DRAWS, seed: int = SEED) -> Comparison:

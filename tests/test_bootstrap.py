@@ -144,6 +144,10 @@ def test_mcnemar_is_the_binomial_test_of_the_sequences_that_differ():
     assert (found.first_only, found.second_only) == (12, 5)
     assert found.p_value == pytest.approx(by_hand, abs=1e-12)
     assert mcnemar(first, first).p_value is None
+    for one, other in ((0, 1), (1, 1), (7, 7), (3, 40), (250, 190)):
+        rights = np.array([True] * one + [False] * other)
+        expected = stats.binomtest(one, one + other, 0.5).pvalue
+        assert mcnemar(rights, ~rights).p_value == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_paired_comparison_takes_the_same_subjects_for_both():
