@@ -84,7 +84,6 @@ def fit(
       wanted_sensitivity: of the operating point, in (0, 1].
       network: digest of what gave the logits.
       synthetic: True where nobody walked.
-
     """
     notes = []
     temperature = fit_temperature(labels, logits, scale)

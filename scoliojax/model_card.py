@@ -79,7 +79,7 @@ def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], 
         lines.append(f"- {part}: {counts['sequences']} sequences of {counts['subjects']} subjects ({classes}).")
     lines += [f"- {note[0].upper()}{note[1:]}." for note in metrics["notes"]]
     if metrics["near_duplicates"]:
-        lines.append(f"- {len(metrics['near_duplicates'])} test sequences are nearly training ones (see metrics.json).")
+        lines.append(f"- {len(metrics['near_duplicates'])} held-out sequences are nearly ones trained on (see metrics.json).")
     mark = " (synthetic)" if metrics["synthetic"] else ""
     scores = metrics["scores"]
     lines += ["", f"## Metrics on the {metrics['part']} part{mark}", "", f"Intervals: {metrics['intervals']}.", ""]
