@@ -199,6 +199,7 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
     card = (tmp_path / "MODEL_CARD.md").read_text()
     assert card.startswith("# back.pt\n")
     assert "| accuracy | " in card
+    assert f"Came from {checkpoint.name}, step {first.step}, of another implementation" in card
     with pytest.raises(SystemExit):
         commands.main(["export", "--workdir", str(workdir), "--output", str(tmp_path / "second.pt")])
     assert not (tmp_path / "second.pt").exists()

@@ -329,6 +329,19 @@ def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
         run_training(tiny_job, tmp_path / "run2")
 
 
+def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tmp_path):
+    run_directory.claim(tmp_path, {}, None)
+    run_directory.record_environment(tmp_path, imported_from="theirs.pt, step 5")
+    there = run_directory.read_environment(tmp_path) | {"git_commit": "f00d"}
+    (tmp_path / "environment.json").write_text(json.dumps(there))
+    run_directory.claim(tmp_path, {}, "data")  # as every start of the command does, also one that only evaluates
+    assert run_directory.read_environment(tmp_path) == there
+    run_directory.record_environment(tmp_path)
+    here = run_directory.read_environment(tmp_path)
+    assert here["git_commit"] != "f00d"
+    assert here["imported_from"] == "theirs.pt, step 5"
+
+
 def test_the_readme_s_commands_name_what_exists():
     text = (ROOT / "README.md").read_text()
     for module in re.findall(r"python -m ([a-z0-9_.]+)", text):
