@@ -48,7 +48,7 @@ NEEDS_TORCH = ("scoliojax.interop", "scoliojax.benchmark.original")
 OPEN_PICKLES = {  # the last two those that they wrote themselves
     "data_pipelines.scoliosis1k.safe_pickle", "data_pipelines.synthetic", "scoliojax.benchmark.loading",
 }  # fmt: skip
-ONLY_THESE_SEE_A_CONFIG = {"scoliojax.build", "scoliojax.job", "scoliojax.main", "scoliojax.interop.commands"}
+ONLY_THESE_SEE_A_CONFIG = {"scoliojax.build", "scoliojax.job", "scoliojax.network", "scoliojax.main"}
 
 
 def imports(module: str) -> set[str]:

@@ -13,8 +13,6 @@ import numpy as np
 import optax
 import torch
 from flax import nnx
-from jax.sharding import SingleDeviceSharding
-from ml_collections import ConfigDict
 
 import configs
 from data_pipelines.pipelines import cut_sides
@@ -32,7 +30,8 @@ from scoliojax.interop.torch_reference import TorchScoNet
 from scoliojax.model_card import find_metrics, model_card
 from scoliojax.models.layers import convolve_normalise
 from scoliojax.models.sconet import ScoNet, horizontal_pyramid_pooling, set_pooling
-from scoliojax.train_state import TrainState, create_state
+from scoliojax.network import open_network
+from scoliojax.train_state import TrainState
 
 RELATIVE_TOLERANCE = 1e-4  # of a layer's largest value
 ABSOLUTE_TOLERANCE = 2e-5  # of the embeddings and logits, beside it
@@ -77,28 +76,18 @@ def bring(args: argparse.Namespace) -> None:
     print(f"train on: python -m scoliojax.main --workdir {args.workdir}")
 
 
-def open_run(workdir: Path, step: int | None) -> tuple[build.Config, Sizes, TrainState]:
-    """A run directory's config, its network's sizes, and its newest checkpoint or that of `step`."""
-    config = ConfigDict(run_directory.read_config(workdir))
-    rule, _ = build.build_optimizer(config)
-    here = SingleDeviceSharding(jax.local_devices()[0])  # whatever devices the run was on
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-        jax.eval_shape(lambda: create_state(*build.build_model(config)[1:], rule)),
-    )
-    checkpoints = Checkpoints(workdir / "checkpoints", config.train.checkpoints_to_keep, print, looking=True)
-    state = checkpoints.restore(like, step)
-    checkpoints.close()
-    if state is None:
-        raise RunError(f"--workdir={workdir} has no checkpoint yet; train there first")
-    section = config.model
-    return config, Sizes(tuple(section.channels), section.embedding_dim, tuple(section.strips), len(CLASSES)), state
+def open_run(workdir: Path, which: str = "newest") -> tuple[build.Config, Sizes, TrainState]:
+    """A run directory's config, its network's sizes, and a checkpoint."""
+    network = open_network(workdir, which)
+    section = network.config.model
+    sizes = Sizes(tuple(section.channels), section.embedding_dim, tuple(section.strips), len(CLASSES))
+    return network.config, sizes, network.state
 
 
 def take_back(args: argparse.Namespace) -> None:
     """Write the newest (or a given) checkpoint of a run directory as an OpenGait checkpoint."""
     workdir = Path(args.workdir).expanduser().absolute()
-    config, sizes, state = open_run(workdir, args.step)
+    config, sizes, state = open_run(workdir, "newest" if args.step is None else str(args.step))
     model = opengait.build_model(sizes, state.params, state.batch_stats)
     settings = {key: value for key, value in config.optimizer.to_dict().items() if key != "name"}
     momentum = optax.tree_utils.tree_get(state.opt_state, "trace")

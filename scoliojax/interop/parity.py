@@ -224,7 +224,7 @@ def spread(folder: Path) -> Iterator[tuple[str, list[float]]]:
 
 def compare_bfloat16(workdir: Path, sequences: int) -> Iterator[Row]:
     """How many class decisions on fresh synthetic walkers change when a run's network computes in bfloat16."""
-    config, sizes, state = open_run(workdir, None)
+    config, sizes, state = open_run(workdir)
     data = synthetic_walkers(sequences, config.data.synthetic.frames, seed=FRESH_WALKERS)
     batcher = build.build_eval_batcher(config, data, np.arange(sequences))
 

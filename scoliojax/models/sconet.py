@@ -175,6 +175,20 @@ class ScoNet(nnx.Module):
             the n = g m clips is made of. The result is that of `draw_clips`, and every frame is computed once.
           train: normalise with batch statistics and move the running ones. Padding would enter them: train on full clips.
         """
+        return self.read(self.pool(silhouettes, frame_mask, clip_frames, train=train), train=train)
+
+    def pool(
+        self,
+        silhouettes: jax.Array,
+        frame_mask: jax.Array | None = None,
+        clip_frames: jax.Array | None = None,
+        *,
+        train: bool,
+    ) -> jax.Array:
+        """Frames to one feature map for each clip, `[n, 16, 11, c]`; arguments as of a call.
+
+        In evaluation the map of a walk is the maximum over the maps of its pieces, so a long one can be taken piece by piece.
+        """
         *groups, h, w = silhouettes.shape
         frames = (silhouettes.astype(jnp.promote_types(self.dtype, jnp.float32)) / 255.0).astype(self.dtype)  # n s h w
         weights = None
@@ -183,9 +197,12 @@ class ScoNet(nnx.Module):
             weights = jnp.sum(drawn, axis=(1, 2), dtype=jnp.float32).reshape(-1)  # gu
         features = self.backbone(frames.reshape(-1, h, w, 1), weights, train=train)  # ns 16 11 c
         features = features.reshape(*groups, *features.shape[1:])  # n s 16 11 c
-        pooled = (
-            set_pooling(features, frame_mask) if clip_frames is None else shared_set_pooling(features, clip_frames)
-        )  # n 16 11 c
+        if clip_frames is None:
+            return set_pooling(features, frame_mask)  # n 16 11 c
+        return shared_set_pooling(features, clip_frames)  # n 16 11 c
+
+    def read(self, pooled: jax.Array, *, train: bool) -> ScoNetOutput:
+        """The feature maps of clips, `[n, 16, 11, c]`, to what they mean."""
         strips = horizontal_pyramid_pooling(widen(pooled), self.strips)  # n p c
         embeddings = self.fc(strips)  # n p c
         return ScoNetOutput(embeddings, self.neck(embeddings, train=train))
