@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,6 +63,12 @@ class TrainedNetwork:
         return nnx.merge(self.graph, self.state.params, self.state.batch_stats, copy=True)
 
 
+def check_which(which: str) -> None:
+    """Raise `RunError` for a `--step` that is neither newest nor best nor a number."""
+    if which not in ("newest", "best") and not re.fullmatch("[0-9]+", which):
+        raise RunError(f"--step={which} is neither newest nor best nor a number of steps")
+
+
 def open_network(workdir: Path, which: str = "newest", field: str = "--workdir") -> TrainedNetwork:
     """Open a checkpoint of a run directory; only looks.
 
@@ -80,13 +87,14 @@ def open_network(workdir: Path, which: str = "newest", field: str = "--workdir")
         )
     if not (workdir / "config.json").exists():
         raise RunError(f"{field}={workdir} holds no run (no config.json); give the --workdir of a training run")
-    config = ConfigDict(run_directory.read_config(workdir))
-    name = config.get("model", {}).get("name")
+    recorded = run_directory.read_config(workdir)
+    name = recorded.get("model", {}).get("name")
     if name not in build.MODELS:
         raise RunError(
             f"{field}={workdir} is a checkpoint of another modality: its network {name!r} does not read silhouettes; give a "
             f"run of {', '.join(sorted(build.MODELS))}"
         )
+    config: build.Config = ConfigDict(recorded)
     graph, params, batch_stats = build.build_model(config)
     rule, _ = build.build_optimizer(config)
     here = SingleDeviceSharding(jax.local_devices()[0])  # whatever devices the run was on

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ import numpy as np
 from scoliojax import bootstrap, figures
 from scoliojax.calibration import Calibration
 from scoliojax.metrics import Scored, Scorer, confusion_counts, refuse_not_finite, softmax
+from scoliojax.run_directory import whole_folder
 
 QUESTIONS = {  # in the order of a reader's interest
     "screening": "positive or neutral, by the class called",
@@ -128,14 +128,10 @@ def write_results(
       prevalence: as of `score`.
     """
     metrics = score(evaluated, about, prevalence)
-    fresh = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    _write_predictions(fresh / "predictions.csv", evaluated)
-    (fresh / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    figures.confusion(metrics).savefig(fresh / "confusion.png", dpi=120)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with whole_folder(folder) as fresh:
+        _write_predictions(fresh / "predictions.csv", evaluated)
+        (fresh / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        figures.confusion(metrics).savefig(fresh / "confusion.png", dpi=120)
     return metrics
 
 

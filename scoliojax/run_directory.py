@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from data_pipelines.schema import few
 from scoliojax import cluster
 from scoliojax.errors import RunError
 
@@ -156,6 +160,29 @@ def git_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Where to write what is to become `folder`: it replaces an earlier one as a whole, or nothing happens."""
+    fresh = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def refuse_foreign(folder: Path, ours: set[str], kind: str) -> None:
+    """Raise `RunError` when a folder to be replaced holds anything but files of the kind that replaces them."""
+    if folder.is_file():
+        raise RunError(f"--output={folder} is a file; give a folder")
+    if folder.exists() and (other := sorted({path.name for path in folder.iterdir()} - ours)):
+        raise RunError(f"--output={folder} holds something else than {kind} ({few(other)}); give a new folder")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -30,13 +30,13 @@ class ReleasedSequence:
         """Normalised silhouettes, uint8 `[s, 64, 64]`; raises `DataError` naming the file that cannot be used."""
         if self.files[0].suffix == ".pkl":
             return load_silhouettes(self.files[0])  # s 64 64
-        frames = normalise_sequence(map(_read_mask, self.files))  # s 64 64
+        frames = normalise_sequence(map(read_mask, self.files))  # s 64 64
         if len(frames) == 0:
             raise DataError(f"{self.files[0].parent}: none of its {len(self.files)} masks shows a usable person")
         return frames
 
 
-def _read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path) -> np.ndarray:
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise DataError(f"{path}: not a readable PNG")

@@ -7,14 +7,12 @@ Writes `report/` in the run directory: `report.html` (one file, no network), the
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
-from data_pipelines.schema import few
 from scoliojax.command import settle, told
-from scoliojax.errors import RunError
 from scoliojax.job import open_job
+from scoliojax.run_directory import refuse_foreign, whole_folder
 
 FILES = {"report.html", "figures", "cases.csv", "strips.csv", "MODEL_CARD.md"}
 
@@ -35,8 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     with told():
         workdir = args.workdir.expanduser().absolute()
         folder = (args.output.expanduser() if args.output else workdir / "report").absolute()
-        if folder.exists() and (other := sorted({path.name for path in folder.iterdir()} - FILES)):
-            raise RunError(f"--output={folder} holds something else than a report ({few(other)}); give a new folder")
+        refuse_foreign(folder, FILES, "a report")
         settle()
         write_report(folder, workdir, args)
     print(f"report: {folder / 'report.html'}")
@@ -53,12 +50,8 @@ def write_report(folder: Path, workdir: Path, args: argparse.Namespace) -> None:
     for other in args.compare:
         path = other.expanduser().absolute()
         rivals.append(compare_runs(evidence, *open_job(path, args.step, root=args.data, **settings), args.part))
-    fresh = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    write_page(fresh, evidence, rivals)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with whole_folder(folder) as fresh:
+        write_page(fresh, evidence, rivals)
 
 
 if __name__ == "__main__":

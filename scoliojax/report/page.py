@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from scoliojax import run_directory
 from scoliojax.figures import save
+from scoliojax.html import embedded, render
 from scoliojax.model_card import model_card, network, operating_point
 from scoliojax.report.body import strip_bounds
 from scoliojax.report.evidence import Evidence, Rival
@@ -55,7 +53,7 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
     figures = []
     for name, drawing in evidence.drawings.items():
         save(drawing.figure, pictures, name)
-        source = base64.b64encode((pictures / f"{name}.svg").read_bytes()).decode()
+        source = embedded((pictures / f"{name}.svg").read_bytes(), "image/svg+xml")
         figures.append({"name": name, "title": drawing.title, "shows": drawing.shows, "source": source})
     cases = list(_cases(evidence))
     with (folder / "cases.csv").open("w", newline="") as file:
@@ -67,12 +65,9 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
     title = run_title(evidence.workdir, evidence.config, metrics)
     card = model_card(title, evidence.config, evidence.environment, metrics)
     (folder / "MODEL_CARD.md").write_text(card)
-    loader = jinja2.PackageLoader("scoliojax.report", "")
-    page = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     (folder / "report.html").write_text(
-        page.get_template("report.html.j2").render(
+        render(
+            "report.html.j2",
             title=title,
             metrics=metrics,
             classes=list(metrics["classes"]),

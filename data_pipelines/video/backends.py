@@ -1,0 +1,40 @@
+"""Which of the three ways to find people is used."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from data_pipelines.schema import DataError
+from data_pipelines.video.background import Background
+from data_pipelines.video.fetch import model_folder, models_there
+from data_pipelines.video.onnx_model import OnnxModel
+from data_pipelines.video.people import Segmenter
+from data_pipelines.video.pose import Pose
+
+BACKENDS = ("auto", "pose", "background", "onnx")
+
+
+def make_segmenter(backend: str, models: Path | None = None, onnx_model: Path | None = None) -> Segmenter:
+    """What finds people.
+
+    Args:
+      backend: of `BACKENDS`; "auto" is pose where its models have been fetched, otherwise background.
+      models: folder of the pose models; None for where `data_pipelines.video.fetch` puts them.
+      onnx_model: for the backend onnx.
+
+    Raises:
+      DataError: when a model is missing, damaged, or given to a backend that does not use it.
+    """
+    if backend not in BACKENDS:
+        raise DataError(f"--backend={backend!r} is unknown; known are {', '.join(BACKENDS)}")
+    if (onnx_model is None) == (backend == "onnx"):
+        raise DataError(f"--backend={backend} and --onnx-model belong together; give both or neither")
+    if models is not None and backend not in ("pose", "auto"):
+        raise DataError(f"--models is of --backend pose, not {backend}; leave it out")
+    if onnx_model is not None:
+        return OnnxModel(onnx_model)
+    folder = models or model_folder()
+    if backend == "auto" and models is None:
+        backend = "pose" if models_there(folder) and importlib.util.find_spec("ai_edge_litert") else "background"
+    return Background() if backend == "background" else Pose(folder)

@@ -1,0 +1,126 @@
+"""People as what differs from an empty scene: no model, but a camera that stands still and a scene that is mostly empty.
+
+The scene is the median of the clip in CIE Lab colour, pixel by pixel. That is the scene only where the person covers a pixel in
+less than half of the frames: let the camera run before and after the walk, or let the walk cross the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+
+from data_pipelines.schema import DataError
+from data_pipelines.video.decoding import Frame, Video
+
+SAMPLES = 40  # frames of the clip, evenly spaced, that the scene is made of; up to twice as many
+MOST_SHIFT = 2.0  # pixels: still cameras measure 0.1 to 0.3, hands 7 to 26
+FEWEST_MATCHES = 12  # of corners between two frames, to say anything of the camera
+LEAST_DIFFERENCE = 12.0  # Lab units
+NOISE_FACTOR = 5.0  # times the clip's own noise
+LIGHTNESS_WEIGHT = 0.6  # a soft shadow changes lightness and hardly the colour
+SMALLEST = 40  # pixels: height of what is worth following
+
+
+class Background:
+    """Segments by difference from the clip's median."""
+
+    name = "background"
+
+    def __init__(self):
+        self.models: dict[str, str] = {}
+        self._scene = np.zeros((0, 0, 3), np.float32)  # h w 3
+        self._threshold = LEAST_DIFFERENCE
+
+    def study(self, video: Video) -> None:
+        """Look at the whole clip once; raises `DataError` when the camera moved."""
+        samples = [cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in evenly(frame.image for frame in video.frames())]
+        shift = camera_shift([lab[..., 0] for lab in samples])
+        if shift > MOST_SHIFT:
+            raise DataError(
+                f"{video.path}: the camera moved (by {shift:.1f} pixels; --backend background allows {MOST_SHIFT:g}); put it "
+                "on a tripod, or use --backend pose"
+            )
+        rows = [np.median([lab[row] for lab in samples], axis=0) for row in range(samples[0].shape[0])]  # each w 3
+        self._scene = np.stack(rows).astype(np.float32)  # h w 3
+        noise = np.median([np.median(self._difference(lab)) for lab in samples])
+        self._threshold = max(LEAST_DIFFERENCE, NOISE_FACTOR * float(noise))
+
+    def _difference(self, lab: np.ndarray) -> np.ndarray:
+        """Distance of a frame's colours from the scene's, `[h, w]`, whatever the camera's exposure."""
+        apart = lab.astype(np.float32) - self._scene  # h w 3
+        apart -= np.median(apart[::4, ::4], axis=(0, 1))  # h w 3; what all pixels share is the camera's doing
+        return np.sqrt(LIGHTNESS_WEIGHT * apart[..., 0] ** 2 + apart[..., 1] ** 2 + apart[..., 2] ** 2)  # h w
+
+    def __call__(self, frame: Frame) -> list[np.ndarray]:
+        """Masks of the people in a frame, uint8 `[h, w]`, 0 or 255."""
+        lab = cv2.cvtColor(frame.image, cv2.COLOR_RGB2LAB)  # h w 3
+        mask = (self._difference(lab) > self._threshold).astype(np.uint8)  # h w
+        mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
+        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9)))
+        return list(bodies(mask))
+
+
+def evenly(images: Iterable[np.ndarray], count: int = SAMPLES) -> list[np.ndarray]:
+    """Between `count` and twice as many of a stream's images, evenly spaced, however long it is (all of a shorter one)."""
+    kept: list[np.ndarray] = []
+    every = 1
+    for number, image in enumerate(images):
+        if number % every == 0:
+            kept.append(image)
+            if len(kept) == 2 * count:
+                kept, every = kept[::2], 2 * every
+    return kept
+
+
+def camera_shift(images: list[np.ndarray]) -> float:
+    """How far the frame's corners move between the middle image and the others, in pixels: the median over images.
+
+    The scene's corners (ORB, Rublee et al. 2011) are matched and a similarity is fitted by RANSAC, which leaves walkers out.
+    0 where the scene has too few corners to tell.
+    """
+    detector = cv2.ORB_create(600)  # pyright: ignore[reportAttributeAccessIssue]
+    matcher = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True)
+    height, width = images[0].shape
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
+    points, features = detector.detectAndCompute(images[len(images) // 2], None)
+    shifts = []
+    for image in images:
+        others, found = detector.detectAndCompute(image, None)
+        if features is None or found is None:
+            continue
+        matches = matcher.match(features, found)
+        if len(matches) < FEWEST_MATCHES:
+            continue
+        here = np.array([points[match.queryIdx].pt for match in matches])
+        there = np.array([others[match.trainIdx].pt for match in matches])
+        moved, inside = cv2.estimateAffinePartial2D(here, there, method=cv2.RANSAC, ransacReprojThreshold=2.0)
+        if moved is not None and inside.sum() >= FEWEST_MATCHES:
+            shifts.append(np.linalg.norm(corners @ moved[:, :2].T + moved[:, 2] - corners, axis=1).mean())
+    return float(np.median(shifts)) if shifts else 0.0
+
+
+def bodies(mask: np.ndarray) -> Iterable[np.ndarray]:
+    """The connected regions of `[h, w]` that are tall enough, each with the fragments right above and below it."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    order = [one for one in np.argsort(-stats[:, cv2.CC_STAT_AREA]) if one and stats[one, cv2.CC_STAT_AREA] >= 30]
+    gap = 0.04 * mask.shape[0]
+    groups: list[tuple[list[int], list[float]]] = []  # labels; left, top, right, bottom
+    for one in order:
+        left, top, width, height = (float(value) for value in stats[one, :4])
+        right, bottom = left + width, top + height
+        for members, box in groups:
+            over = min(right, box[2]) - max(left, box[0])
+            apart = max(top - box[3], box[1] - bottom)
+            if over >= 0.5 * width and apart <= gap:
+                members.append(one)
+                box[:] = [min(left, box[0]), min(top, box[1]), max(right, box[2]), max(bottom, box[3])]
+                break
+        else:
+            groups.append(([one], [left, top, right, bottom]))
+    for members, box in groups:
+        if box[3] - box[1] >= SMALLEST:
+            chosen = np.zeros(count, np.uint8)
+            chosen[members] = 255
+            yield chosen[np.asarray(labels, np.intp)]  # h w

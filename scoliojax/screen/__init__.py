@@ -1,0 +1,1 @@
+"""`python -m scoliojax.screen`: from a walking video to an answer with its uncertainty."""

@@ -1,0 +1,79 @@
+"""An answer to files: `result.json`, `report.html`, the silhouettes as a contact sheet and an animation."""
+
+from __future__ import annotations
+
+import datetime
+import io
+from pathlib import Path
+from typing import Any
+
+import cv2
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from data_pipelines.schema import CLASSES, DataError
+from data_pipelines.video.decoding import Video
+from scoliojax import run_directory
+from scoliojax.html import embedded, render
+from scoliojax.results import cell
+from scoliojax.screen.answer import Answer
+from scoliojax.screen.pictures import contact_sheet, draw_strips, draw_windows, write_animation
+from scoliojax.screen.result import verdict
+
+
+def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
+    """Write every file of an answer into an existing folder.
+
+    Args:
+      folder: for the files.
+      answer: to show.
+      result: of `result.as_dict`.
+    """
+    walk = answer.walk
+    silhouettes = walk.silhouettes[: answer.frames_used]  # s 64 64
+    run_directory.write_json(folder / "result.json", result)
+    sheet = folder / "silhouettes.png"
+    sheet.write_bytes(png(contact_sheet(silhouettes, walk.frames)))
+    write_animation(folder / "silhouettes.gif", silhouettes, walk.times)
+    evaluation = result["network"]["evaluation"]
+    (folder / "report.html").write_text(
+        render(
+            "screening.html.j2",
+            title=f"Gait screening of {walk.name}",
+            mark=" (synthetic)" if result["synthetic"] else "",
+            result=result,
+            classes=CLASSES,
+            verdict=verdict(result),
+            sheet=embedded(sheet.read_bytes(), "image/png"),
+            animation=embedded((folder / "silhouettes.gif").read_bytes(), "image/gif"),
+            windows=_inline(draw_windows(answer), "windows"),
+            strips=_inline(draw_strips(answer), "strips"),
+            evaluation=evaluation and {name: cell(evaluation[name]) for name in ("sensitivity", "specificity")},
+            now=datetime.date.today().isoformat(),
+            commit=run_directory.git_commit(),
+        )
+    )
+
+
+def write_frames(folder: Path, path: Path, answer: Answer) -> None:
+    """The frames that were used, upright and at most 480 pixels on the short side, as PNG files named by their numbers."""
+    wanted = set(answer.walk.frames[: answer.frames_used].tolist())
+    folder.mkdir()
+    for frame in Video(path).frames():
+        if frame.number in wanted:
+            (folder / f"{frame.number:06d}.png").write_bytes(png(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)))
+
+
+def png(picture) -> bytes:
+    """A picture, uint8 `[h, w]` or BGR `[h, w, 3]`, as the content of a PNG file."""
+    written, content = cv2.imencode(".png", picture)
+    if not written:
+        raise DataError(f"a picture of shape {picture.shape} cannot be encoded as PNG")
+    return content.tobytes()
+
+
+def _inline(figure: Figure, name: str) -> str:
+    content = io.BytesIO()
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    return embedded(content.getvalue(), "image/svg+xml")

@@ -1,0 +1,64 @@
+"""From an input to a folder with its answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.video.people import Segmenter, SeveralPeopleError
+from data_pipelines.video.walk import needs_segmenter, read_walk
+from scoliojax.errors import RunError
+from scoliojax.network import TrainedNetwork
+from scoliojax.run_directory import whole_folder
+from scoliojax.screen.answer import WINDOW, Screener
+from scoliojax.screen.page import png, write_answer, write_frames
+from scoliojax.screen.pictures import candidates_sheet
+from scoliojax.screen.result import as_dict
+
+FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif", "frames", "candidates.png"}
+
+
+class Reader:
+    """Reads inputs with one network and one segmenter.
+
+    Args:
+      network: that answers.
+      segmenter: finds people in videos; None where no input is one.
+      window: frames of a window.
+    """
+
+    def __init__(self, network: TrainedNetwork, segmenter: Segmenter | None, window: int = WINDOW):
+        self._screener, self._segmenter = Screener(network, window), segmenter
+
+    def __call__(self, path: Path, folder: Path, person: list[int] | None = None, keep_frames: bool = False) -> dict[str, Any]:
+        """Answer for one input.
+
+        Args:
+          path: of the input.
+          folder: for the files; appears as a whole, and replaces an earlier answer.
+          person: as of `people.choose`.
+          keep_frames: also write the frames of the video that were used.
+
+        Returns:
+          The content of `result.json`.
+
+        Raises:
+          DataError: for an input that cannot be answered for.
+          RunError: likewise; where several people walk, `candidates.png` in the folder shows them.
+        """
+        segmenter = self._segmenter if needs_segmenter(path) else None
+        try:
+            walk = read_walk(path, segmenter, person)
+        except SeveralPeopleError as error:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "candidates.png").write_bytes(png(candidates_sheet(error.candidates, error.shape)))
+            raise RunError(f"{error} ({folder / 'candidates.png'} shows them)") from None
+        answer = self._screener(walk)
+        name, models = (segmenter.name, segmenter.models) if segmenter else (None, {})
+        kept = keep_frames and segmenter is not None
+        result = as_dict(answer, name, models, person) | {"kept_frames": kept}
+        with whole_folder(folder) as fresh:
+            write_answer(fresh, answer, result)
+            if kept:
+                write_frames(fresh / "frames", path, answer)
+        return result
