@@ -17,9 +17,10 @@ from data_pipelines.video.decoding import Frame, Video
 SAMPLES = 40  # frames of the clip, evenly spaced, that the scene is made of; up to twice as many
 MOST_SHIFT = 2.0  # pixels: still cameras measure 0.1 to 0.3, hands 7 to 26
 FEWEST_MATCHES = 12  # of corners between two frames, to say anything of the camera
-LEAST_DIFFERENCE = 12.0  # Lab units
+LEAST_DIFFERENCE = 14.0  # Lab units
 NOISE_FACTOR = 5.0  # times the clip's own noise
 LIGHTNESS_WEIGHT = 0.6  # a soft shadow changes lightness and hardly the colour
+CLOSED = 0.012  # of the frame's height: gaps in a body up to this wide are closed
 SMALLEST = 40  # pixels: height of what is worth following
 
 
@@ -58,7 +59,8 @@ class Background:
         lab = cv2.cvtColor(frame.image, cv2.COLOR_RGB2LAB)  # h w 3
         mask = (self._difference(lab) > self._threshold).astype(np.uint8)  # h w
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
-        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9)))
+        edge = 2 * round(CLOSED * mask.shape[0] / 2) + 1
+        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (edge, edge)))
         return list(bodies(mask))
 
 

@@ -136,23 +136,20 @@ class Pose:
         if not outputs[1, 1][0, 0] >= LEAST_PRESENCE:
             return None, None
         logits = outputs[1, 256, 256, 1][0, :, :, 0]  # 256 256
-        logits = cv2.warpAffine(logits, to_frame, (width, height), flags=cv2.INTER_LINEAR, borderValue=-1.0)  # h w
-        mask = largest_region((logits > 0.0).astype(np.uint8))  # h w; a logit of 0 is a probability of 0.5
-        if mask is None:
+        logits[~largest_region(logits > 0.0)] = -1.0  # a logit of 0 is a probability of 0.5
+        mask = cv2.warpAffine(logits, to_frame, (width, height), flags=cv2.INTER_LINEAR, borderValue=-1.0) > 0.0  # h w
+        if np.count_nonzero(mask.any(axis=1)) < SMALLEST:
             return None, None
         points = outputs[1, 195][0].reshape(39, 5)[[HIPS, REACH], :2] @ to_frame[:, :2].T + to_frame[:, 2]  # 2 2
-        return mask, region_around(*points)
+        return np.where(mask, np.uint8(255), np.uint8(0)), region_around(*points)  # h w
 
 
-def largest_region(mask: np.ndarray) -> np.ndarray | None:
-    """The largest connected region of `[h, w]` as 0 and 255; None where it is not even 40 pixels tall."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    if len(stats) < 2:
-        return None
-    best = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    if stats[best, cv2.CC_STAT_HEIGHT] < SMALLEST:
-        return None
-    return np.where(labels == best, 255, 0).astype(np.uint8)  # h w
+def largest_region(mask: np.ndarray) -> np.ndarray:
+    """The largest connected region of a bool `[h, w]`; nothing of nothing."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count < 2:
+        return mask
+    return np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])))  # h w
 
 
 def runner(interpreter, path: Path, expected: set[tuple[int, ...]]):

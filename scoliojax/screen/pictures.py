@@ -93,7 +93,7 @@ def draw_windows(answer: Answer) -> Figure:
         axes.axvline(position[one.first], color="#dddddd", linewidth=0.6, zorder=0)
     axes.set(ylim=(-0.02, 1.02), ylabel="probability", xlabel="frame" if walk.times is None else "time in the video (s)")
     axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return stamp(figure, answer.synthetic, walk.name)
+    return stamp(figure, False, _whose(answer))
 
 
 def draw_strips(answer: Answer) -> Figure:
@@ -101,8 +101,13 @@ def draw_strips(answer: Answer) -> Figure:
     centred = np.stack([_centred(one.strip_logits) for one in (answer.whole, *answer.windows)])  # v p k
     contribution = StripContribution(centred[0], centred.min(axis=0), centred.max(axis=0))
     mean = cut_sides(answer.walk.silhouettes[: answer.frames_used]).mean(axis=0)  # 64 44
-    shown = {"classes": CLASSES, "synthetic": answer.synthetic, "data": answer.walk.name}
+    shown = {"classes": CLASSES, "synthetic": False, "data": _whose(answer)}
     return draw_contribution(contribution, np.stack([mean] * len(CLASSES)), answer.network.config.model.strips, shown)
+
+
+def _whose(answer: Answer) -> str:
+    """Whose walk, and whether the network ever saw a person."""
+    return answer.walk.name + (", read by a network of SYNTHETIC walkers" if answer.synthetic else "")
 
 
 def _centred(strip_logits: np.ndarray) -> np.ndarray:

@@ -1,0 +1,93 @@
+"""Video clips of synthetic walkers over a textured background, with their true masks."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from data_pipelines.synthetic import draw_walker, render_walk
+
+SIZE = (200, 320)  # rows, columns
+SCALE = 1.6  # pixels of the clip for one of the walker's raster
+
+
+def background(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A static scene with edges and corners, uint8 `[h, w, 3]`."""
+    height, width = size
+    scene = rng.integers(70, 190, (height // 8 + 1, width // 8 + 1, 3)).astype(np.uint8)
+    scene = cv2.resize(scene, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+    for _ in range(14):
+        top, left = rng.integers(0, height - 20), rng.integers(0, width - 20)
+        scene[top : top + rng.integers(8, 60), left : left + rng.integers(8, 60)] += rng.integers(-45, 45, 3).astype(np.int16)
+    return scene.clip(20, 235).astype(np.uint8)  # h w 3
+
+
+def walk_across(
+    seed: int, label: int, frames: int = 60, size: tuple[int, int] = SIZE, scale: float = SCALE, start: float = 0.12
+) -> tuple[np.ndarray, np.ndarray]:
+    """A walker crossing the picture.
+
+    Args:
+      seed: the clip is a function of the arguments.
+      label: class id.
+      frames: of the clip.
+      size: rows and columns.
+      scale: of the walker.
+      start: where the walker's middle is at first, as a share of the width; at the end it is as far from the other side.
+
+    Returns:
+      Images uint8 `[s, h, w, 3]`, and the true masks uint8 `[s, h, w]`, 0 or 255.
+    """
+    rng = np.random.default_rng((seed, label, 77))
+    raw = render_walk(draw_walker(rng, label), frames, rng)  # s 96 72
+    height, width = size
+    tall, wide = round(raw.shape[1] * scale), round(raw.shape[2] * scale)
+    scene = background(rng, size)
+    shirt, trousers = (scene.reshape(-1, 3).mean(0) + side * rng.uniform(60, 80, 3) for side in rng.choice([-1, 1], 2))
+    cloth = np.where(np.arange(tall)[:, None, None] < 0.52 * tall, shirt, trousers) + rng.normal(0, 6, (tall, wide, 3))
+    images, masks = np.empty((frames, *size, 3), np.uint8), np.zeros((frames, *size), np.uint8)
+    for number in range(frames):
+        person = cv2.resize(raw[number], (wide, tall), interpolation=cv2.INTER_CUBIC) > 127
+        middle = width * (start + (1.0 - 2.0 * start) * number / (frames - 1))
+        left, top = round(middle - wide / 2), (height - tall) // 2
+        cut = slice(max(0, -left), min(wide, width - left))
+        place = (slice(top, top + tall), slice(max(left, 0), min(left + wide, width)))
+        masks[number][place] = person[:, cut] * 255
+        image = scene.astype(np.float32)
+        image[place] = np.where(person[:, cut, None], cloth[:, cut], image[place])
+        images[number] = (image + rng.normal(0.0, 2.0, (*size, 1))).clip(0, 255)
+    return images, masks
+
+
+def write_clip(
+    path: Path, images: np.ndarray, codec: str = "libx264", rotation: int = 0, times: np.ndarray | None = None, rate: int = 30
+) -> Path:
+    """Encode uint8 `[s, h, w, 3]`; stored turned by `-rotation` degrees with a flag that turns it back; `times` in seconds."""
+    stored = np.rot90(images, -(rotation // 90), axes=(1, 2))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = stored.shape[1:3]
+        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        if codec != "gif":
+            quick = {"crf": "16", "preset": "veryfast", "deadline": "realtime", "cpu-used": "8"}
+            stream.options = quick | {"x265-params": "log-level=none"}
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000 if codec != "gif" else 100)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        moments = np.arange(len(stored)) / rate if times is None else times
+        for image, moment in zip(stored, moments, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.time_base = stream.codec_context.time_base
+            frame.pts = round(moment / float(frame.time_base))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two masks."""
+    return float(np.count_nonzero((one > 0) & (other > 0)) / max(np.count_nonzero((one > 0) | (other > 0)), 1))
