@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SHORT_SIDE = 480  # pixels; larger frames are scaled down to it, smaller ones stay as they are
 MOST_RATE = 30.0  # frames a second; of faster video evenly spaced frames are taken
+TOLERANCE = 0.2  # of 1/30 s: times of video at 30 frames a second are rounded and waver
 MOST_PIXELS = 8192 * 8192  # a damaged header can claim anything
 # What FFmpeg may take a file for. Its demuxers also include text files, playlists and network protocols.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,h264,hevc,flv,asf,ogg,ivf,m4v,dv,apng"
@@ -105,7 +107,8 @@ class Video:
 
         counts = Decoded()
         with self._opened() as (container, stream):
-            rate = float(stream.average_rate or stream.guessed_rate or MOST_RATE) or MOST_RATE
+            rate = float(stream.average_rate or stream.guessed_rate or 0)
+            rate = rate if 1.0 <= rate <= 1000.0 else MOST_RATE  # broken files claim anything
             clock = _Clock(rate)
             packets = container.demux(stream)
             while True:
@@ -192,7 +195,7 @@ class _Clock:
     def __init__(self, rate: float):
         self._step = 1.0 / rate
         self._first: float | None = None
-        self._due = 0.0
+        self._slot = -1
         self.now = 0.0
         self.last = -self._step  # of all frames, taken or not
 
@@ -201,11 +204,10 @@ class _Clock:
             self._first = time
         found = None if time is None or self._first is None else time - self._first
         self.last = found if found is not None and found > self.last else self.last + self._step
-        half = 0.5 / MOST_RATE
-        if self.last < self._due - half:
+        slot = math.floor(self.last * MOST_RATE + TOLERANCE)
+        if slot <= self._slot:
             return False
-        self._due = max(self._due, self.last - half) + 1.0 / MOST_RATE
-        self.now = self.last
+        self._slot, self.now = slot, self.last
         return True
 
 
