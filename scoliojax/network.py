@@ -80,6 +80,7 @@ def open_network(workdir: Path, which: str = "newest", field: str = "--workdir")
     Raises:
       RunError: where there is no such run or checkpoint, or its network does not read silhouettes.
     """
+    check_which(which)
     if workdir.is_file():
         raise RunError(
             f"{field}={workdir} is a file; give the folder of a run, and bring a PyTorch checkpoint here with "

@@ -127,3 +127,8 @@ def damage(rng: np.random.Generator, path: Path) -> None:
         begin = rng.integers(len(content))
         content[begin : begin + 16] = rng.bytes(len(content[begin : begin + 16]))
     path.write_bytes(content)
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two masks."""
+    return float(np.count_nonzero((one > 0) & (other > 0)) / max(np.count_nonzero((one > 0) | (other > 0)), 1))

@@ -22,11 +22,12 @@ from data_pipelines.video.decoding import Video
 from data_pipelines.video.fetch import model_folder
 from data_pipelines.video.people import follow
 from data_pipelines.video.pose import Pose
+from data_pipelines.video.synthetic_clip import walk_across, write_clip
 from data_pipelines.video.walk import Walk, read_walk
 from scoliojax.command import settle
 from scoliojax.network import open_network
 from scoliojax.screen.answer import Screener
-from tests.clips import iou, walk_across, write_clip
+from tests.conftest import iou
 
 CLIPS = 60
 WALKER = (300, 480)  # of the demo: the woman who crosses the meadow has her feet in these rows

@@ -21,8 +21,9 @@ from data_pipelines.video.background import Background, camera_shift, evenly
 from data_pipelines.video.decoding import Frame, Video
 from data_pipelines.video.onnx_model import OnnxModel
 from data_pipelines.video.people import FEWEST_FRAMES, choose, follow, overlap
+from data_pipelines.video.synthetic_clip import SIZE, background, walk_across, write_clip
 from data_pipelines.video.walk import inputs_of, read_walk
-from tests.clips import SIZE, background, iou, walk_across, write_clip
+from tests.conftest import iou
 
 FRAMES = 40
 

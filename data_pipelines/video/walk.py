@@ -171,7 +171,7 @@ def _flags(video: Video, person: Person, candidates: list[Person], seen: int, br
     if decoded.undecodable:
         yield Flag("undecodable", decoded.undecodable, "parts of the file cannot be decoded; copy or record it again")
     for fault, count in person.faults().items():
-        yield Flag(fault, count, f"{count} frames were left out: {FAULTS[fault]}")
+        yield Flag(fault, count, f"left out: {FAULTS[fault]}")
     if others := len(candidates) - 1:
         yield Flag("other people", None, f"{others} more walked here; the one nearest and longest in sight counts")
     usual = float(np.median(brightness))

@@ -172,6 +172,6 @@ def lines_of(result: dict[str, Any]) -> list[str]:
     lines = [f"{result['input']['name']}: {used['used']} frames of one person{how}"]
     lines += [f"  {sentence}" for sentence in verdict(result)]
     for flag in result["flags"]:
-        count = "" if flag["frames"] is None else f" ({flag['frames']} frames)"
+        count = "" if flag["frames"] is None else f" ({flag['frames']} frame{'s' * (flag['frames'] != 1)})"
         lines.append(f"  note: {flag['name']}{count}: {flag['message']}")
     return lines

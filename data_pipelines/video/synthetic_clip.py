@@ -1,14 +1,19 @@
-"""Video clips of synthetic walkers over a textured background, with their true masks."""
+"""Video clips of synthetic walkers over a textured background, with their true masks: to try screening without a person.
+
+python -m data_pipelines.video.synthetic_clip --output walk.mp4 --label positive
+"""
 
 from __future__ import annotations
 
+import argparse
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import av
 import cv2
 import numpy as np
 
+from data_pipelines.schema import CLASSES
 from data_pipelines.synthetic import draw_walker, render_walk
 
 SIZE = (200, 320)  # rows, columns
@@ -67,9 +72,11 @@ def write_clip(
     path: Path, images: np.ndarray, codec: str = "libx264", rotation: int = 0, times: np.ndarray | None = None, rate: int = 30
 ) -> Path:
     """Encode uint8 `[s, h, w, 3]`; stored turned by `-rotation` degrees with a flag that turns it back; `times` in seconds."""
+    import av  # here, as everywhere: training does without PyAV
+
     stored = np.rot90(images, -(rotation // 90), axes=(1, 2))
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream: Any = container.add_stream(codec, rate=rate)
         stream.height, stream.width = stored.shape[1:3]
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
         if codec != "gif":
@@ -88,6 +95,26 @@ def write_clip(
     return path
 
 
-def iou(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two masks."""
-    return float(np.count_nonzero((one > 0) & (other > 0)) / max(np.count_nonzero((one > 0) | (other > 0)), 1))
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m data_pipelines.video.synthetic_clip", description=__doc__)
+    parser.add_argument("--output", required=True, type=Path, help="video file to write, e.g. walk.mp4")
+    parser.add_argument("--label", default="positive", choices=CLASSES)
+    parser.add_argument("--frames", type=int, default=90)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if not 2 <= args.frames <= 3000:
+        raise SystemExit(f"error: --frames={args.frames} must lie between 2 and 3000")
+    images, _ = walk_across(args.seed, CLASSES.index(args.label), args.frames, (480, 854), 3.6)
+    try:
+        write_clip(args.output, images)
+    except ModuleNotFoundError:
+        raise SystemExit('error: writing a video needs PyAV: pip install "scoliojax[screen]"') from None
+    except (OSError, ValueError) as error:
+        raise SystemExit(
+            f"error: --output={str(args.output)!r} cannot be written ({error}); give a file such as walk.mp4"
+        ) from None
+    print(f"a synthetic walker, {args.label}, {args.frames} frames, in {args.output}")
+
+
+if __name__ == "__main__":
+    main()
