@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from data_pipelines.schema import CLASSES, SilhouetteSet, few
 from data_pipelines.splits import Partition
 from scoliojax import build, calibration, cluster, run_directory
 from scoliojax.calibration import Calibration
-from scoliojax.checkpoint import Checkpoints, digest
+from scoliojax.checkpoint import Checkpoints, check_which, digest
 from scoliojax.errors import RunError
 from scoliojax.evaluate import EvalStep, Predictions, evaluate, make_eval_step
 from scoliojax.mesh import data_mesh, replicated, to_devices
@@ -242,12 +241,6 @@ def near_duplicate_warning(duplicates: list[NearDuplicate]) -> list[str]:
         return []
     pairs = few([f"{one.sequence} is nearly {one.twin}" for one in duplicates])
     return [f"held-out sequences that are nearly ones trained on: {pairs}; one person under two names makes a score too good"]
-
-
-def check_which(which: str) -> None:
-    """Raise `RunError` for a `--step` that is neither newest nor best nor a number."""
-    if which not in ("newest", "best") and not re.fullmatch("[0-9]+", which):
-        raise RunError(f"--step={which} is neither newest nor best nor a number of steps")
 
 
 def open_job(

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from scoliojax import build, calibration, run_directory
 from scoliojax.calibration import Calibration
-from scoliojax.checkpoint import Checkpoints, digest
+from scoliojax.checkpoint import Checkpoints, check_which, digest
 from scoliojax.errors import RunError
 from scoliojax.train_state import TrainState, create_state
 
@@ -71,8 +71,9 @@ def open_network(workdir: Path, which: str = "newest", field: str = "--workdir")
       field: what the caller calls the run directory, for messages.
 
     Raises:
-      RunError: where there is no such run or checkpoint, or its network does not read silhouettes.
+      RunError: where there is no such run or checkpoint, its network does not read silhouettes, or `which` is another word.
     """
+    check_which(which)
     if workdir.is_file():
         raise RunError(
             f"{field}={workdir} is a file; give the folder of a run, and bring a PyTorch checkpoint here with "
@@ -80,7 +81,7 @@ def open_network(workdir: Path, which: str = "newest", field: str = "--workdir")
         )
     if not (workdir / "config.json").exists():
         raise RunError(f"{field}={workdir} holds no run (no config.json); give the --workdir of a training run")
-    config = ConfigDict(run_directory.read_config(workdir))
+    config: build.Config = ConfigDict(run_directory.read_config(workdir))
     name = config.get("model", {}).get("name")
     if name not in build.MODELS:
         raise RunError(
