@@ -1,8 +1,8 @@
 """A trained network for other runtimes: `python -m scoliojax.export --workdir runs/sconet_mt`.
 
 Writes `export/` in the run directory: `network.stablehlo` (a frozen function, as `jax.export` serialises it, lowered for CPUs,
-NVIDIA GPUs and TPUs, that needs none of this package), `network.json` (what whoever calls it has to know) and `MODEL_CARD.md`. How to load
-it, and what is promised: `docs/export.md`.
+NVIDIA GPUs and TPUs, that needs none of this package), `network.json` (what whoever calls it has to know) and
+`MODEL_CARD.md`. How to load it, and what is promised: `docs/export.md`.
 """
 
 from __future__ import annotations
