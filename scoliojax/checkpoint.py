@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,12 @@ def digest(state: Any) -> str:
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         total.update(array.tobytes())
     return total.hexdigest()
+
+
+def check_which(which: str) -> None:
+    """Raise `RunError` for a `--step` that is neither newest nor best nor a number."""
+    if which not in ("newest", "best") and not re.fullmatch("[0-9]+", which):
+        raise RunError(f"--step={which} is neither newest nor best nor a number of steps")
 
 
 class Checkpoints:

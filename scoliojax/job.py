@@ -18,12 +18,11 @@ from data_pipelines.schema import CLASSES, SilhouetteSet, few
 from data_pipelines.splits import Partition
 from scoliojax import build, calibration, cluster, run_directory
 from scoliojax.calibration import Calibration
-from scoliojax.checkpoint import Checkpoints, digest
+from scoliojax.checkpoint import Checkpoints, check_which, digest
 from scoliojax.errors import RunError
 from scoliojax.evaluate import EvalStep, Predictions, evaluate, make_eval_step
 from scoliojax.mesh import data_mesh, replicated, to_devices
 from scoliojax.metrics import published_scores, refuse_not_finite
-from scoliojax.network import check_which
 from scoliojax.train_state import TrainState, create_state
 from scoliojax.train_step import make_train_step
 

@@ -68,7 +68,8 @@ def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], 
         "",
         "## Data",
     ]
-    if metrics["synthetic"] if metrics else not config["data"]["root"]:
+    imported = "imported_from" in environment  # trained on what nobody knows here
+    if metrics["synthetic"] if metrics else not config["data"]["root"] and not imported:
         lines.append("- **Synthetic walkers, not people: no figure here says anything about patients.**")
     if metrics is None:
         lines += ["- This checkpoint was never evaluated, so nothing is known of how well it works.", ""]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict
 
 from scoliojax import build, calibration, run_directory
 from scoliojax.calibration import Calibration
-from scoliojax.checkpoint import Checkpoints, digest
+from scoliojax.checkpoint import Checkpoints, check_which, digest
 from scoliojax.errors import RunError
 from scoliojax.train_state import TrainState, create_state
 
@@ -30,6 +29,7 @@ class TrainedNetwork:
       config: of the run.
       graph: of the network.
       state: its parameters, statistics, momentum and step.
+      synthetic: True where all that it learnt here it learnt from walkers that are no people.
       calibration: temperature and operating point that are kept beside it; None where there are none.
     """
 
@@ -37,7 +37,8 @@ class TrainedNetwork:
     config: build.Config
     graph: nnx.GraphDef
     state: TrainState
-    calibration: Calibration | None
+    synthetic: bool
+    calibration: Calibration | None = None
 
     @property
     def step(self) -> int:
@@ -49,11 +50,6 @@ class TrainedNetwork:
         return digest({"params": self.state.params, "batch_stats": self.state.batch_stats})
 
     @property
-    def synthetic(self) -> bool:
-        """True where it never saw a person."""
-        return self.config.data.name == "synthetic" or not self.config.data.root
-
-    @property
     def scale(self) -> float:
         """Of the cosines in the loss that it was trained with."""
         return self.config.loss.scale
@@ -61,12 +57,6 @@ class TrainedNetwork:
     def merged(self) -> Any:
         """The network as a module of its own."""
         return nnx.merge(self.graph, self.state.params, self.state.batch_stats, copy=True)
-
-
-def check_which(which: str) -> None:
-    """Raise `RunError` for a `--step` that is neither newest nor best nor a number."""
-    if which not in ("newest", "best") and not re.fullmatch("[0-9]+", which):
-        raise RunError(f"--step={which} is neither newest nor best nor a number of steps")
 
 
 def open_network(workdir: Path, which: str = "newest", field: str = "--workdir") -> TrainedNetwork:
@@ -78,7 +68,7 @@ def open_network(workdir: Path, which: str = "newest", field: str = "--workdir")
       field: what the caller calls the run directory, for messages.
 
     Raises:
-      RunError: where there is no such run or checkpoint, or its network does not read silhouettes.
+      RunError: where there is no such run or checkpoint, its network does not read silhouettes, or `which` is another word.
     """
     check_which(which)
     if workdir.is_file():
@@ -111,6 +101,7 @@ def open_network(workdir: Path, which: str = "newest", field: str = "--workdir")
     checkpoints.close()
     if state is None:
         raise RunError(f"{field}={workdir} has no {which} checkpoint yet; train there first")
-    found = TrainedNetwork(workdir, config, graph, state, None)
+    seen_here = run_directory.read_data(workdir) is not None  # otherwise it came from elsewhere
+    found = TrainedNetwork(workdir, config, graph, state, seen_here and not config.data.root)
     kept = calibration.read(calibration.calibration_file(workdir, found.step), found.digest)
-    return TrainedNetwork(workdir, config, graph, state, kept)
+    return replace(found, calibration=kept)

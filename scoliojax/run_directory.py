@@ -92,15 +92,20 @@ def check_config(workdir: Path, config: dict[str, Any]) -> None:
 
 def check_data(workdir: Path, data_digest: str | None) -> None:
     """Raise `RunError` when the run in `workdir` began with other data."""
-    try:
-        recorded = json.loads((workdir / "data.json").read_text())["digest"]
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"--workdir={workdir}: data.json cannot be read ({error}); give another folder") from None
+    recorded = read_data(workdir)
     if recorded not in (None, data_digest):  # None: imported, and not trained here yet
         raise RunError(
             f"--workdir={workdir} belongs to other data (other sequences, subjects, labels or frame counts); give the "
             "data.root it began with, or another --workdir"
         )
+
+
+def read_data(workdir: Path) -> str | None:
+    """Digest of the data that a run was trained on; None where it came from elsewhere and was not trained here yet."""
+    try:
+        return json.loads((workdir / "data.json").read_text())["digest"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"--workdir={workdir}: data.json cannot be read ({error}); give another folder") from None
 
 
 def moved(workdir: Path) -> str | None:
@@ -180,7 +185,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def refuse_foreign(folder: Path, ours: set[str], kind: str) -> None:
     """Raise `RunError` when a folder to be replaced holds anything but files of the kind that replaces them."""
     if folder.is_file():
-        raise RunError(f"--output={folder} is a file; give a folder")
+        raise RunError(f"--output={folder} is a file; give a new folder")
     if folder.exists() and (other := sorted({path.name for path in folder.iterdir()} - ours)):
         raise RunError(f"--output={folder} holds something else than {kind} ({few(other)}); give a new folder")
 

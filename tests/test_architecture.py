@@ -33,6 +33,9 @@ FORBIDDEN = {
     "scoliojax.figures": ["jax", "flax", "optax", "data_pipelines", "ml_collections", "scoliojax.job", "scoliojax.results"],
     "scoliojax.results": ["jax", "flax", "optax", "data_pipelines", "ml_collections", "scoliojax.job"],
     "scoliojax.report": ["ml_collections", "grain", "orbax", "scoliojax.main"],
+    "scoliojax.export": [
+        "ml_collections", "grain", "orbax", "optax", "scoliojax.job", "scoliojax.train_step", "scoliojax.train_loop",
+    ],
     "scoliojax.train_step": [
         "ml_collections", "absl", "logging", "time", "pathlib", "orbax", "grain", "data_pipelines",
         "scoliojax.build", "scoliojax.models", "scoliojax.losses", "scoliojax.run_log", "scoliojax.train_loop",

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from scoliojax.models.convolution import LARGE, by_library, convolve
 from scoliojax.models.layers import BatchNorm, Conv, convolve_normalise, maximum, normalise_batch, xavier_uniform_strips
@@ -114,6 +115,15 @@ def test_evaluation_has_the_batch_norm_in_the_kernel(edge, stride, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     trained = convolve_normalise(conv, norm, x, train=True)
     assert not np.allclose(found, trained, atol=0.1)  # the batch's own statistics
+
+
+def test_a_batch_norm_folded_ahead_has_the_bits_of_one_folded_in_a_program():
+    norm = BatchNorm((999,), rng=np.random.default_rng(0))
+    norm.bias[...], norm.mean[...] = normal((999,), seed=1), normal((999,), seed=2)
+    norm.var[...] = jnp.square(normal((999,), seed=3))
+    graph, state = nnx.split(norm)
+    inside = jax.jit(lambda state, x: x + nnx.merge(graph, state).folded()[1])(state, jnp.zeros((7, 999)))
+    np.testing.assert_array_equal(np.broadcast_to(norm.folded()[1], inside.shape), inside)
 
 
 def test_a_frame_that_counts_twice_is_two_frames_to_a_batch_norm():

@@ -47,7 +47,7 @@ FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif"}
 def run(tiny_config, tmp_path):
     """A run directory with an untrained network and a calibration."""
     workdir = tmp_path / "run"
-    run_directory.claim(workdir, tiny_config.to_dict(), None)
+    run_directory.claim(workdir, tiny_config.to_dict(), "walkers")
     _, params, batch_stats = build.build_model(tiny_config)
     checkpoints = Checkpoints(workdir / "checkpoints", 1, print)
     checkpoints.save(create_state(params, batch_stats, build.build_optimizer(tiny_config)[0]))
@@ -247,7 +247,7 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
         ([clip, clip, "--checkpoint", run, "--person", "1", *base], "--person belongs to one input, and there are 2"),
         ([clip, clip, "--checkpoint", run, *base], "several inputs are called walk-mp4"),
         ([clip, "--checkpoint", run, "--output", mine], "holds something else than a screening (thesis.txt)"),
-        ([clip, "--checkpoint", run, "--output", mine / "thesis.txt"], "is a file; give a folder"),
+        ([clip, "--checkpoint", run, "--output", mine / "thesis.txt"], "is a file; give a new folder"),
         ([pickled, "--checkpoint", run, *base], "are of videos, and no input is one"),
         ([tmp_path / "none.mp4", "--checkpoint", run, *base], "none.mp4 does not exist"),
         ([people, "--checkpoint", run, *base], "candidates.png shows them"),

@@ -138,11 +138,17 @@ class BatchNorm(nnx.Module):
             self.mean[...] += BN_MOMENTUM * (mean - self.mean[...])  # *features
             self.var[...] += BN_MOMENTUM * (unbiased - self.var[...])  # *features
             return y  # ... *features
-        return ((widen(x) - self.mean[...]) * self.factor() + bias).astype(x.dtype)  # ... *features
+        return ((widen(x) - self.mean[...]) * self.folded()[0] + bias).astype(x.dtype)  # ... *features
 
-    def factor(self) -> jax.Array:
-        """What evaluation multiplies by: scale over running standard deviation, `[*features]`."""
-        return jax.lax.rsqrt(self.var[...] + BN_EPSILON) * self.scale[...]
+    def folded(self) -> tuple[jax.Array, jax.Array]:
+        """What evaluation multiplies by, scale over running standard deviation, and what it then adds, both `[*features]`."""
+        return _fold(self.scale[...], self.bias[...], self.mean[...], self.var[...])
+
+
+@jax.jit  # an export computes this ahead: operation by operation the last bit would be another, and a bfloat16 after it
+def _fold(scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
+    factor = jax.lax.rsqrt(var + BN_EPSILON) * scale  # *features
+    return factor, bias - mean * factor
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -199,6 +205,5 @@ def convolve_normalise(
     """`norm(conv(x))`, `[b, h, w, c]` to `[b, h', w', c']`; in evaluation one convolution, the batch norm in its kernel."""
     if train:
         return norm(conv(x), weights, train=True)  # b h' w' c'
-    factor = norm.factor()  # c'
-    shift = norm.bias[...] - norm.mean[...] * factor  # c'
+    factor, shift = norm.folded()  # c', c'
     return (widen(conv(x, factor)) + shift).astype(x.dtype)  # b h' w' c'

@@ -1,0 +1,189 @@
+"""Exports: the package's logits in a process without the package, everything that its user has to know, and what is refused."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data_pipelines.schema import CLASSES
+from scoliojax import build, calibration, export, run_directory
+from scoliojax.calibration import Calibration
+from scoliojax.checkpoint import Checkpoints
+from scoliojax.evaluate import make_eval_step
+from scoliojax.metrics import softmax
+from scoliojax.network import open_network
+from scoliojax.train_state import create_state
+from tests.conftest import ROOT, assert_one_clear_error
+
+ELSEWHERE = """
+import sys
+import jax, numpy as np
+with open("run/export/network.stablehlo", "rb") as file:
+    network = jax.export.deserialize(bytearray(file.read()))
+given = np.load("given.npz")
+found = {}
+for name in {key.split("/")[0] for key in given}:
+    for key, value in network.call(given[name + "/silhouettes"], given[name + "/frame_mask"]).items():
+        found[name + "/" + key] = np.asarray(value)
+np.savez("found.npz", **found)
+ours = {"scoliojax", "data_pipelines", "configs", "flax", "ml_collections"} & {name.split(".")[0] for name in sys.modules}
+assert not ours, ours
+"""
+
+
+@pytest.fixture
+def run(tmp_path, tiny_config):
+    """A run directory whose network has statistics as after a training, and `make`, which makes it so."""
+    workdir = tmp_path / "run"
+
+    def make(spoil: float = 1.0):
+        _, params, statistics = build.build_model(tiny_config)
+        rng = np.random.default_rng(0)
+        moved = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), statistics)
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf) * spoil, params)
+        state = create_state(params, jax.tree.map(jnp.asarray, moved), build.build_optimizer(tiny_config)[0])
+        run_directory.claim(workdir, tiny_config.to_dict(), "0")
+        checkpoints = Checkpoints(workdir / "checkpoints", None, print)
+        checkpoints.save(state.replace(step=jnp.asarray(3)))
+        checkpoints.close()
+        return workdir
+
+    return SimpleNamespace(make=make, workdir=workdir, config=tiny_config)
+
+
+def package(network, silhouettes, frame_mask):
+    step = make_eval_step(network.graph)
+    output = step(network.state.params, network.state.batch_stats, jnp.asarray(silhouettes), jnp.asarray(frame_mask))
+    return np.asarray(output.logits)  # n p k
+
+
+def test_an_export_gives_the_packages_logits_where_the_package_is_not(run, tmp_path, capsys):
+    workdir = run.make()
+    bare = open_network(workdir)
+    kept = Calibration(bare.digest, True, 0.5, 0.4, 0.9, 0.92, 0.88, 66, 60)
+    calibration.write(calibration.calibration_file(workdir, 3), kept)
+    (workdir / "export").mkdir()
+    (workdir / "export" / "network.json").write_text("of an earlier export")
+    export.main(["--workdir", str(workdir)])
+    said = capsys.readouterr().out.splitlines()
+    assert "step 3" in said[0]
+    assert "synthetic" in said[0]
+    assert said[-1] == f"export: {workdir / 'export'}"
+    assert {path.name for path in (workdir / "export").iterdir()} == {"network.stablehlo", "network.json", "MODEL_CARD.md"}
+    assert not [path for path in workdir.iterdir() if "unfinished" in path.name]
+
+    rng = np.random.default_rng(1)
+    given = {}
+    for name, counts in {"one frame": [1], "three of a batch": [24, 3, 11]}.items():
+        shape = (len(counts), max(counts))
+        given[f"{name}/silhouettes"] = rng.integers(0, 256, (*shape, 64, 44), dtype=np.uint8)  # the padding too: it is masked
+        given[f"{name}/frame_mask"] = np.arange(shape[1]) < np.array(counts)[:, None]
+    np.savez(tmp_path / "given.npz", **given)
+    subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, check=True, timeout=300)
+    found = np.load(tmp_path / "found.npz")
+    for name in {key.split("/")[0] for key in given}:
+        expected = package(bare, given[f"{name}/silhouettes"], given[f"{name}/frame_mask"])
+        np.testing.assert_allclose(found[f"{name}/strip_logits"], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found[f"{name}/logits"], expected.mean(axis=1), rtol=0, atol=1e-5)
+    check_the_description(workdir / "export", bare, kept, found["three of a batch/logits"])
+    check_the_function_is_frozen_and_folded((workdir / "export" / "network.stablehlo").read_bytes())
+
+
+def check_the_description(folder, network, kept, logits):
+    said = json.loads((folder / "network.json").read_text())
+    artefact = (folder / "network.stablehlo").read_bytes()
+    assert said["artefact"]["sha256"] == hashlib.sha256(artefact).hexdigest()
+    assert said["artefact"]["bytes"] == len(artefact)
+    assert said["synthetic"] is True
+    assert (said["network"]["digest"], said["network"]["step"], said["network"]["name"]) == (network.digest, 3, "ScoNet-MT")
+    assert said["classes"] == list(CLASSES)
+    function = jax.export.deserialize(bytearray(artefact))
+    assert said["artefact"]["platforms"] == list(function.platforms)
+    names = sorted(port["name"] for port in said["outputs"])
+    assert function.out_tree == jax.tree.structure(dict.fromkeys(names, 0))
+    ports = said["inputs"] + sorted(said["outputs"], key=lambda port: port["name"])
+    for port, array in zip(ports, [*function.in_avals, *function.out_avals], strict=True):
+        assert port["shape"] == [size if isinstance(size, int) else str(size) for size in array.shape]
+        assert port["dtype"] == array.dtype.name
+    rule = said["probabilities"]
+    probabilities = softmax(logits, rule["scale"] / rule["temperature"])
+    np.testing.assert_allclose(probabilities, kept.probabilities(logits, network.scale), rtol=1e-6)
+    assert said["operating_point"]["threshold"] == kept.threshold
+    assert said["checked"]["largest_difference"] <= 1e-5
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "network.stablehlo" in card.splitlines()[0]
+    assert "Synthetic walkers, not people" in card
+
+
+def check_the_function_is_frozen_and_folded(artefact):
+    function = jax.export.deserialize(bytearray(artefact))
+    text = function.mlir_module()
+    assert [str(array.dtype) for array in function.in_avals] == ["uint8", "bool"]  # no parameter comes from outside
+    roots = re.findall(r"stablehlo\.(?:rsqrt|sqrt|power).*: (\S+)", text)
+    assert roots == ["tensor<?x16x1xf32>"]  # the length of an embedding; a batch norm would have one, too
+    assert str(ROOT).encode() not in artefact
+    with pytest.raises(ValueError, match="uint8"):
+        function.call(np.zeros((1, 2, 64, 44), np.float32), np.ones((1, 2), bool))
+    with pytest.raises(ValueError, match="64"):
+        function.call(np.zeros((1, 2, 64, 64), np.uint8), np.ones((1, 2), bool))
+
+
+def test_a_network_of_bfloat16_is_exported_with_its_rounding(run, tmp_path):
+    run.config.precision = "bfloat16"
+    run.config.model.channels = (2, 3, 64, 64)  # the last two convolve in the package's own way
+    export.main(["--workdir", str(run.make()), "--output", str(tmp_path / "out"), "--step", "3"])
+    said = json.loads((tmp_path / "out" / "network.json").read_text())  # having written it, it was within 1e-5
+    assert said["network"]["precision"] == "bfloat16"
+    assert said["probabilities"] == {
+        "rule": "softmax(logits * scale / temperature)", "scale": 16.0, "temperature": 1.0, "calibrated": False,
+    }  # fmt: skip
+    assert said["operating_point"] is None
+
+
+def refused(capsys, *arguments) -> SimpleNamespace:
+    with pytest.raises(SystemExit) as stop:
+        export.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return SimpleNamespace(returncode=stop.value.code, stdout=out, stderr=err)
+
+
+def test_mistakes_are_told_in_one_line_and_leave_nothing(run, tmp_path, capsys):
+    workdir = run.make()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years")
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, words in (
+        (["--workdir", tmp_path / "none"], ["none", "holds no run"]),
+        (["--workdir", workdir, "--step", "newst"], ["--step=newst", "newest"]),
+        (["--workdir", workdir, "--step", "7"], ["--step=7", "[3]"]),
+        (["--workdir", workdir, "--step", "best"], ["best", "--step newest"]),
+        (["--workdir", workdir, "--output", other], ["thesis.tex", "new folder"]),
+        (["--workdir", workdir, "--output", workdir], ["config.json", "new folder"]),
+        (["--workdir", workdir, "--output", other / "thesis.tex"], ["is a file", "new folder"]),
+        (["--workdir", workdir, "--format", "onnx"], ["onnx", "stablehlo"]),
+    ):
+        assert_one_clear_error(refused(capsys, *arguments), *words)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_not_the_packages_evaluation_is_not_written(run, capsys, monkeypatch):
+    monkeypatch.setattr(export, "serialise", lambda network: b"")
+    monkeypatch.setattr(export, "largest_difference", lambda artefact, network: 2e-5)
+    workdir = run.make()
+    assert_one_clear_error(refused(capsys, "--workdir", workdir), "2.0e-05", "nothing was written")
+    assert not (workdir / "export").exists()
+
+
+def test_a_network_that_gives_no_numbers_is_not_written(run, capsys, monkeypatch):
+    monkeypatch.setattr(export, "serialise", lambda network: b"")
+    workdir = run.make(spoil=float("nan"))
+    assert_one_clear_error(refused(capsys, "--workdir", workdir), "not finite", "--step")
+    assert not (workdir / "export").exists()
