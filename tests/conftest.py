@@ -20,6 +20,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # programs compiled by one test ser
     CACHE = tempfile.TemporaryDirectory(prefix="scoliojax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: torch's threads would wait for each other
 
 ROOT = Path(__file__).resolve().parents[1]
 
