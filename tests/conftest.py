@@ -25,6 +25,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: to
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the long tests to the workers, each of which begins with its own: then all end at about the same time."""
+    long, short = ([item for item in items if bool(item.get_closest_marker("long")) is kind] for kind in (True, False))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    cuts = [len(short) * worker // workers for worker in range(workers + 1)]
+    items[:] = [item for worker in range(workers) for item in long[worker::workers] + short[cuts[worker] : cuts[worker + 1]]]
+
+
 def shared_folder(variable: str, name: str) -> Path:
     """A folder that lies beside the project, or where the environment variable says; skips where it is missing."""
     folder = Path(os.environ.get(variable, ROOT.parent / "shared" / name))
