@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 from tqdm import tqdm
@@ -37,8 +38,6 @@ class RunLog(Log):
     """
 
     def __init__(self, workdir: Path, start: int, steps: int):
-        from tensorboardX import SummaryWriter  # here: it imports torch where torch is installed
-
         path = workdir / "metrics.jsonl"
         kept = [line for line in read_log(path) if line["step"] <= start]
         fresh = path.with_name(f".{path.name}.unfinished")
@@ -46,7 +45,7 @@ class RunLog(Log):
         fresh.replace(path)
         self._workdir = workdir
         self._file = path.open("a", buffering=1)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        self._board = _summary_writer()(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, unit="step", desc="train", dynamic_ncols=True)
 
     def __enter__(self) -> RunLog:
@@ -75,6 +74,19 @@ class RunLog(Log):
         shown = {name: f"{values[name]:.4g}" for name in ("loss", "learning_rate", "clips_per_second") if name in values}
         if shown:
             self._bar.set_postfix(shown)
+
+
+def _summary_writer() -> type:
+    """TensorBoard's writer. Its package would import torch where that is installed, two seconds for the name of a type."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] (an import of it now says that there is none)
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def read_log(path: Path) -> list[dict]:

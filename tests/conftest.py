@@ -20,8 +20,17 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # programs compiled by one test ser
     CACHE = tempfile.TemporaryDirectory(prefix="scoliojax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: torch's threads would wait for each other
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the long tests to the workers, each of which begins with its own: then all end at about the same time."""
+    long, short = ([item for item in items if bool(item.get_closest_marker("long")) is kind] for kind in (True, False))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    cuts = [len(short) * worker // workers for worker in range(workers + 1)]
+    items[:] = [item for worker in range(workers) for item in long[worker::workers] + short[cuts[worker] : cuts[worker + 1]]]
 
 
 def shared_folder(variable: str, name: str) -> Path:

@@ -168,6 +168,7 @@ def succeed(module: str, *arguments: object, devices: int = 1) -> str:
     return result.stdout
 
 
+@pytest.mark.long
 def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_path):
     workdir, out, tool = tmp_path / "run", tmp_path / "back.pt", "scoliojax.interop.opengait"
     first = opengait.read(checkpoint)
@@ -210,12 +211,11 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
 
 
 def imported_config(checkpoint, workdir, *options) -> dict:
-    arguments = ["import", checkpoint, "--workdir", workdir, *options]
-    succeed("scoliojax.interop.opengait", *arguments)
+    commands.main([*map(str, ["import", checkpoint, "--workdir", workdir, *options])])
     return json.loads((workdir / "config.json").read_text())
 
 
-def test_the_command_line_goes_before_the_file_and_the_file_before_the_recipe(checkpoint, tmp_path):
+def test_the_command_line_goes_before_the_file_and_the_file_before_the_recipe(checkpoint, tmp_path, capsys):
     config = imported_config(checkpoint, tmp_path / "a", "--config.optimizer.learning_rate=0.003")
     assert config["optimizer"]["learning_rate"] == 0.003
     assert config["optimizer"]["milestones"] == list(opengait.read(checkpoint).optimizer["milestones"])
@@ -225,10 +225,9 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_recipe(ch
     published = imported_config(tmp_path / "weights.pt", tmp_path / "b")["optimizer"]
     published["milestones"] = tuple(published["milestones"])
     assert published == {"name": "sgd", **opengait.PUBLISHED_OPTIMIZER}
-    result = run_module(
-        "scoliojax.interop.opengait", "import", checkpoint, "--workdir", tmp_path / "c", "--config.model.embedding_dim=5"
-    )
-    assert_one_clear_error(result, "--config.model.embedding_dim=5", "leave it out")
+    error = errors(capsys, "import", checkpoint, "--workdir", tmp_path / "c", "--config.model.embedding_dim=5")
+    assert "--config.model.embedding_dim=5" in error
+    assert "leave it out" in error
     assert not (tmp_path / "c").exists()
 
 
@@ -236,7 +235,10 @@ def errors(capsys, *arguments: object) -> str:
     with pytest.raises(SystemExit) as caught:
         commands.main([*map(str, arguments)])
     assert caught.value.code == 2
-    return capsys.readouterr().err.strip().splitlines()[-1]
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    (line,) = (line for line in printed.splitlines() if "error" in line.lower())
+    return line
 
 
 def test_verify_prints_every_layer_and_mistakes_get_one_line(checkpoint, tmp_path, capsys, monkeypatch):

@@ -33,6 +33,7 @@ def golden():
     return shared_folder("SCOLIOJAX_GOLDEN", "golden/sconet_tiny")
 
 
+@pytest.mark.long
 def test_a_recorded_run_of_the_original(golden):
     rows = list(parity.compare_recording(golden))
     assert beyond(rows) == []
@@ -46,6 +47,7 @@ ONE_FRAME_AND_POSITIVES_ONLY_THEMSELVES = ((16,), [0, 1, 2], 1)
 THREE_STRIP_LISTS_AND_NO_NEGATIVES = ((16, 8, 4), [3, 3, 3, 3, 3], 2)
 
 
+@pytest.mark.long
 @settings(max_examples=2, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
 @given(
     channels=st.tuples(*[st.integers(2, 6)] * 4),

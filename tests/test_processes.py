@@ -13,6 +13,7 @@ from tests import chaos, pods
 from tests.conftest import assert_one_clear_error, make_set, run_module
 
 
+@pytest.mark.long
 def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_path):
     alone, moved = tmp_path / "alone", tmp_path / "moved"
     jobs = pods.start(2, 1, *pods.RUN, "--config.train.steps=100000", f"--workdir={moved}")
@@ -61,6 +62,7 @@ def test_every_sequence_is_in_one_share(processes):
             np.testing.assert_array_equal(share(turn)["rows"], whole(turn)["rows"])
 
 
+@pytest.mark.long
 def test_a_kill_and_a_term_change_nothing(tmp_path):
     counts = chaos.chaos(tmp_path, kills=1, terms=1, steps=200, every=40, seed=1)
     assert counts == {

@@ -50,6 +50,7 @@ def history(workdir: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key != "clips_per_second"} for line in lines]
 
 
+@pytest.mark.long
 def test_the_real_input_prepared_trained_resumed_and_evaluated(silhouettes, tmp_path):
     prepared, workdir = tmp_path / "prepared", tmp_path / "run"
     assert run_module("data_pipelines.prepare", "--input", silhouettes / "raw", "--output", prepared).returncode == 0

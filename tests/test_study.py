@@ -28,6 +28,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.long
 def test_a_study_killed_in_the_middle_ends_with_the_table_of_one_left_in_peace(tmp_path, monkeypatch, capsys):
     study.main([*SMALL, "--workdir", str(tmp_path / "whole")])
     assert "(synthetic)" in capsys.readouterr().out

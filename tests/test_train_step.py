@@ -34,6 +34,7 @@ def run_steps(config, devices: int, steps: int = 3, batch=None):
     return state, history
 
 
+@pytest.mark.long
 def test_four_devices_compute_what_one_does(tiny_config):
     """In float64: so small a batch makes a step ill-conditioned, and float32 may part by a thousandth without any fault."""
     assert len(data_mesh().devices) == 4
@@ -73,6 +74,7 @@ def test_a_network_can_learn_one_batch_by_heart(tiny_config):
     assert losses[-1] < 0.6 * losses[0]
 
 
+@pytest.mark.long
 def test_frames_computed_once_give_the_step_of_frames_computed_for_every_clip(tiny_config):
     """One device without sharing, and four that share, in float64; one frame is in no clip, others are in several."""
     tiny_config.precision = "float64"
