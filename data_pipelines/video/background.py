@@ -36,7 +36,7 @@ class Background:
 
     def study(self, video: Video) -> None:
         """Look at the whole clip once; raises `DataError` when the camera moved."""
-        samples = [cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in evenly(frame.image for frame in video.frames())]
+        samples = [cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in video.samples(SAMPLES)]
         shift = camera_shift([lab[..., 0] for lab in samples])
         if shift > MOST_SHIFT:
             raise DataError(
@@ -62,18 +62,6 @@ class Background:
         edge = 2 * round(CLOSED * mask.shape[0] / 2) + 1
         mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (edge, edge)))
         return list(bodies(mask))
-
-
-def evenly(images: Iterable[np.ndarray], count: int = SAMPLES) -> list[np.ndarray]:
-    """Between `count` and twice as many of a stream's images, evenly spaced, however long it is (all of a shorter one)."""
-    kept: list[np.ndarray] = []
-    every = 1
-    for number, image in enumerate(images):
-        if number % every == 0:
-            kept.append(image)
-            if len(kept) == 2 * count:
-                kept, every = kept[::2], 2 * every
-    return kept
 
 
 def camera_shift(images: list[np.ndarray]) -> float:

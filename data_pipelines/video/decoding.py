@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -102,9 +102,15 @@ class Video:
         """Frames from the beginning, in order; brings `decoded` up to date at the end."""
         return self._decode()
 
-    def _decode(self) -> Iterator[Frame]:
-        from av.error import FFmpegError  # here: training does without PyAV
+    def samples(self, count: int) -> list[np.ndarray]:
+        """Images of between `count` and twice as many evenly spaced frames; of all frames of a shorter video."""
+        with self._opened() as (container, stream):
+            promised = int(_promised(container, stream, MOST_RATE))
+        return evenly((frame.image for frame in self._decode(max(1, promised // (2 * count)))), count)
 
+    def _decode(self, every: int = 1) -> Iterator[Frame]:
+        """Frames, or every so many-th of them: most of the time goes into what is done with a frame once it is decoded."""
+        FFmpegError = _pyav().error.FFmpegError  # noqa: N806
         counts = Decoded()
         with self._opened() as (container, stream):
             rate = float(stream.average_rate or stream.guessed_rate or 0)
@@ -128,6 +134,9 @@ class Video:
                     number, counts.frames = counts.frames, counts.frames + 1
                     if not clock.takes(frame.time):
                         continue
+                    if counts.taken % every:
+                        counts.taken += 1
+                        continue
                     image = self._upright(frame, stream.sample_aspect_ratio)
                     if image is None:
                         counts.undecodable += 1
@@ -141,15 +150,11 @@ class Video:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        try:
-            import av
-            from av.error import FFmpegError
-        except ModuleNotFoundError:
-            raise DataError('reading a video needs PyAV, which is not installed: pip install "scoliojax[screen]"') from None
+        av = _pyav()
         options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
         try:
             container = av.open(str(self.path), options=options)
-        except (FFmpegError, ValueError, UnicodeError) as error:
+        except (av.error.FFmpegError, ValueError, UnicodeError) as error:
             raise DataError(f"{self.path}: {_why(self.path)} ({str(error).splitlines()[0]})") from None
         with container:
             pictures = [one for one in container.streams.video if not one.disposition & one.disposition.attached_pic]
@@ -172,8 +177,6 @@ class Video:
 
     def _upright(self, frame: VideoFrame, aspect: Fraction | None) -> np.ndarray | None:
         """RGB `[h, w, 3]` with square pixels, scaled and turned; None where it cannot be converted, or its size changed."""
-        from av.error import FFmpegError
-
         if not 0 < frame.width * frame.height <= MOST_PIXELS:
             return None
         wide = frame.width * float(aspect or 1)
@@ -181,7 +184,7 @@ class Video:
         width, height = max(round(wide * scale), 1), max(round(frame.height * scale), 1)
         try:
             image = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")  # h w 3
-        except (FFmpegError, ValueError, MemoryError):
+        except (_pyav().error.FFmpegError, ValueError, MemoryError):
             return None
         rotation = int(frame.rotation or 0)
         self.source["rotation"] = rotation
@@ -211,16 +214,38 @@ class _Clock:
         return True
 
 
+def evenly(images: Iterable[np.ndarray], count: int) -> list[np.ndarray]:
+    """Between `count` and twice as many of a stream's images, evenly spaced, however long it is (all of a shorter one)."""
+    kept: list[np.ndarray] = []
+    every = 1
+    for number, image in enumerate(images):
+        if number % every == 0:
+            kept.append(image)
+            if len(kept) == 2 * count:
+                kept, every = kept[::2], 2 * every
+    return kept
+
+
+def _pyav() -> Any:
+    """PyAV, imported where it is used: training does without it."""
+    try:
+        import av
+        import av.error
+    except ModuleNotFoundError:
+        raise DataError('reading a video needs PyAV, which is not installed: pip install "scoliojax[screen]"') from None
+    return av
+
+
+def _promised(container, stream, rate: float) -> float:
+    """How many frames a file claims to hold, by its count or else by its duration; 0 where it does not say."""
+    return stream.frames or rate * (container.duration or 0) / 1e6
+
+
 def _missing(container, stream, counts: Decoded, rate: float, last: float) -> int:
-    """Frames promised by the file and not found, by its count or else by its duration; a few lost at an edit do not count."""
-    promised = stream.frames
-    if not promised and container.duration:
-        promised = int(rate * container.duration / 1e6) if last >= 0 else 0
-        found = int(rate * last) + 1
-    else:
-        found = counts.frames
-    short = promised - found
-    return short if short > max(2, 0.02 * promised) else 0
+    """Frames promised by the file and not found; a few lost at an edit do not count."""
+    promised = int(_promised(container, stream, rate))
+    short = promised - (counts.frames if stream.frames else int(rate * last) + 1)
+    return short if counts.frames and short > max(2, 0.02 * promised) else 0
 
 
 def _why(path: Path) -> str:
