@@ -19,7 +19,7 @@ MOST_SHIFT = 2.0  # pixels: still cameras measure 0.1 to 0.3, hands 7 to 26
 FEWEST_MATCHES = 12  # of corners between two frames, to say anything of the camera
 LEAST_DIFFERENCE = 14.0  # Lab units
 NOISE_FACTOR = 5.0  # times the clip's own noise
-LIGHTNESS_WEIGHT = 0.6  # a soft shadow changes lightness and hardly the colour
+COLOUR_WEIGHTS = np.array([[0.6, 1.0, 1.0]], np.float32)  # of L, a, b: a soft shadow changes lightness and hardly the colour
 CLOSED = 0.012  # of the frame's height: gaps in a body up to this wide are closed
 SMALLEST = 40  # pixels: height of what is worth following
 
@@ -32,7 +32,7 @@ class Background:
     def __init__(self):
         self.models: dict[str, str] = {}
         self._scene = np.zeros((0, 0, 3), np.float32)  # h w 3
-        self._threshold = LEAST_DIFFERENCE
+        self._threshold = LEAST_DIFFERENCE**2
 
     def study(self, video: Video) -> None:
         """Look at the whole clip once; raises `DataError` when the camera moved."""
@@ -45,14 +45,15 @@ class Background:
             )
         rows = [np.median([lab[row] for lab in samples], axis=0) for row in range(samples[0].shape[0])]  # each w 3
         self._scene = np.stack(rows).astype(np.float32)  # h w 3
-        noise = np.median([np.median(self._difference(lab)) for lab in samples])
-        self._threshold = max(LEAST_DIFFERENCE, NOISE_FACTOR * float(noise))
+        noise = np.sqrt(np.median([np.median(self._difference(lab)[::4, ::4]) for lab in samples]))
+        self._threshold = max(LEAST_DIFFERENCE, NOISE_FACTOR * float(noise)) ** 2
 
     def _difference(self, lab: np.ndarray) -> np.ndarray:
-        """Distance of a frame's colours from the scene's, `[h, w]`, whatever the camera's exposure."""
-        apart = lab.astype(np.float32) - self._scene  # h w 3
-        apart -= np.median(apart[::4, ::4], axis=(0, 1))  # h w 3; what all pixels share is the camera's doing
-        return np.sqrt(LIGHTNESS_WEIGHT * apart[..., 0] ** 2 + apart[..., 1] ** 2 + apart[..., 2] ** 2)  # h w
+        """Squared distance of a frame's colours from the scene's, `[h, w]`, whatever the camera's exposure."""
+        apart = cv2.subtract(lab, self._scene, dtype=cv2.CV_32F)  # h w 3
+        common = np.median(apart[::4, ::4], axis=(0, 1))  # 3; what all pixels share is the camera's doing
+        apart -= common.astype(np.float32)  # h w 3
+        return cv2.transform(cv2.multiply(apart, apart), COLOUR_WEIGHTS)  # h w
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
         """Masks of the people in a frame, uint8 `[h, w]`, 0 or 255."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -100,7 +101,12 @@ class Video:
 
     def frames(self) -> Iterator[Frame]:
         """Frames from the beginning, in order; brings `decoded` up to date at the end."""
-        return self._decode()
+        frames = self._decode()
+        with ThreadPoolExecutor(1) as decoder:  # at the next frame while this one is worked on
+            coming = decoder.submit(next, frames, None)
+            while (frame := coming.result()) is not None:
+                coming = decoder.submit(next, frames, None)
+                yield frame
 
     def samples(self, count: int) -> list[np.ndarray]:
         """Images of between `count` and twice as many evenly spaced frames; of all frames of a shorter video."""
