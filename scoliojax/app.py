@@ -5,6 +5,7 @@ answer; afterwards neither is on the disk.
 """  # no `from __future__ import annotations`: gradio hands a request to parameters that are annotated with its class
 
 import argparse
+import importlib.util
 import os
 import signal
 import socket
@@ -56,6 +57,7 @@ class Desk:
         self._readers = {one.name: Reader(screener, one) for one in segmenters}
         self._folder = folder
         self._held: dict[str, tempfile.TemporaryDirectory] = {}
+        self._busy = threading.Lock()
 
     def take(self, session: str, upload: Path) -> None:
         """Move an upload here, in place of what the session gave before."""
@@ -69,6 +71,12 @@ class Desk:
         """Delete the video of a session, where it has one."""
         if held := self._held.pop(session, None):
             held.cleanup()
+
+    def close(self) -> None:
+        """Wait for the answer that is under way, which writes files until then, and forget every video."""
+        with self._busy:
+            for session in list(self._held):
+                self.forget(session)
 
     def __call__(self, session: str, backend: str, person: str) -> str:
         """Answer for the video of a session.
@@ -84,7 +92,7 @@ class Desk:
         held = self._held.pop(session, None)
         if held is None:
             return _page_part("mistake", message="There is no video here any more; choose it again.", picture=None)
-        with held as name:
+        with self._busy, held as name:
             (video,) = Path(name).iterdir()
             answer, candidates = Path(name, "answer"), Path(name, "answer", "candidates.png")
             try:
@@ -118,7 +126,9 @@ class Guard:
     """
 
     def __init__(self, app: Any, uploads: Path):
-        self._app, self._uploads, self._running = app, uploads, 0
+        from starlette.requests import ClientDisconnect
+
+        self._app, self._uploads, self._running, self._broken_off = app, uploads, 0, ClientDisconnect
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def restricted(message: Any) -> None:
@@ -129,7 +139,8 @@ class Guard:
         upload = scope.get("path", "").endswith("/upload")
         self._running += upload
         try:
-            await self._app(scope, receive, restricted)
+            with suppress(self._broken_off):
+                await self._app(scope, receive, restricted)
         finally:
             self._running -= upload
             if not self._running:  # a whole upload lies in a folder of its own
@@ -146,19 +157,13 @@ def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.B
       uploads: folder for uploads that are not with the desk yet.
       port: on this computer.
       megabytes: of the largest video accepted.
-
-    Raises:
-      RunError: when gradio is not installed.
     """
     os.environ |= {"GRADIO_TEMP_DIR": str(uploads), "GRADIO_ANALYTICS_ENABLED": "False"}  # before the import
     os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}  # it asks itself whether it is up, which no proxy can tell
-    try:
-        import gradio as gr
-        from gradio.themes import Default
-        from starlette.middleware import Middleware
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-    except ModuleNotFoundError:
-        raise RunError('the page needs gradio, which is not installed: pip install "scoliojax[app]"') from None
+    import gradio as gr
+    from gradio.themes import Default
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     with gr.Blocks(title="Gait screening", analytics_enabled=False, delete_cache=(UNCLAIMED, UNCLAIMED)) as page:
         gr.HTML(_page_part("head", synthetic=desk.synthetic, disclaimer=DISCLAIMER), padding=False)
@@ -218,6 +223,8 @@ def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.B
 def serve(args: argparse.Namespace) -> None:
     """Open network and page, and wait until somebody ends it; raises `RunError` and `DataError` for the user's mistakes."""
     settle()
+    if importlib.util.find_spec("gradio") is None:
+        raise RunError('the page needs gradio, which is not installed: pip install "scoliojax[app]"')
     if args.megabytes < 1:
         raise RunError(f"--megabytes={args.megabytes} accepts no video; give at least 1")
     with socket.socket() as probe:
@@ -233,12 +240,14 @@ def serve(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="scoliojax-app-") as name:
         uploads = Path(name, "uploads")
         uploads.mkdir()
-        page = open_page(Desk(network, segmenters, Path(name)), uploads, args.port, args.megabytes)
+        desk = Desk(network, segmenters, Path(name))
+        page = open_page(desk, uploads, args.port, args.megabytes)
         print(f"http://{HOST}:{args.port} (from this computer only); Ctrl-C ends it", flush=True)
         try:
             threading.Event().wait()
         finally:
             page.close(verbose=False)
+            desk.close()
 
 
 def main(argv: list[str] | None = None) -> None:
