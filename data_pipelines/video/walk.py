@@ -173,7 +173,7 @@ def _flags(video: Video, person: Person, candidates: list[Person], seen: int, br
     for fault, count in person.faults().items():
         yield Flag(fault, count, f"left out: {FAULTS[fault]}")
     if others := len(candidates) - 1:
-        yield Flag("other people", None, f"{others} more walked here; the one nearest and longest in sight counts")
+        yield Flag("other people", None, f"{others} more walked here and did not count")
     usual = float(np.median(brightness))
     if len(brightness) > 1 and np.abs(np.diff(brightness)).max() > BRIGHTNESS_JUMP:
         off = int(np.sum(np.abs(brightness - usual) > BRIGHTNESS_JUMP))

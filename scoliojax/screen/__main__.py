@@ -64,10 +64,12 @@ def screen(args: argparse.Namespace) -> int:
     elif args.onnx_model or args.models or args.backend != "auto" or args.keep_frames:
         raise RunError("--backend, --models, --onnx-model and --keep-frames are of videos, and no input is one")
     from scoliojax.network import open_network
+    from scoliojax.screen.answer import Screener
     from scoliojax.screen.reader import FILES, Reader
 
     refuse_foreign(folder, {*names, "screening.csv"} if several else FILES, "a screening")
-    read = Reader(open_network(args.checkpoint.absolute(), args.step, "--checkpoint"), segmenter, args.window)
+    network = open_network(args.checkpoint.absolute(), args.step, "--checkpoint")
+    read = Reader(Screener(network, args.window), segmenter)
     if several:
         return _screen_all(read, inputs, names, folder, args.keep_frames)
     print_result(read(inputs[0], folder, args.person, args.keep_frames), folder)

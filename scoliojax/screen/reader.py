@@ -8,9 +8,8 @@ from typing import Any
 from data_pipelines.video.people import Segmenter, SeveralPeopleError
 from data_pipelines.video.walk import needs_segmenter, read_walk
 from scoliojax.errors import RunError
-from scoliojax.network import TrainedNetwork
 from scoliojax.run_directory import whole_folder
-from scoliojax.screen.answer import WINDOW, Screener
+from scoliojax.screen.answer import Screener
 from scoliojax.screen.page import png, write_answer, write_frames
 from scoliojax.screen.pictures import candidates_sheet
 from scoliojax.screen.result import as_dict
@@ -22,13 +21,12 @@ class Reader:
     """Reads inputs with one network and one segmenter.
 
     Args:
-      network: that answers.
+      screener: with the network that answers.
       segmenter: finds people in videos; None where no input is one.
-      window: frames of a window.
     """
 
-    def __init__(self, network: TrainedNetwork, segmenter: Segmenter | None, window: int = WINDOW):
-        self._screener, self._segmenter = Screener(network, window), segmenter
+    def __init__(self, screener: Screener, segmenter: Segmenter | None):
+        self._screener, self._segmenter = screener, segmenter
 
     def __call__(self, path: Path, folder: Path, person: list[int] | None = None, keep_frames: bool = False) -> dict[str, Any]:
         """Answer for one input.

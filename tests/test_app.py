@@ -1,0 +1,246 @@
+"""The page: what it answers, that nothing stays on the disk, and that nobody else is asked or let in."""
+
+import importlib.util
+import json
+import re
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data_pipelines.video.background import Background
+from scoliojax import app
+from scoliojax.build import build_model, build_optimizer
+from scoliojax.network import TrainedNetwork
+from scoliojax.train_state import create_state
+from tests.clips import walk_across, write_clip
+
+SESSION = "a-session"
+
+
+@pytest.fixture
+def network(tiny_config, tmp_path):
+    graph, params, batch_stats = build_model(tiny_config)
+    rule, _ = build_optimizer(tiny_config)
+    return TrainedNetwork(tmp_path / "run", tiny_config, graph, create_state(params, batch_stats, rule), None)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """One walker, and then two at once."""
+    folder = tmp_path_factory.mktemp("clips")
+    size = (200, 480)
+    one, masks = walk_across(1, 0, frames=40, size=size, start=0.15)
+    two = np.where(masks[:, :, ::-1, None] > 0, one[:, :, ::-1], one)  # the same walker, mirrored, on top
+    return write_clip(folder / "one.mp4", one).read_bytes(), write_clip(folder / "two.mp4", two).read_bytes()
+
+
+def give(desk, folder, content, name="walk.mp4"):
+    """What gradio's upload does."""
+    upload = folder / "uploads" / "checksum" / name
+    upload.parent.mkdir(parents=True)
+    upload.write_bytes(content)
+    desk.take(SESSION, upload)
+
+
+def files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_answers_with_the_report_and_keeps_nothing(network, clip, tmp_path):
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    desk = app.Desk(network, [Background()], folder)
+    give(desk, folder, b"an earlier one", "earlier.mp4")
+    give(desk, folder, clip[0])
+    assert [path.name for path in files(folder)] == ["walk.mp4"], "the later upload replaces the earlier one"
+    answer = desk(SESSION, "background", "")
+    assert not files(folder)
+    assert re.search(r"<li>called \w+, probability 0\.\d\d \(synthetic\)</li>", answer)
+    report = re.search(r'<iframe class="report" title="report" sandbox srcdoc="([^"]*)">', answer)
+    assert report, "one attribute: every quote of the report is escaped"
+    assert "Gait screening of walk.mp4" in report[1]
+    assert "&lt;script" not in report[1]
+    assert str(tmp_path) not in answer
+    assert "choose it again" in desk(SESSION, "background", "")
+
+    give(desk, folder, clip[0])
+    desk.forget(SESSION)
+    desk.forget(SESSION)
+    give(desk, folder, clip[0])
+    desk.close()
+    assert not files(folder)
+
+
+def test_mistakes_are_one_message_and_keep_nothing(network, clip, tmp_path):
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    desk = app.Desk(network, [Background()], folder)
+    for content, person, words in (
+        (clip[1], "", ["walk.mp4: several people walk here", "say who with person N", 'src="data:image/png;base64,']),
+        (clip[1], "7", ["person 7 is not there"]),
+        (clip[0], "1, two", ["&#39;two&#39; is no number"]),
+        (b"no video", "", ["walk.mp4"]),
+        (b"", "", ["walk.mp4 is empty (0 bytes)"]),
+    ):
+        give(desk, folder, content)
+        answer = desk(SESSION, "background", person)
+        assert answer.count('role="alert"') == 1
+        for word in words:
+            assert word in answer
+        assert str(tmp_path) not in answer
+        assert "iframe" not in answer
+        assert not files(folder)
+
+
+def installed(found):
+    return SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: found))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--megabytes", "0"], "--megabytes=0"),
+        (["--port", "99999"], "--port=99999"),
+        (["--models", "nowhere"], "nowhere/pose_detection.tflite is missing"),
+        (["--port", "0"], "--checkpoint="),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, words, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(app, "importlib", installed(True))
+    with pytest.raises(SystemExit) as ended:
+        app.main(["--checkpoint", str(tmp_path), *arguments])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_without_gradio_says_how_to_get_it(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(app, "importlib", installed(None))
+    with pytest.raises(SystemExit):
+        app.main(["--checkpoint", str(tmp_path)])
+    assert capsys.readouterr().err.endswith('pip install "scoliojax[app]"\n')
+
+
+class Page:
+    """What a browser does, without one."""
+
+    def __init__(self, port):
+        self.port, self.root = port, f"http://127.0.0.1:{port}"
+        self.config = json.loads(self.get("/config"))
+
+    def get(self, path, **headers):
+        with urllib.request.urlopen(urllib.request.Request(self.root + path, headers=headers)) as answer:
+            assert b"default-src 'self'" in answer.headers["content-security-policy"].encode()
+            return answer.read()
+
+    def post(self, path, content, kind="application/json"):
+        with urllib.request.urlopen(urllib.request.Request(self.root + path, content, {"Content-Type": kind})) as answer:
+            return json.loads(answer.read())
+
+    def form(self, content):
+        head = '--edge\r\nContent-Disposition: form-data; name="files"; filename="walk.mp4"\r\n\r\n'
+        return head.encode() + content + b"\r\n--edge--\r\n"
+
+    def upload(self, content):
+        return self.post("/gradio_api/upload", self.form(content), "multipart/form-data; boundary=edge")[0]
+
+    def act(self, action, data):
+        """Trigger what stands behind an action of the page, such as "click"; returns its outputs."""
+        (number,) = (one["id"] for one in self.config["dependencies"] if any(target[1] == action for target in one["targets"]))
+        self.post("/gradio_api/queue/join", json.dumps({"fn_index": number, "data": data, "session_hash": SESSION}).encode())
+        with urllib.request.urlopen(f"{self.root}/gradio_api/queue/data?session_hash={SESSION}", timeout=30) as events:
+            for line in events:
+                event = json.loads(line[6:]) if line.startswith(b"data: ") else {}
+                if event.get("msg") == "process_completed":
+                    assert event["success"], event
+                    return event["output"]["data"]
+        raise AssertionError("the server ended before it answered")
+
+
+def eventually(true):
+    end = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.filterwarnings("ignore")  # of pandas, to gradio
+@pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason='needs gradio: pip install "scoliojax[app]"')
+def test_the_page_answers_this_computer_and_keeps_nothing(network, clip, tmp_path, monkeypatch):  # absl would close capsys
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")  # so that they are afterwards as before
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(app.tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(app, "open_network", lambda *_: network)
+    monkeypatch.setattr(app, "make_segmenter", lambda *_: Background())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    connected = []
+    real = socket.socket.connect
+
+    def connect(self, address):
+        connected.append(address[0])
+        return real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    opened = []
+    original = app.open_page
+    monkeypatch.setattr(app, "open_page", lambda *given: opened.append(original(*given)) or opened[0])
+
+    def use_it():
+        (listening,) = opened[0].server.servers
+        assert [one.getsockname()[0] for one in listening.sockets] == ["127.0.0.1"]
+        page = Page(port)
+        text = page.get("/").decode() + page.get("/theme.css").decode()
+        assert "not a medical device and not a diagnosis" in text
+        assert "trained on synthetic walkers" in text
+        assert "its models are not here (python -m data_pipelines.video.fetch" in text
+        assert not re.search(r"""(src|href|url\()\s*=?\s*["']?(https?:)?//(?!127)""", text)
+        assert '"analytics_enabled":false' in text.replace(" ", "")
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            page.get("/", Host="elsewhere.example")
+        with pytest.raises(urllib.error.HTTPError, match="413"):
+            page.upload(bytes(2**20 + 1))
+        assert not files(scratch)
+
+        broken = page.form(clip[0])[:5000]
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            head = "POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=edge\r\n"
+            line.sendall(f"{head}Content-Length: 90000\r\n\r\n".encode() + broken)
+            eventually(lambda: files(scratch))
+        eventually(lambda: not files(scratch))
+
+        file = {"path": page.upload(clip[0]), "meta": {"_type": "gradio.FileData"}}
+        page.act("upload", [file])
+        eventually(lambda: len(files(scratch)) == 1)
+        answer, video, _ = page.act("click", ["background", ""])
+        assert "Gait screening of walk.mp4" in answer
+        assert video is None
+        eventually(lambda: not files(scratch))
+
+        with urllib.request.urlopen(f"{page.root}/gradio_api/heartbeat/{SESSION}") as tab:
+            tab.readline()
+            page.act("upload", [{"path": page.upload(clip[0]), "meta": {"_type": "gradio.FileData"}}])
+            eventually(lambda: len(files(scratch)) == 1)
+        eventually(lambda: not files(scratch))
+        page.act("upload", [{"path": page.upload(clip[0]), "meta": {"_type": "gradio.FileData"}}])
+        raise KeyboardInterrupt
+
+    waiting = SimpleNamespace(Lock=threading.Lock, Event=lambda: SimpleNamespace(wait=use_it))
+    monkeypatch.setattr(app, "threading", waiting)
+    app.main(["--checkpoint", str(tmp_path), "--port", str(port), "--megabytes", "1"])
+    assert not list(scratch.iterdir())
+    assert set(connected) == {"127.0.0.1"}
