@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from data_pipelines.video.background import Background
+from data_pipelines.video.synthetic_clip import walk_across, write_clip
 from scoliojax import app
 from scoliojax.build import build_model, build_optimizer
 from scoliojax.network import TrainedNetwork
 from scoliojax.train_state import create_state
-from tests.clips import walk_across, write_clip
 
 SESSION = "a-session"
 
@@ -27,7 +27,7 @@ SESSION = "a-session"
 def network(tiny_config, tmp_path):
     graph, params, batch_stats = build_model(tiny_config)
     rule, _ = build_optimizer(tiny_config)
-    return TrainedNetwork(tmp_path / "run", tiny_config, graph, create_state(params, batch_stats, rule), None)
+    return TrainedNetwork(tmp_path / "run", tiny_config, graph, create_state(params, batch_stats, rule), synthetic=True)
 
 
 @pytest.fixture(scope="module")
