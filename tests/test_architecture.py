@@ -34,6 +34,12 @@ FORBIDDEN = {
     "scoliojax.figures": ["jax", "flax", "optax", "data_pipelines", "ml_collections", "scoliojax.job", "scoliojax.results"],
     "scoliojax.results": ["jax", "flax", "optax", "data_pipelines", "ml_collections", "scoliojax.job"],
     "scoliojax.report": ["ml_collections", "grain", "orbax", "scoliojax.main"],
+    "scoliojax.screen": [
+        "ml_collections", "grain", "orbax", "optax", "scoliojax.job", "scoliojax.train_step", "scoliojax.main",
+    ],
+    "scoliojax.app": [
+        "ml_collections", "grain", "orbax", "optax", "scoliojax.job", "scoliojax.train_step", "scoliojax.main",
+    ],
     "scoliojax.export": [
         "ml_collections", "grain", "orbax", "optax", "scoliojax.job", "scoliojax.train_step", "scoliojax.train_loop",
     ],
