@@ -29,7 +29,7 @@ from scoliojax.command import settle, told
 from scoliojax.errors import RunError
 from scoliojax.html import embedded, render
 from scoliojax.network import TrainedNetwork, open_network
-from scoliojax.screen.answer import WINDOW, Screener
+from scoliojax.screen.answer import CHUNK, Screener
 from scoliojax.screen.reader import Reader
 from scoliojax.screen.result import DISCLAIMER, verdict
 
@@ -52,7 +52,7 @@ class Desk:
 
     def __init__(self, network: TrainedNetwork, segmenters: list[Segmenter], folder: Path):
         screener = Screener(network)
-        screener(Walk("nobody", "silhouettes", np.zeros((WINDOW, FRAME_SIZE, FRAME_SIZE), np.uint8), np.arange(WINDOW)))
+        screener(Walk("nobody", "silhouettes", np.zeros((CHUNK, FRAME_SIZE, FRAME_SIZE), np.uint8), np.arange(CHUNK)))
         self.synthetic, self.backends = network.synthetic, [one.name for one in segmenters]
         self._readers = {one.name: Reader(screener, one) for one in segmenters}
         self._folder = folder

@@ -27,7 +27,7 @@ def settle() -> None:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told(interrupted: str = "the same command goes on from the newest checkpoint") -> Iterator[None]:
     """Around a whole command: a user's mistake, a full disk or a wish to stop ends it with one line, and a status not 0."""
     try:
         yield
@@ -39,7 +39,7 @@ def told() -> Iterator[None]:
         print(f"stopped after step {stopped.args[0]}, as asked; the same command goes on from there", file=sys.stderr)
         sys.exit(STOPPED)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        print(f"interrupted; {interrupted}", file=sys.stderr)
         sys.exit(130)
 
 

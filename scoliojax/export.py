@@ -186,9 +186,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--step", default="newest", help="which checkpoint: its step, newest or best (by validation)")
     parser.add_argument("--output", type=Path, help="folder to make; <workdir>/export by default")
     args = parser.parse_args(argv)
-    with told():
+    with told("nothing was written"):
         workdir = args.workdir.expanduser().absolute()
-        folder = (args.output.expanduser() if args.output else workdir / "export").absolute()
+        folder = (args.output.expanduser() if args.output else workdir / "export").resolve()
         run_directory.refuse_foreign(folder, {ARTEFACT, DESCRIPTION, CARD}, "an export")
         settle()
         network = open_network(workdir, args.step)

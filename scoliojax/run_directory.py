@@ -170,7 +170,7 @@ def git_commit() -> str:
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Where to write what is to become `folder`: it replaces an earlier one as a whole, or nothing happens."""
-    fresh = folder.with_name(f".{folder.name}.unfinished")
+    fresh, old = (folder.with_name(f".{folder.name}.{state}") for state in ("unfinished", "replaced"))
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
@@ -178,8 +178,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
     fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def refuse_foreign(folder: Path, ours: set[str], kind: str) -> None:

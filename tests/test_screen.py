@@ -267,6 +267,39 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
     assert {path.name for path in out.iterdir()} == FILES
 
 
+def test_no_input_and_no_file_of_the_users_is_replaced(run, clip, tmp_path, capsys, no_figures, monkeypatch):
+    masks = tmp_path / "data" / "p1"
+    masks.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number, mask in enumerate(render_walk(draw_walker(rng, 0), 16, rng)):
+        cv2.imwrite(str(masks / f"{number:03d}.png"), mask)
+    shutil.copytree(masks, tmp_path / "data" / "p2")
+    frames = tmp_path / "clip" / "frames"
+    shutil.copytree(masks, frames)
+    kept = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    monkeypatch.chdir(masks)
+    for arguments in (
+        [masks, tmp_path / "data" / "p2", "--output", tmp_path / "data"],
+        [frames, "--output", tmp_path / "clip"],
+        [masks, "--output", masks],
+    ):
+        assert screen(*arguments, "--checkpoint", run) == 2
+        assert re.search("would replace the input|holds something else than a screening", capsys.readouterr().err)
+        assert kept == sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    monkeypatch.chdir(tmp_path)
+    assert screen("data/p1/../p1", "--checkpoint", run) == 0
+    assert {path.name for path in (tmp_path / "screening" / "p1").iterdir()} == FILES
+    (tmp_path / "other").mkdir()
+    shutil.copytree(masks, tmp_path / "other" / "p1")
+    (tmp_path / "other" / "p1" / "000.png").unlink()
+    capsys.readouterr()
+    assert screen("other/p1", "--checkpoint", run) == 2
+    assert "holds the answer for another input of this name; say where this one goes with --output" in capsys.readouterr().err
+    assert screen(masks, tmp_path / "none.mp4", "--checkpoint", run, "--output", tmp_path / "both") == 2
+    with (tmp_path / "both" / "screening.csv").open() as file:
+        assert ["does not exist" in row["error"] for row in csv.DictReader(file)] == [False, True]
+
+
 def test_an_uncalibrated_or_unsteady_answer_says_so(run):
     (run / "calibration" / "step-000000.json").unlink()
     network = open_network(run)

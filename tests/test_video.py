@@ -1,5 +1,6 @@
 """From a video file to silhouettes: decoding, the backends, people, and what every kind of bad input gets."""
 
+import faulthandler
 import itertools
 import json
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -22,7 +24,7 @@ from data_pipelines.video.decoding import Frame, Video, evenly
 from data_pipelines.video.onnx_model import OnnxModel
 from data_pipelines.video.people import FEWEST_FRAMES, choose, follow, overlap
 from data_pipelines.video.synthetic_clip import SIZE, background, walk_across, write_clip
-from data_pipelines.video.walk import inputs_of, read_walk
+from data_pipelines.video.walk import _flags, inputs_of, read_walk
 from tests.conftest import iou
 
 FRAMES = 40
@@ -150,6 +152,40 @@ def test_a_file_that_is_cut_off_is_answered_for_with_a_flag(walker, tmp_path):
     assert 0 <= FRAMES - walk.source["frames"] - flag.frames <= 1 < flag.frames  # known from the duration only
     path.write_bytes(content[: int(0.25 * len(content))])
     refused(path, "the file is cut off", "of its frames are missing")
+    fast = write_clip(tmp_path / "index-first.mp4", walker[0], movflags="faststart")
+    fast.write_bytes(fast.read_bytes()[: int(0.8 * fast.stat().st_size)])
+    cut = read_walk(fast, Background())
+    assert {flag.name: flag.frames for flag in cut.flags}["truncated"] == FRAMES - cut.source["frames"] > 0
+
+
+def test_sound_that_lasts_longer_than_the_picture_is_no_damage(clip, tmp_path):
+    path = tmp_path / "sound.mkv"
+    with av.open(str(clip)) as source, av.open(str(path), "w") as container:
+        picture = container.add_stream_from_template(source.streams.video[0])
+        sound = container.add_stream("aac", rate=44100)
+        for number in range(140):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 44100, 1024 * number
+            container.mux(sound.encode(frame))
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = picture
+                container.mux(packet)
+        container.mux(sound.encode())
+    video = Video(path)
+    assert len(list(video.frames())) == FRAMES
+    assert video.decoded.missing == 0
+
+
+def test_names_and_pictures_that_are_odd(clip, walker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    odd = Path("12:30.mp4")
+    odd.write_bytes(clip.read_bytes())
+    assert Video(odd).width == SIZE[1]
+    refused(write_clip(tmp_path / "tiny.mp4", walker[0][:3, :32, :32]), "32 x 32 pixels is too small")
+    photograph = tmp_path / "photograph.mp4"
+    photograph.write_bytes((24).to_bytes(4, "big") + b"ftypheic" + bytes(12))
+    assert "recording" not in refused(photograph, "not a video that can be read")
 
 
 def test_damaged_frames_are_left_out_and_counted(clip, tmp_path):
@@ -187,6 +223,7 @@ def test_two_hundred_random_damages_end_in_an_error_or_an_answer(tmp_path):
             length = (16, 500)[kind - 2]
             spoilt[at : at + length] = rng.bytes(len(spoilt[at : at + length]))
         path.write_bytes(spoilt)
+        faulthandler.dump_traceback_later(60, exit=True)  # a hang ends here
         try:
             walk = read_walk(path, Background())
         except DataError as error:
@@ -201,6 +238,7 @@ def test_two_hundred_random_damages_end_in_an_error_or_an_answer(tmp_path):
             np.array_equal(frame.image, other) for frame, other in zip(Video(path).frames(), healthy, strict=False)
         )
         ended["harmless" if same else "unnoticed"] += 1
+    faulthandler.cancel_dump_traceback_later()
     print(ended)  # for docs/screening.md: pytest -s -k two_hundred
     assert ended["error"] > 20
     assert ended["flagged"] > 20
@@ -255,6 +293,8 @@ def test_several_people_are_listed_and_one_can_be_chosen(walker, tmp_path):
     assert {flag.name for flag in chosen[0].flags} >= {"other people"}
     refused(path, "--person 3 is not there; there are 1 to 2", person=[3])
     refused(path, "are seen at once", person=[1, 2])
+    with pytest.raises(DataError, match="--person 0 is not there"):
+        read_walk(path, Background(), [0])
 
 
 def test_a_moving_camera_is_refused_by_background_only(walker, tmp_path):
@@ -292,7 +332,23 @@ def test_people_are_followed_by_overlap_and_forgotten_after_a_second():
     assert [len(person.usable) for person in gone] == [20, 20]
     joined, _ = choose(gone, [1, 2], "clip", (200, 300))
     assert [sighting.frame for sighting in joined.usable] == list(range(40))
+    assert [flag.name for flag in _flags(SimpleNamespace(decoded=decoding.Decoded()), joined, 0, np.full(40, 100.0))] == []
     assert overlap((0, 0, 10, 10), (0, 5, 10, 15)) == pytest.approx(1 / 3)
+
+
+def test_a_mask_of_a_damaged_frame_does_not_count():
+    mask = np.zeros((200, 300), np.uint8)
+    mask[40:160, 100:150] = 255
+    image = np.zeros((200, 300, 3), np.uint8)
+    assert people.sight(mask, Frame(3, 0.1, image, False)).silhouette is not None
+    spoilt = people.sight(mask, Frame(3, 0.1, image, True))
+    assert (spoilt.fault, spoilt.silhouette) == ("damaged", None)
+
+
+def test_fast_video_is_sampled_as_densely_as_any(walker, tmp_path):
+    images = np.concatenate([walker[0], walker[0][::-1]] * 8)  # 640 frames, 80 of which are taken
+    video = Video(write_clip(tmp_path / "fast.mp4", images[:, :120, :160], rate=240))
+    assert 20 <= len(video.samples(20)) <= 40
 
 
 def test_samples_are_spread_over_any_length():
@@ -325,7 +381,15 @@ def test_folders_are_walks_or_collections_of_them(clip, tmp_path):
     assert inputs_of(tmp_path) == [tmp_path]
     with pytest.raises(DataError, match="none of its 1 masks shows a usable person"):
         read_walk(tmp_path, None)
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), rng.integers(30, 220, (80, 60, 3)).astype(np.uint8))
+    with pytest.raises(DataError, match=r"0\.png is no mask but a picture"):
+        read_walk(tmp_path, None)
+    for number in range(1, 20):
+        (tmp_path / f"{number}.png").unlink()
     (tmp_path / "a.mp4").write_bytes(clip.read_bytes())
+    (tmp_path / "._a.mp4").write_bytes(b"what macOS leaves there")
     with pytest.raises(DataError, match="holds mask PNGs and videos"):
         inputs_of(tmp_path)
     (tmp_path / "0.png").unlink()
@@ -345,6 +409,7 @@ def test_models_are_fetched_by_checksum_or_not_at_all(tmp_path, monkeypatch):
             (tmp_path / name).write_bytes(content[name])
             package.add(tmp_path / name, member)
     folder = tmp_path / "models"
+    folder.mkdir()
     with pytest.raises(DataError, match=r"is not the file expected \(SHA-256 differs\); nothing was kept"):
         fetch.fetch(folder, archive)
     assert not any(folder.iterdir())
@@ -354,8 +419,11 @@ def test_models_are_fetched_by_checksum_or_not_at_all(tmp_path, monkeypatch):
         (folder / name).write_bytes(bytes_)
     with pytest.raises(DataError, match=r"has SHA-256 [0-9a-f]{12}\.\.\., expected a63c614bef30"):
         backends.make_segmenter("pose", folder)
-    with pytest.raises(DataError, match="is not the package @mediapipe/pose@"):
-        fetch.fetch(folder, tmp_path / fetch.DETECTOR)
+    broken = tmp_path / "broken.tgz"
+    broken.write_bytes(archive.read_bytes()[:60] + bytes(40))
+    for other in (tmp_path / fetch.DETECTOR, broken, tmp_path / "none.tgz"):
+        with pytest.raises(DataError, match="is not the package @mediapipe/pose@"):
+            fetch.fetch(folder, other)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(DataError, match=r"npm is not installed; install Node\.js, or get the package"):
         fetch.fetch(folder)
@@ -462,17 +530,19 @@ def test_onnx_files_that_are_missing_or_damaged(tmp_path):
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match="cannot be loaded"):
         OnnxModel(path)
-    path.unlink()
-    with pytest.raises(DataError, match="does not exist"):
-        OnnxModel(path)
     path.with_suffix(".json").write_text("{")
     with pytest.raises(DataError, match="cannot be read as JSON"):
         OnnxModel(path)
     path.with_suffix(".json").unlink()
     with pytest.raises(DataError, match="is missing; it has to say activation"):
         OnnxModel(path)
+    path.unlink()
+    for missing in (path, tmp_path):
+        with pytest.raises(DataError, match="does not exist"):
+            OnnxModel(missing)
 
 
-def test_every_suffix_is_lower_case_and_every_format_is_a_word():
-    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in decoding.SUFFIXES)
-    assert all(itertools.chain(decoding.FORMATS.split(",")))
+def test_what_may_be_opened_are_formats_that_exist():
+    known = set(itertools.chain(*(name.split(",") for name in av.formats_available)))
+    assert set(decoding.FORMATS.split(",")) <= known
+    assert not {"hls", "concat", "tty", "http", "rtsp"} & set(decoding.FORMATS.split(","))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from data_pipelines.schema import DataError
@@ -36,5 +35,5 @@ def make_segmenter(backend: str, models: Path | None = None, onnx_model: Path | 
         return OnnxModel(onnx_model)
     folder = models or model_folder()
     if backend == "auto" and models is None:
-        backend = "pose" if models_there(folder) and importlib.util.find_spec("ai_edge_litert") else "background"
+        backend = "pose" if models_there(folder) else "background"
     return Background() if backend == "background" else Pose(folder)

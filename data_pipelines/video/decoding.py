@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 SHORT_SIDE = 480  # pixels; larger frames are scaled down to it, smaller ones stay as they are
 MOST_RATE = 30.0  # frames a second; of faster video evenly spaced frames are taken
 TOLERANCE = 0.2  # of 1/30 s: times of video at 30 frames a second are rounded and waver
+SMALLEST_SIDE = 64  # pixels
+MOST_STRETCHED = 4  # pixels of a video are at most so many times as wide as high, or the other way round
 MOST_PIXELS = 8192 * 8192  # a damaged header can claim anything
 # What FFmpeg may take a file for. Its demuxers also include text files, playlists and network protocols.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,h264,hevc,flv,asf,ogg,ivf,m4v,dv,apng"
+PHOTOGRAPHS = (b"heic", b"heix", b"mif1", b"avif")  # brands of pictures in the same kind of file
 SUFFIXES = {
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".gif", ".3gp", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv",
 }  # fmt: skip
@@ -96,6 +100,8 @@ class Video:
             raise DataError(f"{self.path} is empty (0 bytes); copy or record it again")
         for first in self._decode():
             self.height, self.width = first.image.shape[:2]
+            if min(self.height, self.width) < SMALLEST_SIDE:
+                raise DataError(f"{self.path}: a picture of {self.width} x {self.height} pixels is too small; record it larger")
             return
         raise DataError(f"{self.path}: not one frame can be decoded; copy or record it again")
 
@@ -111,8 +117,10 @@ class Video:
     def samples(self, count: int) -> list[np.ndarray]:
         """Images of between `count` and twice as many evenly spaced frames; of all frames of a shorter video."""
         with self._opened() as (container, stream):
-            promised = int(_promised(container, stream, MOST_RATE))
-        return evenly((frame.image for frame in self._decode(max(1, promised // (2 * count)))), count)
+            seconds, promised = _seconds(container, stream), stream.frames
+        taken = min(promised or math.inf, MOST_RATE * seconds or math.inf)  # of faster video not every frame is taken
+        every = max(1, int(taken) // (2 * count)) if taken < math.inf else 1
+        return evenly((frame.image for frame in self._decode(every)), count)
 
     def _decode(self, every: int = 1) -> Iterator[Frame]:
         """Frames, or every so many-th of them: most of the time goes into what is done with a frame once it is decoded."""
@@ -151,7 +159,7 @@ class Video:
                     counts.corrupt += frame.is_corrupt
                     counts.seconds = clock.now
                     yield Frame(number, clock.now, image, bool(frame.is_corrupt))
-            counts.missing = _missing(container, stream, counts, rate, clock.last)
+            counts.missing = _missing(container, stream, counts.frames, clock.last)
         self.decoded = counts
 
     @contextmanager
@@ -159,7 +167,7 @@ class Video:
         av = _pyav()
         options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
         try:
-            container = av.open(str(self.path), options=options)
+            container = av.open(str(self.path.absolute()), options=options, metadata_errors="replace")
         except (av.error.FFmpegError, ValueError, UnicodeError) as error:
             raise DataError(f"{self.path}: {_why(self.path)} ({str(error).splitlines()[0]})") from None
         with container:
@@ -185,7 +193,8 @@ class Video:
         """RGB `[h, w, 3]` with square pixels, scaled and turned; None where it cannot be converted, or its size changed."""
         if not 0 < frame.width * frame.height <= MOST_PIXELS:
             return None
-        wide = frame.width * float(aspect or 1)
+        stretch = float(aspect or 1)
+        wide = frame.width * (stretch if 1 / MOST_STRETCHED <= stretch <= MOST_STRETCHED else 1.0)
         scale = min(1.0, SHORT_SIDE / min(wide, frame.height))
         width, height = max(round(wide * scale), 1), max(round(frame.height * scale), 1)
         try:
@@ -242,23 +251,46 @@ def _pyav() -> Any:
     return av
 
 
-def _promised(container, stream, rate: float) -> float:
-    """How many frames a file claims to hold, by its count or else by its duration; 0 where it does not say."""
-    return stream.frames or rate * (container.duration or 0) / 1e6
+def _missing(container, stream, frames: int, last: float) -> int:
+    """Frames promised by the file's count, or else by its duration, and not found; a few lost at an edit do not count.
+
+    Args:
+      container: that was read.
+      stream: likewise.
+      frames: that were found.
+      last: time of the last of them, in seconds.
+    """
+    promised = stream.frames
+    if not promised and last > 0.0:
+        promised = round(_seconds(container, stream) * (frames - 1) / last)
+    short = promised - frames
+    return short if frames and short > max(2, 0.02 * promised) else 0
 
 
-def _missing(container, stream, counts: Decoded, rate: float, last: float) -> int:
-    """Frames promised by the file and not found; a few lost at an edit do not count."""
-    promised = int(_promised(container, stream, rate))
-    short = promised - (counts.frames if stream.frames else int(rate * last) + 1)
-    return short if counts.frames and short > max(2, 0.02 * promised) else 0
+def _seconds(container, stream) -> float:
+    """How long the pictures of a file claim to last; 0 where that is not said apart from the sound."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if clock := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = (float(part) for part in clock.groups())
+        return 3600.0 * hours + 60.0 * minutes + seconds
+    return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
 
 
 def _why(path: Path) -> str:
-    """What is wrong with a file that does not open, from its first bytes."""
+    """What is wrong with a file that does not open: one of the MP4 family whose recording never ended has no index."""
+    boxes = []
     with path.open("rb") as file:
-        head = file.read(4096)
-    if b"ftyp" in head[:64]:
+        while len(boxes) < 1000 and len(head := file.read(16)) >= 8:
+            size, kind = int.from_bytes(head[:4]), head[4:8]
+            boxes.append(kind)
+            if kind == b"ftyp" and head[8:12] in PHOTOGRAPHS:
+                break
+            size = int.from_bytes(head[8:16]) if size == 1 else size
+            if size < 8:
+                break
+            file.seek(size - len(head), 1)
+    if boxes[:1] == [b"ftyp"] and b"mdat" in boxes and b"moov" not in boxes:
         return "the recording was not finished or is cut off, its index (moov) is missing; copy or record it again"
     return "not a video that can be read; give a file such as .mp4, .mov, .avi, .mkv, .webm or .gif"
 

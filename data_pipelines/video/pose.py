@@ -113,7 +113,7 @@ class Pose:
         scale = DETECTOR_EDGE / edge
         left, top = (edge - width) / 2, (edge - height) / 2
         fitted = np.array([[scale, 0.0, left * scale], [0.0, scale, top * scale]])
-        small = cv2.warpAffine(image, fitted, (DETECTOR_EDGE, DETECTOR_EDGE), flags=cv2.INTER_AREA)  # 224 224 3
+        small = cv2.warpAffine(image, fitted, (DETECTOR_EDGE, DETECTOR_EDGE), flags=cv2.INTER_LINEAR)  # 224 224 3
         outputs = self._detector(small.astype(np.float32)[None] / 127.5 - 1.0)
         raw, scores = outputs[1, 2254, 12][0], outputs[1, 2254, 1][0, :, 0]
         certainty = 1.0 / (1.0 + np.exp(-np.clip(scores, -80.0, 80.0)))  # 2254

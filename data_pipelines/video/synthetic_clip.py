@@ -69,13 +69,19 @@ def walk_across(
 
 
 def write_clip(
-    path: Path, images: np.ndarray, codec: str = "libx264", rotation: int = 0, times: np.ndarray | None = None, rate: int = 30
+    path: Path,
+    images: np.ndarray,
+    codec: str = "libx264",
+    rotation: int = 0,
+    times: np.ndarray | None = None,
+    rate: int = 30,
+    movflags: str = "",
 ) -> Path:
     """Encode uint8 `[s, h, w, 3]`; stored turned by `-rotation` degrees with a flag that turns it back; `times` in seconds."""
     import av  # here, as everywhere: training does without PyAV
 
     stored = np.rot90(images, -(rotation // 90), axes=(1, 2))
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
         stream: Any = container.add_stream(codec, rate=rate)
         stream.height, stream.width = stored.shape[1:3]
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from data_pipelines.video.decoding import SUFFIXES, Frame, Video
 from data_pipelines.video.people import FAULTS, FEWEST_FRAMES, Person, Segmenter, choose, follow
 
 BRIGHTNESS_JUMP = 10.0  # grey levels between two frames
+MOST_GREY = 0.5  # of what is not black in a mask: soft edges of small ones
 FEW_FRAMES = 60  # below which a walk is short
 
 
@@ -69,7 +71,8 @@ def inputs_of(path: Path) -> list[Path]:
         if not path.exists():
             raise DataError(f"{path} does not exist; give a video file, a folder of mask PNGs or a prepared pickle")
         return [path]
-    videos = sorted(child for child in path.iterdir() if child.suffix.lower() in SUFFIXES and child.is_file())
+    seen = [child for child in path.iterdir() if not child.name.startswith(".")]  # macOS leaves ._NAME beside a video
+    videos = sorted(child for child in seen if child.suffix.lower() in SUFFIXES and child.is_file())
     masks = any(path.glob("*.png"))
     if masks and videos:
         raise DataError(f"{path} holds mask PNGs and videos; give a folder of either")
@@ -100,6 +103,7 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
         walk = _read_masks(path) if path.is_dir() else _read_silhouettes(path)
     else:
         walk = _read_video(path, segmenter, person)
+    walk.source["sha256"] = checksum(path)
     if len(walk.silhouettes) < FEWEST_FRAMES:
         raise DataError(f"{path}: only {len(walk.silhouettes)} usable frames, {FEWEST_FRAMES} are needed; record a longer walk")
     if len(walk.silhouettes) < FEW_FRAMES:
@@ -116,7 +120,7 @@ def _read_silhouettes(path: Path) -> Walk:
 def _read_masks(folder: Path) -> Walk:
     """The frames of a folder in the order of their names; those that normalisation drops are counted."""
     files = sorted(folder.glob("*.png"))
-    found = [(number, normalise_silhouette(read_mask(file))) for number, file in enumerate(files)]
+    found = [(number, normalise_silhouette(_read_black_and_white(file))) for number, file in enumerate(files)]
     used = [(number, frame) for number, frame in found if frame is not None]
     if not used:
         raise DataError(f"{folder}: none of its {len(files)} masks shows a usable person (masks are 0 and 255)")
@@ -130,6 +134,25 @@ def _read_masks(folder: Path) -> Walk:
     if dropped := len(files) - len(used):
         walk.flags.append(Flag("empty masks", dropped, "masks with (almost) nobody in them were dropped, as in training"))
     return walk
+
+
+def _read_black_and_white(path: Path) -> np.ndarray:
+    """A mask `[h, w]`; raises `DataError` for a picture, whose every outline would be the picture's frame."""
+    mask = read_mask(path)
+    grey = np.count_nonzero((mask > 15) & (mask < 240))
+    if grey > MOST_GREY * np.count_nonzero(mask):
+        raise DataError(f"{path} is no mask but a picture ({grey / mask.size:.0%} of it is grey); masks are 0 and 255")
+    return mask
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of an input: of the file, or of the PNG files of a folder in order."""
+    total = hashlib.sha256()
+    for file in sorted(path.glob("*.png")) if path.is_dir() else [path]:
+        with file.open("rb") as content:
+            while piece := content.read(2**20):
+                total.update(piece)
+    return total.hexdigest()
 
 
 def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None) -> Walk:
@@ -160,11 +183,12 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None) -> W
         source=video.source | {"frames": decoded.frames, "frames_taken": decoded.taken, "seconds": round(decoded.seconds, 3)},
         people=candidates,
     )
-    walk.flags = list(_flags(video, person, candidates, len(people), np.array(brightness)))
+    others = len(candidates) - len(set(wanted or [1]))
+    walk.flags = list(_flags(video, person, others, np.array(brightness)))
     return walk
 
 
-def _flags(video: Video, person: Person, candidates: list[Person], seen: int, brightness: np.ndarray) -> Iterator[Flag]:
+def _flags(video: Video, person: Person, others: int, brightness: np.ndarray) -> Iterator[Flag]:
     decoded = video.decoded
     if decoded.missing:
         yield Flag("truncated", decoded.missing, "the file is cut off: it promises more frames than it holds")
@@ -172,11 +196,11 @@ def _flags(video: Video, person: Person, candidates: list[Person], seen: int, br
         yield Flag("undecodable", decoded.undecodable, "parts of the file cannot be decoded; copy or record it again")
     for fault, count in person.faults().items():
         yield Flag(fault, count, f"left out: {FAULTS[fault]}")
-    if others := len(candidates) - 1:
+    if others:
         yield Flag("other people", None, f"{others} more walked here and did not count")
     usual = float(np.median(brightness))
     if len(brightness) > 1 and np.abs(np.diff(brightness)).max() > BRIGHTNESS_JUMP:
-        off = int(np.sum(np.abs(brightness - usual) > BRIGHTNESS_JUMP))
+        off = max(1, int(np.sum(np.abs(brightness - usual) > BRIGHTNESS_JUMP / 2)))
         yield Flag("exposure jump", off, "the picture's brightness jumps; lock the camera's exposure")
 
 

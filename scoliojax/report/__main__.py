@@ -30,9 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", help="prepared folder or released tree, where it has moved since the training")
     parser.add_argument("--output", type=Path, help="folder to make; <workdir>/report by default")
     args = parser.parse_args(argv)
-    with told():
+    with told("nothing was written"):
         workdir = args.workdir.expanduser().absolute()
-        folder = (args.output.expanduser() if args.output else workdir / "report").absolute()
+        folder = (args.output.expanduser() if args.output else workdir / "report").resolve()
         refuse_foreign(folder, FILES, "a report")
         settle()
         write_report(folder, workdir, args)

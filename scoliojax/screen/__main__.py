@@ -22,6 +22,7 @@ from scoliojax.run_directory import refuse_foreign
 if TYPE_CHECKING:
     from scoliojax.screen.reader import Reader
 
+WINDOW = 30  # frames: about one stride at 30 frames a second
 LEAST_WINDOW = 15
 
 
@@ -38,10 +39,10 @@ def main(argv: list[str] | None = None) -> None:
     add("--models", type=_path, metavar="DIR", help="of the pose models, if not where fetch puts them")
     add("--onnx-model", type=_path, metavar="FILE", help="of --backend onnx; its .json beside it describes it")
     add("--person", type=int, nargs="+", metavar="N", help="who, where several walk; several numbers are joined")
-    add("--window", type=int, default=30, metavar="FRAMES", help="frames to answer for by themselves (%(default)s)")
+    add("--window", type=int, default=WINDOW, metavar="FRAMES", help="frames to answer for by themselves (%(default)s)")
     add("--keep-frames", action="store_true", help="also write the video's frames that were used (faces!)")
     args = parser.parse_args(argv)
-    with told():
+    with told("the answers so far are whole"):
         failed = screen(args)
     if failed:
         sys.exit(2)
@@ -52,12 +53,13 @@ def screen(args: argparse.Namespace) -> int:
     settle()
     if args.window < LEAST_WINDOW:
         raise RunError(f"--window={args.window} is too short to answer for; give at least {LEAST_WINDOW} frames")
-    inputs = [path for given in args.inputs for path in inputs_of(given)]
+    inputs = [path for given in args.inputs for path in _inputs_of(given, alone=len(args.inputs) == 1)]
     several = inputs != args.inputs or len(inputs) > 1
     if several and args.person:
         raise RunError(f"--person belongs to one input, and there are {len(inputs)}; screen that one by itself")
-    folder = (args.output or Path("screening" if several else f"screening/{inputs[0].stem}")).absolute()
     names = _names(inputs)
+    folder = args.output or Path("screening" if several else f"screening/{names[0]}").resolve()
+    targets = [folder / name for name in names] if several else [folder]
     segmenter = None
     if any(needs_segmenter(path) for path in inputs):
         segmenter = make_segmenter(args.backend, args.models, args.onnx_model)
@@ -65,40 +67,59 @@ def screen(args: argparse.Namespace) -> int:
         raise RunError("--backend, --models, --onnx-model and --keep-frames are of videos, and no input is one")
     from scoliojax.network import open_network
     from scoliojax.screen.answer import Screener
-    from scoliojax.screen.reader import FILES, Reader
+    from scoliojax.screen.reader import Reader, check_target
 
-    refuse_foreign(folder, {*names, "screening.csv"} if several else FILES, "a screening")
-    network = open_network(args.checkpoint.absolute(), args.step, "--checkpoint")
+    if several:
+        refuse_foreign(folder, {*names, "screening.csv"}, "a screening")
+    for target in targets:
+        check_target(target, inputs, anew=args.output is None and not several)
+    network = open_network(args.checkpoint, args.step, "--checkpoint")
     read = Reader(Screener(network, args.window), segmenter)
     if several:
-        return _screen_all(read, inputs, names, folder, args.keep_frames)
+        return _screen_all(read, inputs, targets, folder, args.keep_frames)
     print_result(read(inputs[0], folder, args.person, args.keep_frames), folder)
     return 0
 
 
-def _screen_all(read: Reader, inputs: list[Path], names: list[str], folder: Path, keep_frames: bool) -> int:
+def _screen_all(read: Reader, inputs: list[Path], targets: list[Path], folder: Path, keep_frames: bool) -> int:
     """A folder and a row for each input; one that cannot be read does not keep the others from an answer."""
-    from scoliojax.screen.result import COLUMNS, as_row
+    from scoliojax.screen.result import as_row
 
     folder.mkdir(parents=True, exist_ok=True)
     rows, failed = [], 0
-    for path, name in zip(inputs, names, strict=True):
+    for path, target in zip(inputs, targets, strict=True):
         result, error = None, ""
         try:
-            result = read(path, folder / name, keep_frames=keep_frames)
-            print_result(result, folder / name)
-        except (DataError, RunError) as problem:
+            result = read(path, target, keep_frames=keep_frames)
+            print_result(result, target)
+        except (DataError, RunError, OSError) as problem:
             failed, error = failed + 1, str(problem)
             print(f"error: {error}", file=sys.stderr)
         rows.append(as_row(str(path), result, error))
+        _write_rows(folder, rows)
+    print(f"{len(rows) - failed} of {len(rows)} answered: {folder / 'screening.csv'}")
+    return failed
+
+
+def _write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
+    from scoliojax.screen.result import COLUMNS
+
     fresh = folder / ".screening.csv.unfinished"
     with fresh.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     fresh.replace(folder / "screening.csv")
-    print(f"{len(rows) - failed} of {len(rows)} answered: {folder / 'screening.csv'}")
-    return failed
+
+
+def _inputs_of(given: Path, alone: bool) -> list[Path]:
+    """The walks of one argument; beside others, one that cannot be used gets a row that says why."""
+    try:
+        return inputs_of(given)
+    except DataError:
+        if alone:
+            raise
+        return [given]
 
 
 def print_result(result: dict[str, Any], folder: Path) -> None:
@@ -109,7 +130,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser()
+    return Path(text).expanduser().resolve()
 
 
 def _names(inputs: list[Path]) -> list[str]:

@@ -19,7 +19,6 @@ from scoliojax.network import TrainedNetwork
 from scoliojax.train_state import Tree
 
 CHUNK = 15  # frames that the network sees at a time
-WINDOW = 30  # frames: about one stride at 30 frames a second
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Screener:
       window: frames of a window.
     """
 
-    def __init__(self, network: TrainedNetwork, window: int = WINDOW):
+    def __init__(self, network: TrainedNetwork, window: int = 30):
         self._network, self._window = network, window
         self._max_frames = int(network.config.data.max_eval_frames)
 

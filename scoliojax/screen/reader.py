@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.video.people import Segmenter, SeveralPeopleError
-from data_pipelines.video.walk import needs_segmenter, read_walk
+from data_pipelines.video.walk import checksum, needs_segmenter, read_walk
 from scoliojax.errors import RunError
-from scoliojax.run_directory import whole_folder
+from scoliojax.run_directory import refuse_foreign, whole_folder
 from scoliojax.screen.answer import Screener
 from scoliojax.screen.page import png, write_answer, write_frames
 from scoliojax.screen.pictures import candidates_sheet
 from scoliojax.screen.result import as_dict
 
 FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif", "frames", "candidates.png"}
+
+
+def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
+    """Raise `RunError` where an answer would replace anything but an earlier answer.
+
+    Args:
+      folder: that is to be replaced.
+      inputs: of the command, none of which may lie in it.
+      anew: the user did not name the folder, so an answer for another input may not be replaced either.
+    """
+    refuse_foreign(folder, FILES, "a screening")
+    frames = folder / "frames"
+    if frames.exists() and not all(re.fullmatch(r"[0-9]{6,}\.png", path.name) for path in frames.iterdir()):
+        raise RunError(f"--output={folder} holds something else than a screening (in frames); give a new folder")
+    if within := [path for path in inputs if path == folder or folder in path.parents]:
+        raise RunError(f"--output={folder} would replace the input {within[0]}; give a folder apart from it")
+    if anew and (folder / "result.json").exists():
+        earlier = json.loads((folder / "result.json").read_text()).get("input", {}).get("sha256")
+        if earlier != checksum(inputs[0]):
+            raise RunError(f"{folder} holds the answer for another input of this name; say where this one goes with --output")
 
 
 class Reader:
