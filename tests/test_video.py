@@ -242,7 +242,7 @@ def test_two_hundred_random_damages_end_in_an_error_or_an_answer(tmp_path):
     print(ended)  # for docs/screening.md: pytest -s -k two_hundred
     assert ended["error"] > 20
     assert ended["flagged"] > 20
-    assert ended["unnoticed"] <= 20, ended  # the formats carry no checksums: a few changes decode to other pictures, in silence
+    assert ended["unnoticed"] <= 12, ended  # the formats carry no checksums: a few changes decode to other pictures, in silence
 
 
 # People
