@@ -333,6 +333,8 @@ def test_people_are_followed_by_overlap_and_forgotten_after_a_second():
     joined, _ = choose(gone, [1, 2], "clip", (200, 300))
     assert [sighting.frame for sighting in joined.usable] == list(range(40))
     assert [flag.name for flag in _flags(SimpleNamespace(decoded=decoding.Decoded()), joined, 0, np.full(40, 100.0))] == []
+    spoilt = SimpleNamespace(decoded=decoding.Decoded(corrupt=3))  # three frames, in none of which anybody was outlined
+    assert [flag[:2] for flag in _flags(spoilt, joined, 0, np.full(40, 100.0))] == [("damaged", 3)]
     assert overlap((0, 0, 10, 10), (0, 5, 10, 15)) == pytest.approx(1 / 3)
 
 

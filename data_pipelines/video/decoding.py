@@ -1,4 +1,4 @@
-"""A video file as a stream of upright frames with their times, through PyAV; never more than a few frames in memory."""
+"""A video file as a stream of upright frames with their times, through PyAV, whatever its length."""
 
 from __future__ import annotations
 

@@ -194,7 +194,11 @@ def _flags(video: Video, person: Person, others: int, brightness: np.ndarray) ->
         yield Flag("truncated", decoded.missing, "the file is cut off: it promises more frames than it holds")
     if decoded.undecodable:
         yield Flag("undecodable", decoded.undecodable, "parts of the file cannot be decoded; copy or record it again")
+    if decoded.corrupt:  # also where nobody could be outlined for it
+        yield Flag("damaged", decoded.corrupt, f"left out: {FAULTS['damaged']}")
     for fault, count in person.faults().items():
+        if fault == "damaged":
+            continue
         yield Flag(fault, count, f"left out: {FAULTS[fault]}")
     if others:
         yield Flag("other people", None, f"{others} more walked here and did not count")
