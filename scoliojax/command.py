@@ -28,7 +28,11 @@ def settle() -> None:
 
 @contextmanager
 def told(interrupted: str = "the same command goes on from the newest checkpoint") -> Iterator[None]:
-    """Around a whole command: a user's mistake, a full disk or a wish to stop ends it with one line, and a status not 0."""
+    """Around a whole command: a user's mistake, a full disk or a wish to stop ends it with one line, and a status not 0.
+
+    Args:
+      interrupted: what Ctrl-C leaves behind, for that line.
+    """
     try:
         yield
     except (RunError, DataError) as error:
