@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grain
@@ -47,13 +48,18 @@ class SequenceCache:
         self._kept: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, row: int) -> np.ndarray:
-        """uint8 `[s, 64, 44]`, contiguous, not to be written to."""
+    def pass_by(self, row: int) -> np.ndarray:
+        """uint8 `[s, 64, 44]`, contiguous, not to be written to; for whoever comes by once, so it is not kept."""
         if row in self._kept:
             return self._kept[row]
         clip = np.ascontiguousarray(cut_sides(self._data.read(row)))  # s 64 44
         if len(clip) != self._data.n_frames[row]:  # frame numbers are drawn by that
             raise DataError(f"{self._data.sequences[row]} has {len(clip)} frames and should have {self._data.n_frames[row]}")
+        return clip
+
+    def __call__(self, row: int) -> np.ndarray:
+        """As `pass_by`, and keeps the sequence if there is room."""
+        clip = self.pass_by(row)
         with self._lock:
             if row not in self._kept and clip.nbytes <= self._free:
                 self._kept[row] = clip
@@ -213,7 +219,7 @@ class EvalBatcher:
       max_frames: of a sequence; later ones are left out.
       process_index: which share.
       process_count: how many processes share the batch.
-      cache: as of `TrainSampler`.
+      read: row to uint8 `[s, 64, 44]`, such as a `SequenceCache` or its `pass_by`; None reads `data` and keeps nothing.
 
     Raises:
       DataError: when there is nothing to evaluate, a size is not positive, or the batch cannot be shared out equally.
@@ -225,7 +231,7 @@ class EvalBatcher:
     max_frames: int
     process_index: int = 0
     process_count: int = 1
-    cache: SequenceCache | None = None
+    read: Callable[[int], np.ndarray] | None = None
 
     def __post_init__(self):
         if self.batch_size % self.process_count:
@@ -262,7 +268,7 @@ class EvalBatcher:
         length, rows = self._batches[index]
         share = self.batch_size // self.process_count
         mine = rows[self.process_index * share : (self.process_index + 1) * share]
-        read = self.cache or SequenceCache(self.data)
+        read = self.read or SequenceCache(self.data)
         clips = [read(int(row))[: self.max_frames] for row in mine]  # each s 64 44
         batch = {
             "silhouettes": np.zeros((share, length, FRAME_SIZE, FRAME_WIDTH), np.uint8),

@@ -7,6 +7,7 @@ work; an interrupted run leaves nothing that could be taken for a whole data set
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from data_pipelines.schema import DataError
@@ -28,9 +29,11 @@ def main() -> None:
         skipped = prepare(args.input, args.output, args.subjects, args.skip_bad)
         data = open_prepared(args.output)
     except DataError as error:
-        raise SystemExit(f"error: {error}") from None
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        raise SystemExit("interrupted; nothing was written, start the same command again") from None
+        print("interrupted; nothing was written, start the same command again", file=sys.stderr)
+        sys.exit(130)
     for line in skipped:
         print(f"skipped: {line}")
     counts = ", ".join(f"{count} {name}" for name, count in data.class_counts().items())

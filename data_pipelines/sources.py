@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ import tensorflow_datasets as tfds
 from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, existing_folder
 from data_pipelines.scoliosis1k.builder import SPLIT, Scoliosis1k, metadata_digest
 from data_pipelines.scoliosis1k.release_tree import fingerprint, scan
+
+INCOMPLETE_PREFIX = "incomplete."  # of folders that TFDS writes in, before it renames them
 
 
 def prepared_folder(root: Path) -> Path:
@@ -30,20 +34,70 @@ def is_prepared(root: Path) -> bool:
     return (prepared_folder(root) / "dataset_info.json").is_file()
 
 
-def prepare(tree: str, output: Path, subjects: str | None = None, skip_bad: bool = False) -> list[str]:
-    """Prepare a released tree into `output`; returns what was skipped. An interrupted call leaves no data set behind.
+def prepare(
+    tree: str,
+    output: Path,
+    subjects: str | None = None,
+    skip_bad: bool = False,
+    report: Callable[[str], None] = print,
+) -> list[str]:
+    """Prepare a released tree into `output`, in at most a gigabyte of memory whatever its size.
+
+    A call that fails or is interrupted leaves nothing behind, one that is killed leaves what the next removes. Of two calls
+    for one folder the second waits for the first, and takes what that made.
+
+    Args:
+      tree: the released tree, of pickles or of PNG masks.
+      output: folder for the prepared data set; made when missing.
+      subjects: CSV file `sequence,subject`.
+      skip_bad: leave out what cannot be used.
+      report: takes a line for the user.
+
+    Returns:
+      One line for each sequence that was left out.
 
     Raises:
       DataError: for anything wrong with the tree, or an output folder that cannot be written.
     """
     tfds.disable_progress_bar()  # ours counts sequences
+    target = prepared_folder(output)
+    made = [folder for folder in (target.parent, output) if not folder.exists()]
     try:
-        with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):  # TFDS talks of downloads
-            builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
-            builder.download_and_prepare(download_dir=nothing)
-    except OSError as error:
-        raise DataError(f"--output={str(output)!r} cannot be written ({error}); pick another folder") from None
-    return json.loads((prepared_folder(output) / "metadata.json").read_text())["skipped"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(target.parent, report) as alone:
+            if alone:
+                for leftover in target.parent.glob(f"{INCOMPLETE_PREFIX}*"):
+                    shutil.rmtree(leftover)
+            if not is_prepared(output):
+                with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):  # of downloads
+                    builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
+                    builder.download_and_prepare(download_dir=nothing)
+    except (OSError, RuntimeError) as error:  # ArrayRecord meets a full disk with the second
+        raise DataError(f"--output={str(output)!r} cannot be written ({error}); make room or pick another folder") from None
+    finally:
+        if not target.exists():
+            for folder in made:
+                with contextlib.suppress(OSError):  # somebody else's files are in it
+                    folder.rmdir()
+    return json.loads((target / "metadata.json").read_text())["skipped"]
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path, report: Callable[[str], None]) -> Iterator[bool]:
+    """Lock a folder against other preparations; gives False on a file system that has no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(f"another preparation is at work in {folder}; waiting for it")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 def open_prepared(root: Path) -> SilhouetteSet:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -116,7 +117,7 @@ def _from_file(data: SilhouetteSet, partition: str) -> tuple[np.ndarray, np.ndar
             'expected {"TRAIN_SET": [ids], "TEST_SET": [ids]}'
         ) from None
     for field, ids in zip(("TRAIN_SET", "TEST_SET"), parts, strict=True):
-        twice = sorted({item for item in ids if ids.count(item) > 1})
+        twice = sorted(item for item, count in Counter(ids).items() if count > 1)
         if twice:
             raise DataError(f"data.partition={partition!r}: {field} lists {few(twice)} more than once")
         if not ids:

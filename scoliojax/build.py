@@ -131,8 +131,10 @@ def build_sampler(
     )
 
 
-def build_eval_batcher(config: Config, data: SilhouetteSet, rows, cache: SequenceCache | None = None) -> EvalBatcher:
-    """Whole sequences, so many on every device."""
+def build_eval_batcher(
+    config: Config, data: SilhouetteSet, rows, read: Callable[[int], np.ndarray] | None = None
+) -> EvalBatcher:
+    """Whole sequences, so many on every device; `read` as of `EvalBatcher`."""
     return EvalBatcher(
         data=data,
         rows=rows,
@@ -140,5 +142,5 @@ def build_eval_batcher(config: Config, data: SilhouetteSet, rows, cache: Sequenc
         max_frames=config.data.max_eval_frames,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        cache=cache,
+        read=read,
     )

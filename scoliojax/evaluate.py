@@ -20,7 +20,7 @@ class Predictions(NamedTuple):
     """In the order of the data, whatever the order of the batches."""
 
     rows: np.ndarray  # n; which sequence, an index into the data
-    embeddings: np.ndarray  # n p c
+    embeddings: np.ndarray | None  # n p c; None where they were not asked for
     strip_logits: np.ndarray  # n p k; cosines
 
     @property
@@ -43,7 +43,9 @@ def make_eval_step(graph: nnx.GraphDef, replicated: Sharding | None = None) -> E
     return jax.jit(step, out_shardings=replicated)
 
 
-def evaluate(eval_step: EvalStep, params: Tree, batch_stats: Tree, batches: Iterable[dict[str, Any]]) -> Predictions:
+def evaluate(
+    eval_step: EvalStep, params: Tree, batch_stats: Tree, batches: Iterable[dict[str, Any]], embeddings: bool = True
+) -> Predictions:
     """Predict every sequence of `batches` once; padded rows (`rows` = -1) are left out of the result.
 
     Args:
@@ -51,12 +53,14 @@ def evaluate(eval_step: EvalStep, params: Tree, batch_stats: Tree, batches: Iter
       params: of the network.
       batch_stats: of the network.
       batches: with `silhouettes` and `frame_mask` on the devices, and `rows` of the whole batch.
+      embeddings: keep them, too: at the published sizes 16 KB a sequence, where the logits take 192 bytes.
     """
-    rows, embeddings, logits = [], [], []
+    rows, embedded, logits = [], [], []
     waiting: ScoNetOutput | None = None
 
     def fetch(output: ScoNetOutput) -> None:
-        embeddings.append(np.asarray(output.embeddings))  # n p c
+        if embeddings:
+            embedded.append(np.asarray(output.embeddings))  # n p c
         logits.append(np.asarray(output.logits))  # n p k
 
     for batch in batches:
@@ -69,4 +73,5 @@ def evaluate(eval_step: EvalStep, params: Tree, batch_stats: Tree, batches: Iter
         fetch(waiting)
     found = np.concatenate(rows)
     order = np.argsort(found, kind="stable")[np.sum(found < 0) :]
-    return Predictions(found[order], np.concatenate(embeddings)[order], np.concatenate(logits)[order])
+    kept = np.concatenate(embedded)[order] if embeddings else None  # n p c
+    return Predictions(found[order], kept, np.concatenate(logits)[order])

@@ -94,17 +94,26 @@ class Job:
         batches = train_batches(sampler, start, self.config.train.steps, self.config.data.loader_threads)
         return (to_devices(batch, self.mesh) for batch in batches)
 
-    def predict(self, state: TrainState, rows: np.ndarray) -> Predictions:
-        batcher = build.build_eval_batcher(self.config, self.data, rows, self.cache)
+    def predict(self, state: TrainState, rows: np.ndarray, again: bool = False, embeddings: bool = False) -> Predictions:
+        """Predict some sequences.
+
+        Args:
+          state: of the network.
+          rows: of the sequences.
+          again: they will be predicted again in this process, so keep them in memory.
+          embeddings: as of `evaluate`.
+        """
+        read = self.cache if again else self.cache.pass_by
+        batcher = build.build_eval_batcher(self.config, self.data, rows, read)
         batches = (
             {"rows": batch.pop("rows"), **to_devices(batch, self.mesh)}
             for batch in eval_batches(batcher, self.config.data.loader_threads)
         )
-        return evaluate(self.eval_step, state.params, state.batch_stats, batches)
+        return evaluate(self.eval_step, state.params, state.batch_stats, batches, embeddings)
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Scores on the validation subjects, for the log."""
-        found = self.predict(state, self.partition.validation)
+        found = self.predict(state, self.partition.validation, again=True)
         refuse_not_finite(found.logits, [self.data.sequences[row] for row in found.rows])
         scores = published_scores(self.data.labels[found.rows], np.argmax(found.logits, axis=1), len(CLASSES))
         return {f"validation/{name}": scores[name] for name in ("accuracy", "macro_recall", "macro_f1")}
@@ -165,21 +174,20 @@ class Job:
     def leaks(self) -> list[NearDuplicate]:
         """Test and validation sequences that are nearly ones trained on; raises `DataError` when a subject is on both sides."""
         refuse_shared_subjects(self.data, self.partition)
-        found = []
-        if cluster.is_first():
-            held_out = np.concatenate([self.partition.validation, self.partition.test])
-            found = near_duplicates(self.data, self.partition.train, held_out, self.cache)
-            found += near_duplicates(self.data, self.partition.validation, self.partition.test, self.cache)
+        found = near_duplicates(self.data, self.partition, self.cache.pass_by) if cluster.is_first() else []
         cluster.wait("leaks")
         return found
 
-    def evaluated(self, state: TrainState, part: str, keep: bool = True) -> tuple[EvaluatedSequences, Predictions]:
+    def evaluated(
+        self, state: TrainState, part: str, keep: bool = True, embeddings: bool = False
+    ) -> tuple[EvaluatedSequences, Predictions]:
         """One part, predicted and calibrated.
 
         Args:
           state: of the network.
           part: of the partition.
           keep: as of `calibrate`.
+          embeddings: as of `evaluate`.
 
         Raises:
           RunError: when the part is empty, or a logit is not finite.
@@ -189,7 +197,7 @@ class Job:
         rows = getattr(self.partition, part)
         if not len(rows):
             raise RunError(f"--part={part} is empty; data.validation_fraction={self.config.data.validation_fraction}")
-        found = self.predict(state, rows)
+        found = self.predict(state, rows, embeddings=embeddings)
         return EvaluatedSequences(
             data=self.data.name,
             synthetic=self.data.synthetic,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from data_pipelines.schema import DataError, class_id, existing_folder, few
+from data_pipelines.schema import FRAME_SIZE, DataError, class_id, existing_folder, few
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.silhouettes import normalise_sequence
 
@@ -23,16 +25,34 @@ class ReleasedSequence:
 
     sequence: str
     label: int
-    view: str
-    files: tuple[Path, ...]
+    folder: Path
+    names: tuple[str, ...]  # of files in the folder; 300 frames of 1,493 walks are too many for a `Path` each
+
+    @property
+    def view(self) -> str:
+        return self.folder.name
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / name for name in self.names]
+
+    @functools.cached_property
+    def nbytes(self) -> int:
+        """About how much memory the silhouettes take, known before they are read."""
+        if not self.names[0].endswith(".pkl"):
+            return FRAME_SIZE**2 * len(self.names)
+        try:
+            return os.path.getsize(self.folder / self.names[0])
+        except OSError:  # a dead link; reading it says so
+            return 0
 
     def silhouettes(self) -> np.ndarray:
         """Normalised silhouettes, uint8 `[s, 64, 64]`; raises `DataError` naming the file that cannot be used."""
-        if self.files[0].suffix == ".pkl":
-            return load_silhouettes(self.files[0])  # s 64 64
+        if self.names[0].endswith(".pkl"):
+            return load_silhouettes(self.folder / self.names[0])  # s 64 64
         frames = normalise_sequence(map(read_mask, self.files))  # s 64 64
         if len(frames) == 0:
-            raise DataError(f"{self.files[0].parent}: none of its {len(self.files)} masks shows a usable person")
+            raise DataError(f"{self.folder}: none of its {len(self.names)} masks shows a usable person")
         return frames
 
 
@@ -85,19 +105,26 @@ def _sequence_of(identity: Path) -> ReleasedSequence:
             raise DataError(f"{folder}: {error}") from None
     if len(views) != 1:
         raise DataError(f"{identity}: {len(views)} sequences where one is expected; the layout is {LAYOUT}")
-    pickles, images = (sorted(views[0].glob(pattern)) for pattern in ("*.pkl", "*.png"))
+    names = sorted(os.listdir(views[0]))
+    pickles, images = ([name for name in names if name.endswith(suffix)] for suffix in (".pkl", ".png"))
     if bool(pickles) == bool(images) or len(pickles) > 1:
         raise DataError(f"{views[0]}: {len(pickles)} .pkl and {len(images)} .png files; expected one .pkl, or .png frames only")
-    return ReleasedSequence(identity.name, class_id(views[0].parent.name), views[0].name, tuple(pickles or images))
+    return ReleasedSequence(identity.name, class_id(views[0].parent.name), views[0], tuple(pickles or images))
 
 
 def fingerprint(sequences: list[ReleasedSequence], settings: str = "") -> str:
     """Sixteen hexadecimal digits that change with any file's place, size or time, and with `settings`."""
     digest = hashlib.sha256(settings.encode())
     for sequence in sequences:
-        for file in sequence.files:
-            stat = file.stat()
-            digest.update(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+        folder = str(sequence.folder.resolve())
+        for name in sequence.names:
+            path = os.path.join(folder, name)
+            try:
+                stat = os.stat(path)
+                state = f"{stat.st_size}|{stat.st_mtime_ns}"
+            except OSError:  # a dead link
+                state = "cannot be read"
+            digest.update(f"{path}|{state}\n".encode())
     return digest.hexdigest()[:16]
 
 

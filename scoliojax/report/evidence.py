@@ -83,7 +83,7 @@ class Rival(NamedTuple):
 def gather(job: Job, state: TrainState, part: str) -> Evidence:
     """Evaluate a run and draw it; its evaluation folder is brought up to date, too."""
     duplicates = job.leaks()
-    evaluated, found = job.evaluated(state, part)
+    evaluated, found = job.evaluated(state, part, embeddings=True)
     folder = job.workdir / "evaluation" / f"{part}-step-{int(state.step):06d}"
     metrics = write_results(folder, evaluated, job.about(state, duplicates), job.prevalence)
     scorer = Scorer(evaluated.scored, evaluated.classes, job.prevalence)
@@ -113,7 +113,8 @@ def _draw(
     metrics: dict[str, Any],
 ) -> dict[str, Drawing]:
     scored, strips = evaluated.scored, tuple(job.config.model.strips)
-    silhouettes = body.mean_silhouettes(job.cache, found.rows, evaluated.labels, len(evaluated.classes))
+    assert found.embeddings is not None  # `gather` asks for them
+    silhouettes = body.mean_silhouettes(job.cache.pass_by, found.rows, evaluated.labels, len(evaluated.classes))
     drawings = {
         "confusion": Drawing(
             figures.confusion(metrics), "Confusion matrix", "Sequences of each true class by the class called, and their share."
