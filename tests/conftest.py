@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tests.site.sitecustomize  # noqa: F401, refuses TensorFlow
 from configs import sconet_mt
 from data_pipelines.schema import CLASSES, SilhouetteSet
 
@@ -23,6 +24,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: torch's threads would wait for each other
 
 ROOT = Path(__file__).resolve().parents[1]
+# Every Python that a test starts refuses TensorFlow, too.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "tests" / "site"), os.environ.get("PYTHONPATH")]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

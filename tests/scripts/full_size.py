@@ -1,6 +1,6 @@
 """The README's commands on a data set of the release's size: what each takes, and whether it holds at all.
 
-    python -m tests.scripts.full_size --folder FOLDER                        1,493 walks of 300 frames, an hour at most on 2 cores
+    python -m tests.scripts.full_size --folder FOLDER                        1,493 walks of 300 frames; within an hour
     python -m tests.scripts.full_size --folder FOLDER --scale 0.1            minutes; --scale 10 for growth
     python -m tests.scripts.full_size --folder FOLDER --only prepare,train   some of them, on what is there
 
@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,21 +33,25 @@ ROOT = Path(__file__).resolve().parents[2]
 NARROW = [
     "--config.model.channels=(2,4,4,8)",
     "--config.model.embedding_dim=8",
-    "--config.precision=float32",
+    "--config.precision=float32",  # bfloat16 is for accelerators
     "--config.data.validation_fraction=0.1",
     "--config.train.log_every=1",
     "--config.train.checkpoint_every=4",
     "--config.train.eval_every=8",
 ]
-TRAIN = (
-    "python -m scoliojax.main --config configs/sconet_mt.py --config.data.root=prepared "
-    "--config.data.partition=Scoliosis1K_118.json --workdir runs/sconet_mt"
-)
+# As README and docs have them.
+PREPARE = "python -m data_pipelines.prepare --input SCOLIOSIS1K --output prepared"
+DATA = "--config.data.root=prepared --config.data.partition=Scoliosis1K_118.json"
+TRAIN = f"python -m scoliojax.main --config configs/sconet_mt.py {DATA} --workdir runs/sconet_mt"
 EVALUATE = "python -m scoliojax.main --mode eval --workdir runs/sconet_mt"
-IMPORT = (
-    "python -m scoliojax.interop.opengait import ScoNet-20000.pt --workdir runs/imported --config.data.root=prepared "
-    "--config.data.partition=Scoliosis1K_118.json"
-)
+CALIBRATE = "python -m scoliojax.main --mode eval --workdir RUN --sensitivity=0.95"
+REPORT = "python -m scoliojax.report --workdir runs/quickstart"
+COMPARE = "python -m scoliojax.report --workdir RUN --compare OTHER --prevalence 0.03"
+EXPORT = "python -m scoliojax.export --workdir runs/quickstart"
+SCREEN = "python -m scoliojax.screen WALK.mp4 --checkpoint runs/sconet_mt"
+BACK = "python -m scoliojax.interop.opengait export --workdir runs/imported --output ScoNet-back.pt"
+VERIFY = "python -m scoliojax.interop.opengait verify ScoNet-20000.pt"
+IMPORT = f"python -m scoliojax.interop.opengait import ScoNet-20000.pt --workdir runs/imported {DATA}"
 STUDY = (
     "python -m scoliojax.study --config configs/sconet_mt.py --ratios 1:1:2,1:1:4,1:1:8,1:1:16 --models sconet,sconet_mt "
     "--seeds 3 --workdir runs/study --config.data.root=prepared"
@@ -65,7 +69,6 @@ class Row:
     read: int  # bytes
     written: int
     left: int  # bytes that the folder has grown by
-    status: int
     remarks: dict[str, float] = field(default_factory=dict)
 
 
@@ -119,25 +122,25 @@ class Rehearsal:
     def __init__(self, folder: Path):
         self.folder = folder
         self.rows: list[Row] = []
+        pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+        self._pages = [" ".join(page.read_text(encoding="utf-8").replace("\\\n", " ").split()) for page in pages]
 
-    def command(self, text: str, *further: str, **names: str) -> list[str]:
-        """A command of the README with other names of files in it, and what it is given beside."""
-        if not any(" ".join(text.split()) in " ".join(page.read_text().replace("\\\n", " ").split()) for page in _pages()):
+    def command(self, text: str, *further: str, names: dict[str, str] | None = None) -> list[str]:
+        """A command of the README or of docs/, with other names of files in it, and what it is given beside."""
+        if not any(" ".join(text.split()) in page for page in self._pages):
             raise SystemExit(f"no page of this project says any more: {text}")
-        words = [*shlex.split(text), *further]
-        for theirs, ours in names.items():
-            words = [word.replace(theirs.replace("__", "."), ours) for word in words]
-        return [sys.executable if word == "python" else word for word in words]
+        for theirs, ours in ({"configs/": f"{ROOT}/configs/"} | (names or {})).items():
+            text = text.replace(theirs, ours)
+        return [sys.executable if word == "python" else word for word in (*shlex.split(text), *further)]
 
     def run(
         self,
         name: str,
-        commands: list[str] | list[list[str]],
+        *jobs: list[str],
         meanwhile: Callable[[float, list[subprocess.Popen]], None] | None = None,
         status: int = 0,
     ) -> Row:
         """Run one command, or the processes of one job, to the end; ends the rehearsal where that is not the expected one."""
-        jobs: list[list[str]] = commands if isinstance(commands[0], list) else [commands]  # pyright: ignore
         before = size_of(self.folder)
         log = self.folder / "logs" / f"{name.replace(' ', '-').replace(',', '')}.txt"
         log.parent.mkdir(exist_ok=True)
@@ -164,7 +167,6 @@ class Rehearsal:
             watched.read,
             watched.written,
             size_of(self.folder) - before,
-            ended[0],
         )
         print(
             f"{name:<34} {seconds:7.1f} s  {row.memory / 1e6:7.0f} MB  read {row.read / 1e6:8.0f} MB  "
@@ -175,11 +177,6 @@ class Rehearsal:
             raise SystemExit(f"{name} ended with {ended}, not {status}: see {log}\n{log.read_text(encoding='utf-8')[-3000:]}")
         self.rows.append(row)
         return row
-
-
-def _pages() -> Iterator[Path]:
-    yield ROOT / "README.md"
-    yield from (ROOT / "docs").glob("*.md")
 
 
 def first_step(workdir: Path, found: dict[str, float], stop_at: int | None = None) -> Callable:
@@ -229,77 +226,57 @@ def loader(folder: Path) -> dict[str, float]:
 
 def rehearse(folder: Path, only: set[str]) -> list[Row]:
     """All commands, or those of some groups."""
-    rehearsal, steps = Rehearsal(folder), ["--config.train.steps=16"]
+    rehearsal, runs = Rehearsal(folder), folder / "runs"
     command, run = rehearsal.command, rehearsal.run
-    runs = folder / "runs"
-    configs = {"configs/": f"{ROOT}/configs/"}
+    steps = "--config.train.steps=16"
 
     def wanted(group: str) -> bool:
         return not only or group in only
 
-    if wanted("prepare"):
-        prepare = "python -m data_pipelines.prepare --input SCOLIOSIS1K --output prepared"
-        row = run("prepare", command(prepare, "--subjects", "subjects.csv"))
-        frames = int(_printed(folder, "prepare").split(" sequences, ")[1].split()[0])
-        row.remarks = {"frames/s": frames / row.seconds}
-    if wanted("train"):
-        train = command(TRAIN, *NARROW, *steps, **configs)
+    def timed(name: str, jobs: list[list[str]], workdir: Path, stop_at: int | None = None, status: int = 0) -> None:
         found: dict[str, float] = {}
-        run("train, stopped by SIGTERM", train, first_step(runs / "sconet_mt", found, 5), 75).remarks = found
-        found = {}
-        row = run("train on, two processes", together(train, 2), first_step(runs / "sconet_mt", found))
-        row.remarks = found
-        found = {}
-        warm = command(TRAIN, *NARROW, "--config.train.steps=1", **configs, sconet_mt="warm")
-        warm = [word.replace("configs/warm", "configs/sconet_mt") for word in warm]
-        run("one step, warm", warm, first_step(runs / "warm", found)).remarks = found
+        run(name, *jobs, meanwhile=first_step(workdir, found, stop_at), status=status).remarks = found
+
+    if wanted("prepare"):
+        row = run("prepare", command(PREPARE, "--subjects", "subjects.csv"))
+        printed = (folder / "logs" / "prepare.txt").read_text(encoding="utf-8")
+        row.remarks = {"frames/s": int(printed.split(" sequences, ")[1].split()[0]) / row.seconds}
+    if wanted("train"):
+        train = command(TRAIN, *NARROW, steps)
+        timed("train, stopped by SIGTERM", [train], runs / "sconet_mt", 5, 75)
+        timed("train on, two processes", together(train, 2), runs / "sconet_mt")
+        warm = command(TRAIN, *NARROW, "--config.train.steps=1", names={"runs/sconet_mt": "runs/warm"})
+        timed("one step, warm", [warm], runs / "warm")
     if wanted("evaluate"):
         run("validate", command(EVALUATE, "--part=validation"))
         run("evaluate the test part", command(EVALUATE))
-        run(
-            "calibrate and evaluate",
-            command("python -m scoliojax.main --mode eval --workdir RUN --sensitivity=0.95", RUN="runs/sconet_mt"),
-        )
+        run("calibrate and evaluate", command(CALIBRATE, names={"RUN": "runs/sconet_mt"}))
+    ours = {"quickstart": "sconet_mt"}
     if wanted("report"):
-        report = "python -m scoliojax.report --workdir runs/quickstart"
-        run("report", command(report, "--prevalence=0.03", quickstart="sconet_mt"))
+        run("report", command(REPORT, "--prevalence=0.03", names=ours))
     if wanted("export"):
-        run("export", command("python -m scoliojax.export --workdir runs/quickstart", quickstart="sconet_mt"))
-        walk = str(next((folder / "SCOLIOSIS1K" / "00000").glob("*/*")))
-        screen = "python -m scoliojax.screen WALK.mp4 --checkpoint runs/sconet_mt"
-        run("screen a folder of masks", command(screen, "--output=screening", WALK__mp4=walk))
+        run("export", command(EXPORT, names=ours))
+        masks = str(next((folder / "SCOLIOSIS1K" / "00000").glob("*/*")))
+        run("screen a folder of masks", command(SCREEN, "--output=screening", names={"WALK.mp4": masks}))
     if wanted("interop"):
-        back = "python -m scoliojax.interop.opengait export --workdir runs/imported --output ScoNet-back.pt"
-        run("interop export", command(back, imported="sconet_mt"))
-        run(
-            "interop verify",
-            command("python -m scoliojax.interop.opengait verify ScoNet-20000.pt", **{"ScoNet-20000": "ScoNet-back"}),
-        )
-        bring = command(IMPORT, *NARROW[3:], *steps, **{"ScoNet-20000": "ScoNet-back"})
-        run("interop import", [word for word in bring if ".precision" not in word])
-        evaluate = "python -m scoliojax.main --mode eval --workdir runs/imported"
-        run("evaluate the imported run", command(evaluate))
-        compare = "python -m scoliojax.report --workdir RUN --compare OTHER --prevalence 0.03"
-        run("report with comparison", command(compare, RUN="runs/sconet_mt", OTHER="runs/imported"))
+        there = {"ScoNet-20000": "ScoNet-back"}
+        run("interop export", command(BACK, names={"imported": "sconet_mt"}))
+        run("interop verify", command(VERIFY, names=there))
+        run("interop import", command(IMPORT, *NARROW[3:], steps, names=there))
+        run("evaluate the imported run", command(EVALUATE, names={"sconet_mt": "imported"}))
+        run("report with comparison", command(COMPARE, names={"RUN": "runs/sconet_mt", "OTHER": "runs/imported"}))
     if wanted("study"):
-        cell = command(STUDY, *NARROW, "--config.train.steps=4", **configs)
-        cell[cell.index("--ratios") + 1], cell[cell.index("--models") + 1] = "Scoliosis1K_118.json", "sconet_mt"
-        cell[cell.index("--seeds") + 1] = "1"
-        run("study, one cell", cell)
+        cell = {"1:1:2,1:1:4,1:1:8,1:1:16": "Scoliosis1K_118.json", "sconet,sconet_mt": "sconet_mt", "seeds 3": "seeds 1"}
+        run("study, one cell", command(STUDY, *NARROW, "--config.train.steps=4", names=cell))
     if wanted("tree"):
-        tree = command(TRAIN, *NARROW, "--config.train.steps=1", **configs)
-        tree = [word.replace("root=prepared", "root=SCOLIOSIS1K").replace("runs/sconet_mt", "runs/tree") for word in tree]
-        run("one step on the released tree", tree)
-        run("the same again", tree)
+        names = {"root=prepared": "root=SCOLIOSIS1K", "runs/sconet_mt": "runs/tree"}
+        tree = command(TRAIN, *NARROW, "--config.train.steps=1", names=names)
+        timed("one step on the released tree", [tree], runs / "tree")
+        run("the same again, now finished", tree)
     if wanted("loader"):
-        found = loader(folder)
-        print(found)
-        rehearsal.rows.append(Row("loader", "this process", 0.0, 0, 0, 0, 0, 0, found))
+        rehearsal.rows.append(Row("loader, 8 x 8 clips x 30 frames", "", 0.0, 0, 0, 0, 0, loader(folder)))
+        print(rehearsal.rows[-1].remarks)
     return rehearsal.rows
-
-
-def _printed(folder: Path, name: str) -> str:
-    return (folder / "logs" / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def table(rows: list[Row]) -> str:
