@@ -167,6 +167,8 @@ def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
     folder = existing_folder(root, "data.root")
     if is_prepared(folder):
         return open_prepared(folder)
+    if prepared_folder(folder).parent.exists():
+        raise DataError(f"data.root={root!r} was not prepared to its end; run data_pipelines.prepare again")
     sequences, _ = scan(folder, "data.root")
     cached = cache_folder() / f"prepared-{fingerprint(sequences)}"
     if not is_prepared(cached):

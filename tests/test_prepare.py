@@ -107,7 +107,7 @@ def test_killed_in_the_middle_leaves_nothing_that_passes_for_a_data_set(tmp_path
     last.unlink()
     last.write_bytes(content)
     assert not is_prepared(out)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"data\.root=.* was not prepared to its end"):
         open_root(str(out), print)
     prepare(str(tree), out)  # the same command again
     assert len(open_prepared(out)) == 180
@@ -311,3 +311,4 @@ def test_command_line_errors_are_one_line(tmp_path):
     assert run_module("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out").returncode == 0
     again = run_module("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out")
     assert_one_clear_error(again, "--output", "already prepared")
+    assert again.returncode == 2

@@ -312,6 +312,25 @@ def test_a_run_reads_every_sequence_once(tiny_job, tmp_path):
     assert set(reads) <= set(job.partition.train.tolist())
 
 
+def test_a_sequence_that_is_read_once_is_not_kept(tiny_job, tmp_path):
+    """So the memory of an evaluation does not grow with the set; what training validates on again and again stays."""
+    tiny_job.data.validation_fraction = 0.34
+    job = Job(tiny_job, tmp_path)
+    reads, read = [], job.data.read
+    object.__setattr__(job.data, "read", lambda row: reads.append(row) or read(row))
+    for again, times in ((False, 2), (True, 1)):
+        reads.clear()
+        for _ in range(2):
+            found = job.predict(job.initial, job.partition.validation, again)
+        assert sorted(reads) == sorted(job.partition.validation.tolist() * times)
+    assert found.embeddings is None
+    reads.clear()
+    job.leaks()
+    job.leaks()
+    kept = set(job.partition.validation.tolist())
+    assert sorted(reads) == sorted([row for row in range(len(job.data)) if row not in kept] * 2)
+
+
 def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
     tree = write_tree(tmp_path / "tree", per_class=6)

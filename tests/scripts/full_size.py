@@ -18,15 +18,21 @@ import os
 import shlex
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import psutil
 
+from data_pipelines.pipelines import SequenceCache, TrainSampler, train_batches
+from data_pipelines.sources import open_prepared
+from scoliojax.benchmark.timing import interleave
 from tests.scripts.release import make_release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,24 +209,26 @@ def together(command: list[str], processes: int) -> list[list[str]]:
     return [[*command, place, f"--processes={processes}", f"--process={index}"] for index in range(processes)]
 
 
-def loader(folder: Path) -> dict[str, float]:
-    """Batches of the published size a second from the whole prepared set, and from 40 of its sequences."""
-    import numpy as np
-
-    from data_pipelines.pipelines import SequenceCache, TrainSampler, train_batches
-    from data_pipelines.sources import open_prepared
-
+def loader(folder: Path, rounds: int = 5) -> dict[str, float]:
+    """Published batches a second from the whole set and from 40 of its sequences, in turn: medians, and their ratio."""
     data = open_prepared(folder / "prepared")
     found = {}
-    for name, rows in (("all sequences", np.arange(len(data))), ("40 sequences", np.arange(40))):
-        cache = SequenceCache(data, int(2e9))
-        sampler = TrainSampler(data, rows, 0, 8, 8, 30, cache=cache, clips_together=8)
-        for row in rows:
-            cache(int(row))
-        began, batches = time.perf_counter(), 300
-        for _ in train_batches(sampler, 0, batches, 4):
-            pass
-        found[f"batches/s, {name}"] = batches / (time.perf_counter() - began)
+    for where, limit, batches in (("in memory", 2e9, 100), ("from files", 0, 20)):
+        caches = [SequenceCache(data, int(limit)), SequenceCache(data, int(limit))]
+        parts = [np.arange(len(data)), np.arange(40)]
+        for cache, rows in zip(caches, parts, strict=True):
+            for row in rows if limit else []:
+                cache(int(row))
+
+        def draw(cache: SequenceCache, rows: np.ndarray, batches: int = batches) -> None:
+            sampler = TrainSampler(data, rows, 0, 8, 8, 30, cache=cache, clips_together=8)
+            for _ in train_batches(sampler, 0, batches, os.cpu_count() or 1):
+                pass
+
+        works = {name: partial(draw, *one) for name, *one in zip(("all", "40"), caches, parts, strict=True)}
+        seconds = {name: statistics.median(times) for name, times in interleave(works, rounds).items()}
+        found[f"batches/s {where}"] = batches / seconds["all"]
+        found[f"of those from 40 sequences, {where}"] = seconds["40"] / seconds["all"]
     return found
 
 
