@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, existing_folder
 from data_pipelines.scoliosis1k.builder import SPLIT, Scoliosis1k, metadata_digest
-from data_pipelines.scoliosis1k.release_tree import fingerprint, scan
+from data_pipelines.scoliosis1k.release_tree import fingerprint, read_subjects, scan
 
 INCOMPLETE_PREFIX = "incomplete."  # of folders that TFDS writes in, before it renames them
 
@@ -44,7 +44,7 @@ def prepare(
     """Prepare a released tree into `output`, in at most a gigabyte of memory whatever its size.
 
     A call that fails or is interrupted leaves nothing behind, one that is killed leaves what the next removes. Of two calls
-    for one folder the second waits for the first, and takes what that made.
+    for one folder the second waits for the first, and takes what that made of the same tree.
 
     Args:
       tree: the released tree, of pickles or of PNG masks.
@@ -61,18 +61,22 @@ def prepare(
     """
     tfds.disable_progress_bar()  # ours counts sequences
     target = prepared_folder(output)
-    made = [folder for folder in (target.parent, output) if not folder.exists()]
+    made = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(target.parent, report) as alone:
             if alone:
                 for leftover in target.parent.glob(f"{INCOMPLETE_PREFIX}*"):
                     shutil.rmtree(leftover)
-            if not is_prepared(output):
+            if is_prepared(output):
+                _refuse_other_source(output, tree, subjects)
+            else:
                 with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):  # of downloads
                     builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
                     builder.download_and_prepare(download_dir=nothing)
-    except (OSError, RuntimeError) as error:  # ArrayRecord meets a full disk with the second
+    except (OSError, RuntimeError) as error:  # ArrayRecord meets a full disk with the second, and names the file
+        if isinstance(error, RuntimeError) and str(target.parent) not in str(error):
+            raise
         raise DataError(f"--output={str(output)!r} cannot be written ({error}); make room or pick another folder") from None
     finally:
         if not target.exists():
@@ -80,6 +84,13 @@ def prepare(
                 with contextlib.suppress(OSError):  # somebody else's files are in it
                     folder.rmdir()
     return json.loads((target / "metadata.json").read_text())["skipped"]
+
+
+def _refuse_other_source(output: Path, tree: str, subjects: str | None) -> None:
+    sequences, _ = scan(tree, "--input")
+    source = json.loads((prepared_folder(output) / "metadata.json").read_text(encoding="utf-8"))["source"]
+    if source != fingerprint(sequences, str(sorted(read_subjects(subjects).items()))):
+        raise DataError(f"--output={str(output)!r} is already prepared, from other files; delete it or pick another folder")
 
 
 @contextlib.contextmanager

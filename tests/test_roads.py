@@ -142,6 +142,8 @@ def test_a_preparation_waits_for_another_and_takes_what_that_made(tmp_path):
     assert before
     assert [path.name for path in (tmp_path / "out" / "scoliosis1k").iterdir()] == ["1.0.0"]
     assert len(open_prepared(tmp_path / "out")) == 120
+    with pytest.raises(DataError, match="already prepared, from other files"):
+        prepare(str(write_tree(tmp_path / "other", per_class=1)), tmp_path / "out")
 
 
 def test_what_a_killed_preparation_left_is_removed_and_a_failed_one_leaves_nothing(tmp_path):
@@ -155,3 +157,6 @@ def test_what_a_killed_preparation_left_is_removed_and_a_failed_one_leaves_nothi
     with pytest.raises(DataError, match="00005"):
         prepare(str(tree), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+    with pytest.raises(DataError, match="00005"):
+        prepare(str(tree), tmp_path / "deep" / "down")
+    assert not (tmp_path / "deep").exists()
