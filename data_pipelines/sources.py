@@ -83,7 +83,7 @@ def prepare(
             for folder in made:
                 with contextlib.suppress(OSError):  # somebody else's files are in it
                     folder.rmdir()
-    return json.loads((target / "metadata.json").read_text())["skipped"]
+    return json.loads((target / "metadata.json").read_text(encoding="utf-8"))["skipped"]
 
 
 def _refuse_other_source(output: Path, tree: str, subjects: str | None) -> None:
@@ -121,7 +121,7 @@ def open_prepared(root: Path) -> SilhouetteSet:
     folder = prepared_folder(root)
     remedy = "delete it and run data_pipelines.prepare again"
     try:
-        columns = json.loads((folder / "metadata.json").read_text())
+        columns = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
         builder = tfds.builder_from_directory(folder)
         records = builder.as_data_source(split=SPLIT)  # pyright: ignore[reportCallIssue]; behind an untyped decorator
         sizes = {name: len(columns[name]) for name in ("sequences", "subjects", "labels", "n_frames", "checksums")}
@@ -160,9 +160,19 @@ def open_prepared(root: Path) -> SilhouetteSet:
 
 
 def cache_folder() -> Path:
-    """`$SCOLIOJAX_CACHE`, else the user's cache folder."""
-    chosen = os.environ.get("SCOLIOJAX_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "scoliojax"
+    """`$SCOLIOJAX_CACHE`, else the user's cache folder.
+
+    Raises:
+      DataError: when the user has no home.
+    """
+    if chosen := os.environ.get("SCOLIOJAX_CACHE"):
+        return Path(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoliojax"
+    except RuntimeError:  # a container's user of whom only the number is known
+        raise DataError(
+            "no home folder to keep a cache in: neither $HOME nor the list of users names one; set SCOLIOJAX_CACHE to a folder"
+        ) from None
 
 
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:

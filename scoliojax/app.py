@@ -101,7 +101,7 @@ class Desk:
                 message = str(error).replace(str(candidates), "the picture below").replace(f"{name}{os.sep}", "")
                 picture = embedded(candidates.read_bytes(), "image/png") if candidates.exists() else None
                 return _page_part("mistake", message=message.replace("--", ""), picture=picture)
-            report = (answer / "report.html").read_text()
+            report = (answer / "report.html").read_text(encoding="utf-8")
         file = embedded(report.encode(), "text/html")
         return _page_part("answer", verdict=verdict(result), report=report, file=file)
 

@@ -158,7 +158,7 @@ def read(path: Path, network: str) -> Calibration | None:
       RunError: when the file cannot be read.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         content["notes"] = tuple(content["notes"])
         found = Calibration(**content)
         if not 0 < (found.temperature or 1.0) < math.inf or not 0 <= (found.threshold or 0.0) < math.inf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ def told(interrupted: str = "the same command goes on from the newest checkpoint
     Args:
       interrupted: what Ctrl-C leaves behind, for that line.
     """
+    for stream in (sys.stdout, sys.stderr):  # where the terminal or the file name is not UTF-8, a sign may become its code
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except (RunError, DataError) as error:

@@ -174,7 +174,7 @@ def write_export(folder: Path, network: TrainedNetwork) -> dict[str, Any]:
     description = describe(network, artefact, difference)
     with run_directory.whole_folder(folder) as fresh:
         (fresh / ARTEFACT).write_bytes(artefact)
-        (fresh / CARD).write_text(card)
+        (fresh / CARD).write_text(card, encoding="utf-8")
         run_directory.write_json(fresh / DESCRIPTION, description)
     return description
 

@@ -128,7 +128,7 @@ class Job:
         path = self.workdir / f"not-finite-step-{step:06d}.json"
         if cluster.is_first():
             ids = [self.data.sequences[row] for row in rows]
-            path.write_text(json.dumps({"step": step, "sequences": ids, "frames": frames.tolist()}) + "\n")
+            path.write_text(json.dumps({"step": step, "sequences": ids, "frames": frames.tolist()}) + "\n", encoding="utf-8")
         return f"its sequences and frames are in {path}"
 
     def calibrate(self, state: TrainState, keep: bool = True) -> Calibration | None:

@@ -21,7 +21,7 @@ def find_metrics(workdir: Path, step: int) -> dict[str, Any] | None:
     """
     path = workdir / "evaluation" / f"test-step-{step:06d}" / "metrics.json"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if "subjects_known" not in found or "scores" not in found:
             raise ValueError("it is of an earlier version")
         return found

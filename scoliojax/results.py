@@ -130,14 +130,14 @@ def write_results(
     metrics = score(evaluated, about, prevalence)
     with whole_folder(folder) as fresh:
         _write_predictions(fresh / "predictions.csv", evaluated)
-        (fresh / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        (fresh / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         figures.confusion(metrics).savefig(fresh / "confusion.png", dpi=120)
     return metrics
 
 
 def _write_predictions(path: Path, evaluated: EvaluatedSequences) -> None:
     scored, classes = evaluated.scored, evaluated.classes
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         names = [f"p_{name}" for name in classes]
         decision = [] if scored.referred is None else ["referred"]

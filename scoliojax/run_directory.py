@@ -47,7 +47,7 @@ def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def read_config(workdir: Path) -> dict[str, Any]:
     """The config that a run directory belongs to; raises `RunError` where there is none."""
     try:
-        return json.loads((workdir / "config.json").read_text())
+        return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"--workdir={workdir} holds no run (no config.json); train there first") from None
     except (OSError, ValueError) as error:
@@ -103,7 +103,7 @@ def check_data(workdir: Path, data_digest: str | None) -> None:
 def read_data(workdir: Path) -> str | None:
     """Digest of the data that a run was trained on; None where it came from elsewhere and was not trained here yet."""
     try:
-        return json.loads((workdir / "data.json").read_text())["digest"]
+        return json.loads((workdir / "data.json").read_text(encoding="utf-8"))["digest"]
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"--workdir={workdir}: data.json cannot be read ({error}); give another folder") from None
 
@@ -146,7 +146,7 @@ def record_environment(workdir: Path, imported_from: str | None = None) -> None:
 def read_environment(workdir: Path) -> dict[str, Any]:
     """In what a run was trained; raises `RunError` where that cannot be read."""
     try:
-        return json.loads((workdir / "environment.json").read_text())
+        return json.loads((workdir / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"--workdir={workdir}: environment.json cannot be read ({error})") from None
 
@@ -162,7 +162,7 @@ def git_commit() -> str:
     """The commit of this checkout, with `-dirty` where files differ from it; "unknown" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(command, capture_output=True, check=True, timeout=20, encoding="utf-8").stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
@@ -196,5 +196,5 @@ def refuse_foreign(folder: Path, ours: set[str], kind: str) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file as a whole or not at all."""
     fresh = path.with_name(f".{path.name}.unfinished")
-    fresh.write_text(json.dumps(content, indent=2) + "\n")
+    fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     fresh.replace(path)

@@ -41,10 +41,10 @@ class RunLog(Log):
         path = workdir / "metrics.jsonl"
         kept = [line for line in read_log(path) if line["step"] <= start]
         fresh = path.with_name(f".{path.name}.unfinished")
-        fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         fresh.replace(path)
         self._workdir = workdir
-        self._file = path.open("a", buffering=1)
+        self._file = path.open("a", buffering=1, encoding="utf-8")
         self._board = _summary_writer()(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, unit="step", desc="train", dynamic_ncols=True)
 
@@ -94,7 +94,7 @@ def read_log(path: Path) -> list[dict]:
     if not path.exists():
         return []
     found = []
-    for line in path.read_text(errors="replace").splitlines(keepends=True):
+    for line in path.read_text(errors="replace", encoding="utf-8").splitlines(keepends=True):
         with contextlib.suppress(ValueError):
             if line.endswith("\n") and "step" in (entry := json.loads(line)):
                 found.append(entry)

@@ -187,8 +187,8 @@ def write_study(workdir: Path, study: list[Cell], found: list[dict[str, Any]]) -
     rows = summarise(study, found)
     data, synthetic = found[0]["data"], found[0]["synthetic"]
     text = table(rows, data, synthetic)
-    (workdir / "study.md").write_text(text)
-    with (workdir / "study.csv").open("w", newline="") as file:
+    (workdir / "study.md").write_text(text, encoding="utf-8")
+    with (workdir / "study.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         bounds = [f"{name}{end}" for name in SCORES for end in ("", "/low", "/high")]
         writer.writerow(["ratio", "model", "seed", "step", "synthetic", *bounds])

@@ -42,28 +42,28 @@ STOPPED = 75
 def start(workdir: Path, options: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "scoliojax.main", *RUN, *options, f"--workdir={workdir}"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-    with (workdir.parent / f"{workdir.name}.log").open("a") as log:
+    with (workdir.parent / f"{workdir.name}.log").open("a", encoding="utf-8") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
 def finish(workdir: Path, options: list[str]) -> None:
     status = start(workdir, options).wait()
     if status:
-        log = (workdir.parent / f"{workdir.name}.log").read_text()
+        log = (workdir.parent / f"{workdir.name}.log").read_text(encoding="utf-8")
         raise SystemExit(f"a life ended with status {status}:\n{log[-4000:]}")
 
 
 def outcome(workdir: Path) -> tuple[str, list]:
     """Digest of the newest checkpoint, and the log without its times."""
     newest = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
-    digest = json.loads((workdir / "checkpoints" / str(newest) / "meta" / "metadata").read_text())["digest"]
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    digest = json.loads((workdir / "checkpoints" / str(newest) / "meta" / "metadata").read_text(encoding="utf-8"))["digest"]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return digest, [{key: value for key, value in line.items() if key != "clips_per_second"} for line in lines]
 
 
 def steps_logged(workdir: Path) -> int:
     path = workdir / "metrics.jsonl"
-    return len(path.read_text().splitlines()) if path.exists() else 0
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
 
 
 def chaos(folder: Path, kills: int, terms: int, steps: int, every: int, seed: int) -> dict[str, int]:
@@ -99,7 +99,7 @@ def chaos(folder: Path, kills: int, terms: int, steps: int, every: int, seed: in
         elif status == 0:
             counts["finished before its end"] += 1
         else:
-            raise SystemExit(f"status {status}:\n{(folder / 'troubled.log').read_text()[-4000:]}")
+            raise SystemExit(f"status {status}:\n{(folder / 'troubled.log').read_text(encoding='utf-8')[-4000:]}")
     finish(troubled, options)
     if outcome(peaceful) != outcome(troubled):
         raise SystemExit(f"the troubled run ended elsewhere: compare {peaceful} and {troubled}")

@@ -1,7 +1,11 @@
-"""Shared fixtures. Four simulated devices, so that sharding is tested in the same process as everything else."""
+"""Shared fixtures, and what surrounds every test: a home of the session's own, no settings of the user's, no accelerator.
+
+Four simulated devices, so that sharding is tested in the same process as everything else.
+"""
 
 import os
 import pickle
+import site
 import subprocess
 import sys
 import tempfile
@@ -12,20 +16,61 @@ import pytest
 
 import tests.site.sitecustomize  # noqa: F401, refuses TensorFlow
 from configs import sconet_mt
-from data_pipelines.schema import CLASSES, SilhouetteSet
-
-# Before jax is imported: nothing above does.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-os.environ["JAX_PLATFORMS"] = "cpu"
-if "PYTEST_XDIST_WORKER" not in os.environ:  # programs compiled by one test serve the next, other workers and subprocesses
-    CACHE = tempfile.TemporaryDirectory(prefix="scoliojax-tests-")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: torch's threads would wait for each other
+from data_pipelines.schema import CLASSES, DataError, SilhouetteSet
+from data_pipelines.video.fetch import model_folder
 
 ROOT = Path(__file__).resolve().parents[1]
-# Every Python that a test starts refuses TensorFlow, too.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "tests" / "site"), os.environ.get("PYTHONPATH")]))
+
+# Settings of whoever starts the tests that would change what they see, by how their names begin. The locale and the folder
+# for temporary files stay: with these, everything has to work.
+SETTINGS = (
+    "JAX_", "XLA_", "TF_", "TPU_", "PJRT_", "CUDA_", "HIP_", "TORCH_", "PYTORCH_",  # libraries of arrays
+    "SLURM_", "OMPI_", "PMI_", "PMIX_", "MPI_", "K8S_", "KUBERNETES_",  # launchers: this is one process, whoever started it
+    "SCOLIOJAX_CACHE", "XDG_", "GIT_", "MPL", "MATPLOTLIB", "GRADIO_", "OPENCV_", "TFDS_", "TQDM_",  # where things lie
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "PYTHONWARNINGS", "PYTHONSAFEPATH", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES",
+)  # fmt: skip
+
+
+def _isolate(home: Path) -> None:
+    """Give this process, and all that it will start, surroundings that are the same everywhere; to be called before jax comes.
+
+    Args:
+      home: an empty folder, which takes the place of the user's.
+    """
+    try:
+        os.environ.setdefault("SCOLIOJAX_MODELS", str(model_folder()))  # the user's, for the test that compares backends
+    except DataError:  # no home, so none there
+        os.environ.setdefault("SCOLIOJAX_MODELS", str(home / "models"))
+    os.environ.setdefault("PYTHONUSERBASE", site.getuserbase())  # it is sought from the home; packages may be installed there
+    for name in list(os.environ):
+        if name.upper().startswith(SETTINGS):
+            del os.environ[name]
+    further = [str(ROOT / "tests" / "site"), str(ROOT)]  # every Python refuses TensorFlow, also a process elsewhere
+    os.environ |= {
+        "HOME": str(home),
+        "CUDA_VISIBLE_DEVICES": "",  # a torch for GPUs computes on the CPU, too
+        "HIP_VISIBLE_DEVICES": "",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),  # what one test compiles serves the next, and other processes
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "OMP_NUM_THREADS": "1",  # the workers share the cores: torch's threads would wait for each other
+        "PYTHONPATH": os.pathsep.join([*further, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # a worker is started by a process that came by here
+        home = tempfile.TemporaryDirectory(prefix="scoliojax-tests-")
+        config.add_cleanup(home.cleanup)
+        _isolate(Path(home.name))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_the_project() -> None:
+    """Wherever pytest was called, commands and tests name files from the project's folder on."""
+    os.chdir(ROOT)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -105,9 +150,10 @@ def run_module(module: str, *arguments: object, devices: int = 1, **kwargs) -> s
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": flags} | kwargs.pop("env", {}),
         capture_output=True,
-        text=True,
         timeout=300,
         check=False,
+        encoding="utf-8",
+        errors="replace",  # where the locale is another one, what is not ASCII reads otherwise
         **kwargs,
     )
 

@@ -68,7 +68,7 @@ def pixels() -> None:
 
 def strips(report: Path) -> None:
     """Mean contribution of the strips from shoulders to pelvis, and of the others, from a report with sixteen strips."""
-    with (report / "strips.csv").open() as file:
+    with (report / "strips.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for name in ("negative", "neutral", "positive"):
         found = np.array([float(row["contribution"]) for row in rows if row["class"] == name])

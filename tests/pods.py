@@ -49,7 +49,8 @@ def start(processes: int, devices: int, *arguments: object) -> list[subprocess.P
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
         for index in range(processes)
     ]
@@ -68,7 +69,7 @@ def run(processes: int, devices: int, *arguments: object) -> list[str]:
 
 def log(workdir: Path) -> list[dict]:
     path = workdir / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def parameters(workdir: Path) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "sections", lambda *arguments: {"loader": lambda: found})
     command.main(["--only=loader", f"--json={tmp_path}/rows.json"])
     assert "| a | ms | 2 (1.5 to 2.5) | 4 | 0.50 |  |" in capsys.readouterr().out
-    written = json.loads((tmp_path / "rows.json").read_text())
+    written = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
     assert written["rows"][0]["ours"] == [1.0, 3.0]
     assert written["rows"][0]["ratio"] == 0.5
     assert written["environment"]["devices"]

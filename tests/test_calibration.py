@@ -83,9 +83,9 @@ def test_what_is_stored_is_read_again_for_the_same_network_only(tmp_path):
     assert calibration.read(path, "abc") == found
     assert calibration.read(path, "another") is None
     assert [one.name for one in path.parent.iterdir()] == ["step-000007.json"]
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     for damage in ("{", "[]", json.dumps(content | {"threshold": -1.0}), json.dumps(content | {"temperature": math.nan}),
                    json.dumps({"network": "abc"}), json.dumps(content | {"temperature": "warm"})):  # fmt: skip
-        path.write_text(damage)
+        path.write_text(damage, encoding="utf-8")
         with pytest.raises(RunError, match=r"step-000007.json cannot be read .* delete it"):
             calibration.read(path, "abc")

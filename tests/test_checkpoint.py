@@ -67,7 +67,7 @@ def damage_flip(folder, step=3):
 
 def damage_digest(folder):
     meta = folder / "3" / "meta" / "metadata"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"digest": "0" * 64}))
+    meta.write_text(json.dumps(json.loads(meta.read_text(encoding="utf-8")) | {"digest": "0" * 64}), encoding="utf-8")
 
 
 def damage_missing(folder):

@@ -38,7 +38,7 @@ def test_the_documented_bytes_are_those_of_the_arithmetic(devices):
     config.data.subjects_per_batch = devices
     found = arithmetic(config, devices)
     row = [devices, 8 * devices, *(f"{found[kind]:,}" for kind in ("all-reduce", "all-gather", "reduce-scatter"))]
-    assert f"| {' | '.join(map(str, row))} |" in (ROOT / "docs" / "pods.md").read_text()
+    assert f"| {' | '.join(map(str, row))} |" in (ROOT / "docs" / "pods.md").read_text(encoding="utf-8")
 
 
 def test_asynchronous_collectives_count_their_results_only():

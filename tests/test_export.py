@@ -70,7 +70,7 @@ def test_an_export_gives_the_packages_logits_where_the_package_is_not(run, tmp_p
     kept = Calibration(bare.digest, True, 0.5, 0.4, 0.9, 0.92, 0.88, 66, 60)
     calibration.write(calibration.calibration_file(workdir, 3), kept)
     (workdir / "export").mkdir()
-    (workdir / "export" / "network.json").write_text("of an earlier export")
+    (workdir / "export" / "network.json").write_text("of an earlier export", encoding="utf-8")
     export.main(["--workdir", str(workdir)])
     said = capsys.readouterr().out.splitlines()
     assert "step 3" in said[0]
@@ -97,7 +97,7 @@ def test_an_export_gives_the_packages_logits_where_the_package_is_not(run, tmp_p
 
 
 def check_the_description(folder, network, kept, logits):
-    said = json.loads((folder / "network.json").read_text())
+    said = json.loads((folder / "network.json").read_text(encoding="utf-8"))
     artefact = (folder / "network.stablehlo").read_bytes()
     assert said["artefact"]["sha256"] == hashlib.sha256(artefact).hexdigest()
     assert said["artefact"]["bytes"] == len(artefact)
@@ -117,7 +117,7 @@ def check_the_description(folder, network, kept, logits):
     np.testing.assert_allclose(probabilities, kept.probabilities(logits, network.scale), rtol=1e-6)
     assert said["operating_point"]["threshold"] == kept.threshold
     assert said["checked"]["largest_difference"] <= 1e-5
-    card = (folder / "MODEL_CARD.md").read_text()
+    card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "network.stablehlo" in card.splitlines()[0]
     assert "Synthetic walkers, not people" in card
 
@@ -139,7 +139,7 @@ def test_a_network_of_bfloat16_is_exported_with_its_rounding(run, tmp_path):
     run.config.precision = "bfloat16"
     run.config.model.channels = (2, 3, 64, 64)  # the last two convolve in the package's own way
     export.main(["--workdir", str(run.make()), "--output", str(tmp_path / "out"), "--step", "3"])
-    said = json.loads((tmp_path / "out" / "network.json").read_text())  # having written it, it was within 1e-5
+    said = json.loads((tmp_path / "out" / "network.json").read_text(encoding="utf-8"))  # having written it, it was within 1e-5
     assert said["network"]["precision"] == "bfloat16"
     assert said["probabilities"] == {
         "rule": "softmax(logits * scale / temperature)", "scale": 16.0, "temperature": 1.0, "calibrated": False,
@@ -158,7 +158,7 @@ def test_mistakes_are_told_in_one_line_and_leave_nothing(run, tmp_path, capsys):
     workdir = run.make()
     other = tmp_path / "other"
     other.mkdir()
-    (other / "thesis.tex").write_text("years")
+    (other / "thesis.tex").write_text("years", encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     for arguments, words in (
         (["--workdir", tmp_path / "none"], ["none", "holds no run"]),

@@ -193,11 +193,11 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
     assert f"test-step-{first.step:06d}" in succeed("scoliojax.main", "--mode", "eval", "--workdir", workdir)
     printed = succeed("scoliojax.main", "--workdir", workdir, devices=2)  # and back to one for the export below
     assert f"going on from step {first.step}" in printed
-    line = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    line = json.loads((workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert line["learning_rate"] == pytest.approx(0.1 * 0.1**2)  # past both milestones of the recorded run
     commands.main(["export", "--workdir", str(workdir), "--output", str(out)])
     assert opengait.read(out).step == first.step + 2
-    card = (tmp_path / "MODEL_CARD.md").read_text()
+    card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.startswith("# back.pt\n")
     assert "| accuracy | " in card
     assert f"Came from {checkpoint.name}, step {first.step}, of another implementation" in card
@@ -212,7 +212,7 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
 
 def imported_config(checkpoint, workdir, *options) -> dict:
     commands.main([*map(str, ["import", checkpoint, "--workdir", workdir, *options])])
-    return json.loads((workdir / "config.json").read_text())
+    return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
 
 
 def test_the_command_line_goes_before_the_file_and_the_file_before_the_recipe(checkpoint, tmp_path, capsys):

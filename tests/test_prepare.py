@@ -17,7 +17,7 @@ import pytest
 from data_pipelines.schema import DataError
 from data_pipelines.scoliosis1k.builder import metadata_digest
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
-from data_pipelines.sources import is_prepared, open_prepared, open_root, prepare, prepared_folder
+from data_pipelines.sources import cache_folder, is_prepared, open_prepared, open_root, prepare, prepared_folder
 from tests.conftest import ROOT, assert_one_clear_error, damage, run_module, write_tree
 
 
@@ -75,16 +75,30 @@ def test_root_may_be_a_released_tree_prepared_once_into_the_cache(tmp_path, monk
     assert len(lines) == 2
 
 
+def test_without_a_home_the_cache_has_to_be_named(tmp_path, monkeypatch):
+    for name in ("SCOLIOJAX_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)  # as of a container's user that has no entry
+    with pytest.raises(DataError, match=r"no home folder to keep a cache in.*set SCOLIOJAX_CACHE to a folder"):
+        cache_folder()
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+
+
 def test_subject_mapping(tmp_path):
     tree = write_tree(tmp_path / "tree", per_class=1)
     mapping = tmp_path / "subjects.csv"
-    mapping.write_text("sequence,subject\n00000,anna\n00001,anna\n00002,bo\n")
+    mapping.write_text("sequence,subject\n00000,anna\n00001,anna\n00002,bo\n", encoding="utf-8")
     prepare(str(tree), tmp_path / "out", subjects=str(mapping))
     assert open_prepared(tmp_path / "out").subjects == ("anna", "anna", "bo")
-    mapping.write_text("sequence,subject\n00000,anna\n")
+    mapping.write_text("sequence,subject\n00000,anna\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"no line for 00001, 00002"):
         prepare(str(tree), tmp_path / "out2", subjects=str(mapping))
-    mapping.write_text("id,person\n00000,anna\n")
+    mapping.write_text("id,person\n00000,anna\n", encoding="utf-8")
     with pytest.raises(DataError, match="columns sequence,subject"):
         prepare(str(tree), tmp_path / "out2", subjects=str(mapping))
 
@@ -206,7 +220,7 @@ def test_bad_layouts_are_refused_by_name_or_skipped(tmp_path, kind, words):
 
 def test_roots_that_are_no_tree(tmp_path):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "file").write_text("x")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
     (tmp_path / "other" / "a" / "b").mkdir(parents=True)
     for name, words in (("missing", "does not exist"), ("empty", "is empty"), ("file", "is a file"), ("other", "no sequence")):
         with pytest.raises(DataError, match=words):
@@ -220,21 +234,21 @@ def test_roots_that_are_no_tree(tmp_path):
 def test_a_damaged_prepared_folder_is_said_to_be_damaged(tmp_path):
     prepare(str(write_tree(tmp_path / "tree")), tmp_path / "out")
     metadata = prepared_folder(tmp_path / "out") / "metadata.json"
-    good = metadata.read_text()
+    good = metadata.read_text(encoding="utf-8")
     columns = json.loads(good)
 
     def signed(**changes) -> None:
         changed = columns | changes
-        metadata.write_text(json.dumps(changed | {"digest": metadata_digest(changed)}))
+        metadata.write_text(json.dumps(changed | {"digest": metadata_digest(changed)}), encoding="utf-8")
 
     labels = columns["labels"]
-    metadata.write_text(json.dumps(columns | {"labels": [*labels[1:], labels[0]]}))
+    metadata.write_text(json.dumps(columns | {"labels": [*labels[1:], labels[0]]}), encoding="utf-8")
     with pytest.raises(DataError, match=r"metadata\.json does not match its digest.*delete it and"):
         open_prepared(tmp_path / "out")
     signed(labels=labels[:-1])
     with pytest.raises(DataError, match=r"6 records for .*'labels': 5"):
         open_prepared(tmp_path / "out")
-    metadata.write_text(good)
+    metadata.write_text(good, encoding="utf-8")
     record = next(prepared_folder(tmp_path / "out").glob("*.array_record*"))
     whole = record.read_bytes()
     record.write_bytes(whole[:1000])

@@ -72,7 +72,7 @@ def test_a_kill_and_a_term_change_nothing(tmp_path):
         "finished before its end": 0,
         "steps": 200,
     }
-    assert "as asked; the same command goes on from there" in (tmp_path / "troubled.log").read_text()
+    assert "as asked; the same command goes on from there" in (tmp_path / "troubled.log").read_text(encoding="utf-8")
 
 
 def test_flags_of_several_hosts_belong_together():

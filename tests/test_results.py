@@ -48,7 +48,7 @@ def calibration(**changes) -> Calibration:
 
 
 def rows_of(folder) -> list[dict[str, str]]:
-    with (folder / "predictions.csv").open() as file:
+    with (folder / "predictions.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -64,7 +64,7 @@ def test_the_files_of_an_evaluation(tmp_path):
     assert rows[1]["subject"] == "a"
     assert sum(float(rows[0][f"p_{name}"]) for name in CLASSES) == pytest.approx(1.0, abs=2e-6)
     assert "referred" not in rows[0]
-    stored = json.loads((folder / "metrics.json").read_text())
+    stored = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert stored == json.loads(json.dumps(metrics)) == find_metrics(tmp_path, 7)
     assert stored["confusion"] == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
     assert (stored["synthetic"], stored["step"], stored["subjects"]) == (True, 7, 2)
@@ -131,7 +131,7 @@ def test_the_model_card_says_what_was_measured_and_what_it_is_not_for(tmp_path):
     assert find_metrics(tmp_path, 8) is None
     (tmp_path / "evaluation" / "test-step-000008").mkdir(parents=True)
     for content in ("{", '{"accuracy": 1.0}', "3"):  # the second as written before there were intervals
-        (tmp_path / "evaluation" / "test-step-000008" / "metrics.json").write_text(content)
+        (tmp_path / "evaluation" / "test-step-000008" / "metrics.json").write_text(content, encoding="utf-8")
         with pytest.raises(RunError, match=r"metrics.json cannot be read .* evaluate that step again"):
             find_metrics(tmp_path, 8)
 

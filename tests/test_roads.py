@@ -34,7 +34,7 @@ def small_limits(monkeypatch):
 
 def pieces(workdir: Path) -> int:
     """Into how many pieces the largest array of the newest checkpoint is cut."""
-    text = (workdir / "checkpoints" / "2" / "state" / "array_metadatas" / "process_0").read_text()
+    text = (workdir / "checkpoints" / "2" / "state" / "array_metadatas" / "process_0").read_text(encoding="utf-8")
     arrays = [one["array_metadata"] for one in json.loads(text)["array_metadatas"]]
     shapes = [(one["write_shape"], one["chunk_shape"]) for one in arrays]
     return max(int(np.prod(whole)) // int(np.prod(chunk)) for whole, chunk in shapes)
@@ -50,7 +50,7 @@ def records(root: Path) -> list[Path]:
 def test_tensorflow_is_refused_in_this_session_and_in_what_it_starts(program):
     with pytest.raises(AssertionError, match="asks for TensorFlow"):
         exec(program, {})
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)
     assert "asks for TensorFlow" in result.stderr
 
 
@@ -117,8 +117,8 @@ def test_a_run_is_the_same_whatever_the_limits(tiny_config, tmp_path, small_limi
     assert history(small) == history(usual)
     assert pieces(small) > pieces(usual) == 1
     folders = [folder / "evaluation" / "test-step-000002" for folder in (small, usual)]
-    assert len({(folder / "predictions.csv").read_text() for folder in folders}) == 1
-    scores, expected = (json.loads((folder / "metrics.json").read_text())["scores"] for folder in folders)
+    assert len({(folder / "predictions.csv").read_text(encoding="utf-8") for folder in folders}) == 1
+    scores, expected = (json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["scores"] for folder in folders)
     for name, estimate in scores.items():
         for end in ("value", "low", "high"):  # sums in another order
             found, usually = (one if one is None else float(f"{one:.12g}") for one in (estimate[end], expected[name][end]))
@@ -131,7 +131,7 @@ def test_a_preparation_waits_for_another_and_takes_what_that_made(tmp_path):
     tree = write_tree(tmp_path / "tree", per_class=40, frames=60)
     lines: list[str] = []
     command = [sys.executable, "-m", "data_pipelines.prepare", "--input", str(tree), "--output", str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as other:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8") as other:
         while not list(tmp_path.glob("out/scoliosis1k/incomplete*")):
             assert other.poll() is None, other.stdout.read() if other.stdout else ""
         before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/scoliosis1k/*")}

@@ -41,12 +41,12 @@ def main(*arguments: object, **kwargs):
 
 def digests(workdir: Path) -> dict[int, str]:
     """The digest of every checkpoint, as stored beside it."""
-    metas = (json.loads(path.read_text()) for path in workdir.glob("checkpoints/*/meta/metadata"))
+    metas = (json.loads(path.read_text(encoding="utf-8")) for path in workdir.glob("checkpoints/*/meta/metadata"))
     return {meta["step"]: meta["digest"] for meta in metas}
 
 
 def history(workdir: Path) -> list[dict]:
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [{key: value for key, value in line.items() if key != "clips_per_second"} for line in lines]
 
 
@@ -56,7 +56,7 @@ def test_the_real_input_prepared_trained_resumed_and_evaluated(silhouettes, tmp_
     assert run_module("data_pipelines.prepare", "--input", silhouettes / "raw", "--output", prepared).returncode == 0
     partition = tmp_path / "partition.json"
     ids = [f"{number:05d}" for number in range(8)]
-    partition.write_text(json.dumps({"TRAIN_SET": ids[:5], "TEST_SET": [*ids[5:], "99999"]}))
+    partition.write_text(json.dumps({"TRAIN_SET": ids[:5], "TEST_SET": [*ids[5:], "99999"]}), encoding="utf-8")
     job = (
         *NARROW,
         "--config.data.name=scoliosis1k",
@@ -75,11 +75,11 @@ def test_the_real_input_prepared_trained_resumed_and_evaluated(silhouettes, tmp_
     assert sorted(digests(workdir)) == [20, 30, 40]
     folder = workdir / "evaluation" / "test-step-000040"
     assert {path.name for path in folder.iterdir()} == {"predictions.csv", "metrics.json", "confusion.png"}
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["n"] == 4
     assert metrics["synthetic"] is False
     assert "synthetic" not in second.stdout.lower()
-    assert json.loads((workdir / "environment.json").read_text())["packages"]["jax"]
+    assert json.loads((workdir / "environment.json").read_text(encoding="utf-8"))["packages"]["jax"]
     assert list((workdir / "tensorboard").iterdir())
 
     moved = tmp_path / "moved"
@@ -87,7 +87,7 @@ def test_the_real_input_prepared_trained_resumed_and_evaluated(silhouettes, tmp_
     config = ConfigDict(run_directory.read_config(workdir))
     config.data.root = str(moved)
     run_evaluation(config, workdir, which="newest", part="train")
-    assert json.loads((workdir / "evaluation" / "train-step-000040" / "metrics.json").read_text())["n"] == 5
+    assert json.loads((workdir / "evaluation" / "train-step-000040" / "metrics.json").read_text(encoding="utf-8"))["n"] == 5
 
 
 @pytest.fixture(scope="module")
@@ -105,21 +105,24 @@ def test_three_steps_a_restart_and_three_more_are_six_steps_to_the_bit(straight,
         result = main(*SYNTHETIC, f"--workdir={workdir}", f"--config.train.steps={steps}")
         assert result.returncode == 0, result.stderr
         if steps == 3:
-            with (workdir / "metrics.jsonl").open("a") as file:
+            with (workdir / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write('{"step": 4, "loss": 99.0}\n\0\0\n{"step": 5, "lo')  # after the checkpoint; then the power went
-            (workdir / "environment.json").write_text("{")
+            (workdir / "environment.json").write_text("{", encoding="utf-8")
     assert digests(workdir) == digests(straight[0])
     assert history(workdir) == history(straight[0])
     for name in ("predictions.csv", "metrics.json"):
         ours, theirs = (folder / "evaluation" / "test-step-000006" / name for folder in (workdir, straight[0]))
-        assert ours.read_text() == theirs.read_text()
+        assert ours.read_text(encoding="utf-8") == theirs.read_text(encoding="utf-8")
 
 
 def test_a_recorded_run_needs_no_config_to_be_evaluated(straight, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(straight[0], workdir)
     run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="3", part="train")
-    assert json.loads((workdir / "evaluation" / "train-step-000003" / "metrics.json").read_text())["part"] == "train"
+    assert (
+        json.loads((workdir / "evaluation" / "train-step-000003" / "metrics.json").read_text(encoding="utf-8"))["part"]
+        == "train"
+    )
     with pytest.raises(RunError, match="--part=validation is empty"):
         run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="3", part="validation")
     with pytest.raises(RunError, match="--step=latest is neither newest nor best"):
@@ -155,14 +158,14 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     assert words in capsys.readouterr().out
     run_evaluation(tiny_job, tmp_path / "run", which="best", part="validation")
     folder = tmp_path / "run" / "evaluation" / f"validation-step-{best:06d}"
-    found = json.loads((folder / "metrics.json").read_text())
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert found["scores"]["macro_f1"]["value"] == pytest.approx(scored[best]["validation/macro_f1"])
-    kept = json.loads((tmp_path / "run" / "calibration" / f"step-{best:06d}.json").read_text())
+    kept = json.loads((tmp_path / "run" / "calibration" / f"step-{best:06d}.json").read_text(encoding="utf-8"))
     assert found["calibration"] == kept
     assert kept["sequences"] == 3
     assert "operating_point/sensitivity" in found["scores"]
     run_evaluation(tiny_job, tmp_path / "run", which="best", part="test", wanted_sensitivity=0.5, prevalence=0.02)
-    found = json.loads((tmp_path / "run" / "evaluation" / f"test-step-{best:06d}" / "metrics.json").read_text())
+    found = json.loads((tmp_path / "run" / "evaluation" / f"test-step-{best:06d}" / "metrics.json").read_text(encoding="utf-8"))
     assert found["calibration"]["wanted_sensitivity"] == 0.5
     assert "screening/ppv_at_prevalence" in found["scores"]
     job, state = open_job(tmp_path / "run", "best")
@@ -186,7 +189,7 @@ def test_a_run_that_blows_up_leaves_what_its_batch_was_made_of(tiny_job, tmp_pat
     with pytest.raises(RunError, match=r"is (nan|inf); its sequences and frames are in .*not-finite-step-\d+\.json") as caught:
         run_training(tiny_job, tmp_path / "run")
     (path,) = (tmp_path / "run").glob("not-finite-step-*.json")
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     assert f"step {found['step']}:" in str(caught.value)
     assert np.shape(found["frames"]) == (2, 2, 3)
     assert len(set(found["sequences"])) == 2
@@ -222,7 +225,7 @@ def test_another_config_is_refused_and_the_keys_named(straight, tiny_job):
 def test_other_data_are_refused(straight, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     shutil.copytree(straight[0], workdir)
-    (workdir / "data.json").write_text('{"digest": "of other data"}')
+    (workdir / "data.json").write_text('{"digest": "of other data"}', encoding="utf-8")
     with pytest.raises(RunError, match="belongs to other data"):
         run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="newest", part="test")
 
@@ -265,7 +268,7 @@ def test_a_mistake_on_the_command_line_gets_one_clear_line(kind, tmp_path):
     arguments, words = MISTAKES[kind]
     places = {"empty": tmp_path / "empty", "file": tmp_path / "file"}
     places["empty"].mkdir()
-    places["file"].write_text("")
+    places["file"].write_text("", encoding="utf-8")
     arguments = [argument.format(**places) if "{" in argument else argument for argument in arguments]
     workdir = tmp_path / "run"
     result = main(*SYNTHETIC, f"--workdir={workdir}", *arguments)
@@ -336,13 +339,13 @@ def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
     tree = write_tree(tmp_path / "tree", per_class=6)
     shutil.copytree(tree / "00000", tree / "00099")  # one walk under two names, one to train on and one to test
     ids = [f"{number:05d}" for number in range(18)]
-    (tmp_path / "cut.json").write_text(json.dumps({"TRAIN_SET": ids[:9], "TEST_SET": [*ids[9:], "00099"]}))
+    (tmp_path / "cut.json").write_text(json.dumps({"TRAIN_SET": ids[:9], "TEST_SET": [*ids[9:], "00099"]}), encoding="utf-8")
     tiny_job.data.name, tiny_job.data.root, tiny_job.data.partition = "scoliosis1k", str(tree), str(tmp_path / "cut.json")
     run_training(tiny_job, tmp_path / "run")
     printed = capsys.readouterr().out
     assert "is a released tree; preparing it once" in printed
     assert "warning: held-out sequences that are nearly ones trained on: 00099 is nearly 00000; one person" in printed
-    found = json.loads((tmp_path / "run" / "evaluation" / "test-step-000002" / "metrics.json").read_text())
+    found = json.loads((tmp_path / "run" / "evaluation" / "test-step-000002" / "metrics.json").read_text(encoding="utf-8"))
     assert found["near_duplicates"] == [{"sequence": "00099", "twin": "00000", "distance": 0.0}]
     next(tree.glob("*/*/*/*.pkl")).write_bytes(b"broken")
     with pytest.raises(DataError, match=r"not a readable pickle.*--skip-bad"):
@@ -353,7 +356,7 @@ def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tmp_path):
     run_directory.claim(tmp_path, {}, None)
     run_directory.record_environment(tmp_path, imported_from="theirs.pt, step 5")
     there = run_directory.read_environment(tmp_path) | {"git_commit": "f00d"}
-    (tmp_path / "environment.json").write_text(json.dumps(there))
+    (tmp_path / "environment.json").write_text(json.dumps(there), encoding="utf-8")
     run_directory.claim(tmp_path, {}, "data")  # as every start of the command does, also one that only evaluates
     assert run_directory.read_environment(tmp_path) == there
     run_directory.record_environment(tmp_path)
@@ -363,7 +366,7 @@ def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tmp_path):
 
 
 def test_the_readme_s_commands_name_what_exists():
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     for module in re.findall(r"python -m ([a-z0-9_.]+)", text):
         path = ROOT / module.replace(".", "/")
         there = path.with_suffix(".py").exists() or (path / "__main__.py").exists()

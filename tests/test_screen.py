@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -23,7 +24,7 @@ from data_pipelines.synthetic import draw_walker, render_walk, synthetic_walkers
 from data_pipelines.video.backends import make_segmenter
 from data_pipelines.video.background import Background
 from data_pipelines.video.decoding import Video
-from data_pipelines.video.fetch import model_folder, models_there
+from data_pipelines.video.fetch import models_there
 from data_pipelines.video.synthetic_clip import walk_across, write_clip
 from data_pipelines.video.walk import Walk, read_walk
 from scoliojax import build, calibration, run_directory
@@ -37,7 +38,7 @@ from scoliojax.screen.answer import Screener, window_bounds
 from scoliojax.screen.pictures import contact_sheet
 from scoliojax.screen.result import COLUMNS, as_dict, as_row, flags_of, lines_of
 from scoliojax.train_state import create_state
-from tests.conftest import ROOT, iou, shared_folder
+from tests.conftest import iou, shared_folder
 from tests.test_report import Page
 
 FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif"}
@@ -117,7 +118,7 @@ def test_a_video_is_answered_for_in_full(run, clip, tmp_path, capsys):
     folder = tmp_path / "out"
     assert screen(clip, "--checkpoint", run, "--output", folder, "--backend", "background", "--keep-frames") == 0
     assert {path.name for path in folder.iterdir()} == FILES | {"frames"}
-    result = json.loads((folder / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert result["schema"] == "scoliojax.screening/1"
     assert result["synthetic"]
     assert "not a diagnosis" in result["disclaimer"]
@@ -143,7 +144,7 @@ def test_a_video_is_answered_for_in_full(run, clip, tmp_path, capsys):
     assert "not a diagnosis" in printed
     assert "this network was trained on synthetic walkers" in printed
 
-    text = (folder / "report.html").read_text()
+    text = (folder / "report.html").read_text(encoding="utf-8")
     shown = Page(text)
     assert all(value.startswith("data:") for value in shown.asked)
     assert "script" not in shown.tags
@@ -165,7 +166,7 @@ def test_a_video_is_answered_for_in_full(run, clip, tmp_path, capsys):
 
     assert screen(clip, "--checkpoint", run, "--output", folder, "--backend", "background") == 0  # replaces the first
     assert {path.name for path in folder.iterdir()} == FILES
-    again = json.loads((folder / "result.json").read_text())
+    again = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert again == result | {"kept_frames": False}
 
 
@@ -194,8 +195,8 @@ def test_several_inputs_have_a_row_each_also_those_that_fail(run, clip, tmp_path
     videos = tmp_path / "videos"
     videos.mkdir()
     shutil.copy(clip, videos / "a.mp4")
-    (videos / "b.mp4").write_text("not a video")
-    (videos / "notes.txt").write_text("kept apart")
+    (videos / "b.mp4").write_text("not a video", encoding="utf-8")
+    (videos / "notes.txt").write_text("kept apart", encoding="utf-8")
     masks = tmp_path / "masks"
     masks.mkdir()
     rng = np.random.default_rng(0)
@@ -203,13 +204,14 @@ def test_several_inputs_have_a_row_each_also_those_that_fail(run, clip, tmp_path
         cv2.imwrite(str(masks / f"{number:03d}.png"), mask)
     folder = tmp_path / "out"
     assert screen(videos, masks, "--checkpoint", run, "--output", folder, "--backend", "background") == 2
-    with (folder / "screening.csv").open() as file:
+    with (folder / "screening.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["input"].rsplit("/", 1)[-1] for row in rows] == ["a.mp4", "b.mp4", "masks"]
     assert [bool(row["error"]) for row in rows] == [False, True, False]
     assert rows[0]["synthetic"] == rows[2]["synthetic"] == "yes"
     assert float(rows[2]["p_negative"]) == pytest.approx(
-        json.loads((folder / "masks" / "result.json").read_text())["answer"]["probabilities"]["negative"], abs=1e-6
+        json.loads((folder / "masks" / "result.json").read_text(encoding="utf-8"))["answer"]["probabilities"]["negative"],
+        abs=1e-6,
     )
     assert {path.name for path in folder.iterdir()} == {"screening.csv", "a", "masks"}
     captured = capsys.readouterr()
@@ -222,7 +224,7 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
     capsys.readouterr()
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "thesis.txt").write_text("years")
+    (mine / "thesis.txt").write_text("years", encoding="utf-8")
     two = np.concatenate([walk_across(0, 2, 30, size=(160, 256), scale=1.3)[0]] * 2, axis=1)
     two[:, 160:] = two[:, 160:, ::-1]
     people = write_clip(tmp_path / "two.mp4", two)
@@ -258,7 +260,7 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
         assert error.startswith("error: "), error
         assert words in error
         assert "\n" not in error
-    assert (mine / "thesis.txt").read_text() == "years"
+    assert (mine / "thesis.txt").read_text(encoding="utf-8") == "years"
     assert {path.name for path in out.iterdir()} == {"candidates.png"}
     assert not list(tmp_path.glob(".*unfinished"))
     shown = cv2.imread(str(out / "candidates.png"), cv2.IMREAD_GRAYSCALE)
@@ -296,7 +298,7 @@ def test_no_input_and_no_file_of_the_users_is_replaced(run, clip, tmp_path, caps
     assert screen("other/p1", "--checkpoint", run) == 2
     assert "holds the answer for another input of this name; say where this one goes with --output" in capsys.readouterr().err
     assert screen(masks, tmp_path / "none.mp4", "--checkpoint", run, "--output", tmp_path / "both") == 2
-    with (tmp_path / "both" / "screening.csv").open() as file:
+    with (tmp_path / "both" / "screening.csv").open(encoding="utf-8") as file:
         assert ["does not exist" in row["error"] for row in csv.DictReader(file)] == [False, True]
 
 
@@ -350,13 +352,14 @@ def test_no_connection_is_made_and_no_frame_is_left(run, clip, tmp_path):
         "HOME": str(home),
         "TMPDIR": str(scratch),
         "SCOLIOJAX_CACHE": str(home),
-        "PYTHONPATH": str(ROOT),
     }
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     command = [sys.executable, "-c", BLOCKED, str(clip), "--checkpoint", str(run), "--output", str(scratch / "out"),
                "--backend", "background"]  # fmt: skip
-    done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=scratch, env=environment, capture_output=True, timeout=300, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert {path.name for path in written if scratch in path.parents} == FILES
@@ -375,14 +378,15 @@ def test_no_connection_is_made_and_no_frame_is_left(run, clip, tmp_path):
 
 @pytest.mark.parametrize(("name", "first", "last"), [("demo.mp4", 80, 170), ("vtest.avi", 500, 580)])
 def test_real_clips_go_through_both_backends(name, first, last):
-    if not models_there(model_folder()):
+    models = Path(os.environ["SCOLIOJAX_MODELS"])
+    if not models_there(models):
         pytest.skip("the pose models are not there: python -m data_pipelines.video.fetch")
     path = shared_folder("SCOLIOJAX_CLIPS", "clips") / name
     if not path.exists():
         pytest.skip(f"{path} is not there")
     seen = {}
     for backend in ("pose", "background"):
-        segmenter, video = make_segmenter(backend), Video(path)
+        segmenter, video = make_segmenter(backend, models if backend == "pose" else None), Video(path)
         segmenter.study(video)
         frames = itertools.islice(video.frames(), first, last, 1 if backend == "pose" else 5)
         seen[backend] = {frame.number: segmenter(frame) for frame in frames}

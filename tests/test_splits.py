@@ -81,7 +81,7 @@ def test_validation_is_stratified_and_leaves_the_test_part_alone():
 def official(tmp_path):
     def write(**parts) -> str:
         path = tmp_path / "partition.json"
-        path.write_text(json.dumps(parts))
+        path.write_text(json.dumps(parts), encoding="utf-8")
         return str(path)
 
     return write

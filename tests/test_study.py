@@ -62,7 +62,7 @@ def test_a_study_killed_in_the_middle_ends_with_the_table_of_one_left_in_peace(t
     assert "== 1:1:2 sconet seed 0: finished" in printed
     assert "going on from step 2" in printed
     assert [(tmp_path / "broken" / name).read_bytes() for name in files] == whole
-    with (tmp_path / "broken" / "study.csv").open() as file:
+    with (tmp_path / "broken" / "study.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["ratio"], row["model"]) for row in rows] == [("1:1:2", "sconet"), ("1:1:2", "sconet_mt")]
     assert all(row["synthetic"] == "True" for row in rows)

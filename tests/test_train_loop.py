@@ -98,19 +98,21 @@ def test_a_full_disk_stops_the_run_and_spares_what_was_saved(tmp_path):
     """A small file system of its own, in a name space that ends with the shell."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = f"mount -t tmpfs -o size=6m tmpfs {disk}"
+    there = shlex.quote(str(disk))
+    mount = f"mount -t tmpfs -o size=6m tmpfs {there}"
     if subprocess.run(["unshare", "-rm", "sh", "-c", mount], check=False, capture_output=True).returncode:
         pytest.skip("this machine does not let a test mount a file system")
     options = ["--config.train.steps=24", "--config.train.checkpoint_every=3", "--config.train.checkpoints_to_keep=60"]
     command = shlex.join([sys.executable, "-m", "scoliojax.main", *chaos.RUN, *options, f"--workdir={disk}/run"])
     run = f"{command}; echo status $?"
-    script = f"{mount} && head -c 4600000 /dev/zero > {disk}/filler; {run}; rm {disk}/filler; {run}"
+    script = f"{mount} && head -c 4600000 /dev/zero > {there}/filler; {run}; rm {there}/filler; {run}"
     result = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=300,
         check=False,
     )

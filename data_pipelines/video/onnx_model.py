@@ -102,7 +102,7 @@ class OnnxModel:
 def read_settings(path: Path) -> dict[str, Any]:
     """The model's description; raises `DataError` naming what is missing, unknown or of another kind."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; it has to say {', '.join(sorted(KEYS))} (see docs/screening.md)") from None
     except (OSError, ValueError) as error:

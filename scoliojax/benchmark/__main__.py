@@ -66,7 +66,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.json and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
         parser.error(f"--json={args.json} cannot be written; give a file in a folder that exists")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch wants some of a GPU's memory, too
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    except DataError as error:
+        parser.error(str(error))
     precision = args.precision or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     measures = sections(args.rounds, precision, args.steps, options)
     environment = run_directory.environment()
@@ -82,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"| {' | '.join(row.cells())} |", flush=True)
             rows.append(row._asdict() | {"ratio": row.ratio})
     if args.json:
-        args.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

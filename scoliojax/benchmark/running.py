@@ -28,7 +28,7 @@ def _run(workdir: Path, options: list[str]) -> Iterator[Iterator[tuple[int, int]
     command = [sys.executable, "-m", "scoliojax.main", f"--config={RECIPE}", f"--workdir={workdir}", *options]
     environment = os.environ | {"SCOLIOJAX_CACHE": str(workdir.parent / "cache")}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the cold start is to be cold
-    with (workdir.parent / f"{workdir.name}.log").open("w+") as log:
+    with (workdir.parent / f"{workdir.name}.log").open("w+", encoding="utf-8") as log:
         run = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
         def watch() -> Iterator[tuple[int, int]]:
@@ -37,7 +37,7 @@ def _run(workdir: Path, options: list[str]) -> Iterator[Iterator[tuple[int, int]
                 if run.poll() is not None:
                     log.seek(0)
                     raise RunError(f"the quickstart ended early:\n{log.read()[-2000:]}")
-                found = lines.read_text().splitlines() if lines.exists() else []
+                found = lines.read_text(encoding="utf-8").splitlines() if lines.exists() else []
                 yield run.pid, (json.loads(found[-1])["step"] if found else 0)
                 time.sleep(0.02)
 
@@ -68,7 +68,7 @@ def memory(steps: int) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, _run(Path(folder) / "run", options) as watch:
         for process, step in watch:
             if step >= steps // 10:
-                pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+                pages = int(Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1])
                 resident[step] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
             if step >= steps:
                 break
@@ -83,7 +83,7 @@ def recipe(options: list[str]) -> list[Row]:
         whole = ["--config.data.synthetic.subjects=1493", "--config.data.synthetic.frames=300", *options]
         command = [sys.executable, "-m", "scoliojax.main", f"--config={sconet_mt.__file__}", f"--workdir={folder}/run", *whole]
         start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
         minutes = (time.perf_counter() - start) / 60.0
     if done.returncode:
         raise RunError(f"the recipe ended with status {done.returncode}:\n{done.stderr[-2000:]}")

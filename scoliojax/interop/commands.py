@@ -93,12 +93,12 @@ def take_back(args: argparse.Namespace) -> None:
     momentum = optax.tree_utils.tree_get(state.opt_state, "trace")
     card = Path(args.output).expanduser().absolute().with_name("MODEL_CARD.md")
     title = Path(args.output).name
-    if card.exists() and not card.read_text(errors="replace").startswith(f"# {title}\n"):
+    if card.exists() and not card.read_text(errors="replace", encoding="utf-8").startswith(f"# {title}\n"):
         raise RunError(f"--output={args.output}: {card} is the card of another model; export into another folder")
     environment = run_directory.read_environment(workdir)
     text = model_card(title, config.to_dict(), environment, find_metrics(workdir, int(state.step)))
     opengait.save(args.output, model, momentum, int(state.step), settings)
-    card.write_text(text)
+    card.write_text(text, encoding="utf-8")
     print(f"step {int(state.step)} of {workdir} in {args.output}, described in {card}")
 
 

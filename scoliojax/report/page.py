@@ -56,7 +56,7 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
         source = embedded((pictures / f"{name}.svg").read_bytes(), "image/svg+xml")
         figures.append({"name": name, "title": drawing.title, "shows": drawing.shows, "source": source})
     cases = list(_cases(evidence))
-    with (folder / "cases.csv").open("w", newline="") as file:
+    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(cases[0]) if cases else ["sequence", "subject", "reason"])
         writer.writeheader()
         writer.writerows(cases)
@@ -64,7 +64,7 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
     metrics = evidence.metrics
     title = run_title(evidence.workdir, evidence.config, metrics)
     card = model_card(title, evidence.config, evidence.environment, metrics)
-    (folder / "MODEL_CARD.md").write_text(card)
+    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     (folder / "report.html").write_text(
         render(
             "report.html.j2",
@@ -85,7 +85,8 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
             config=sorted(run_directory.flatten(evidence.config).items()),
             now=datetime.date.today().isoformat(),
             script_commit=run_directory.git_commit(),
-        )
+        ),
+        encoding="utf-8",
     )
 
 
@@ -98,7 +99,7 @@ def run_title(workdir: Path, config: dict[str, Any], metrics: dict[str, Any]) ->
 def _write_strips(path: Path, evidence: Evidence) -> None:
     """The numbers behind the figure of strips."""
     classes = evidence.evaluated.classes
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["level", "first_row", "last_row", "class", "contribution", "low", "high", "synthetic"])
         for place, (level, top, bottom) in enumerate(strip_bounds(evidence.config["model"]["strips"])):

@@ -105,7 +105,7 @@ def _write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
     from scoliojax.screen.result import COLUMNS
 
     fresh = folder / ".screening.csv.unfinished"
-    with fresh.open("w", newline="") as file:
+    with fresh.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

@@ -51,7 +51,8 @@ def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
             evaluation=evaluation and {name: cell(evaluation[name]) for name in ("sensitivity", "specificity")},
             now=datetime.date.today().isoformat(),
             commit=run_directory.git_commit(),
-        )
+        ),
+        encoding="utf-8",
     )
 
 

@@ -34,7 +34,7 @@ def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
     if within := [path for path in inputs if path == folder or folder in path.parents]:
         raise RunError(f"--output={folder} would replace the input {within[0]}; give a folder apart from it")
     if anew and (folder / "result.json").exists():
-        earlier = json.loads((folder / "result.json").read_text()).get("input", {}).get("sha256")
+        earlier = json.loads((folder / "result.json").read_text(encoding="utf-8")).get("input", {}).get("sha256")
         if earlier != checksum(inputs[0]):
             raise RunError(f"{folder} holds the answer for another input of this name; say where this one goes with --output")
 
