@@ -1,7 +1,8 @@
 """The README's commands on a data set of the release's size: what each takes, and whether it holds at all.
 
     python -m tests.scripts.full_size --folder FOLDER                        1,493 walks of 300 frames; within an hour
-    python -m tests.scripts.full_size --folder FOLDER --scale 0.1            minutes; --scale 10 for growth
+    python -m tests.scripts.full_size --folder FOLDER --scale 0.1            minutes
+    python -m tests.scripts.full_size --folder FOLDER --scale 10 --frames 60 for growth; 60 frames of a walk are evaluated
     python -m tests.scripts.full_size --folder FOLDER --only prepare,train   some of them, on what is there
 
 Every command is the README's or one of docs/, as written there, with the data and folders of this rehearsal in place of its
@@ -232,8 +233,9 @@ def loader(folder: Path, rounds: int = 5) -> dict[str, float]:
     return found
 
 
-def rehearse(folder: Path, only: set[str]) -> list[Row]:
-    """All commands, or those of some groups."""
+def rehearse(folder: Path, only: set[str], frames: int) -> list[Row]:
+    """All commands, or those of some groups; so many frames of a walk are evaluated."""
+    narrow = [*NARROW, f"--config.data.max_eval_frames={frames}"]
     rehearsal, runs = Rehearsal(folder), folder / "runs"
     command, run = rehearsal.command, rehearsal.run
     steps = "--config.train.steps=16"
@@ -250,10 +252,10 @@ def rehearse(folder: Path, only: set[str]) -> list[Row]:
         printed = (folder / "logs" / "prepare.txt").read_text(encoding="utf-8")
         row.remarks = {"frames/s": int(printed.split(" sequences, ")[1].split()[0]) / row.seconds}
     if wanted("train"):
-        train = command(TRAIN, *NARROW, steps)
+        train = command(TRAIN, *narrow, steps)
         timed("train, stopped by SIGTERM", [train], runs / "sconet_mt", 5, 75)
         timed("train on, two processes", together(train, 2), runs / "sconet_mt")
-        warm = command(TRAIN, *NARROW, "--config.train.steps=1", names={"runs/sconet_mt": "runs/warm"})
+        warm = command(TRAIN, *narrow, "--config.train.steps=1", names={"runs/sconet_mt": "runs/warm"})
         timed("one step, warm", [warm], runs / "warm")
     if wanted("evaluate"):
         run("validate", command(EVALUATE, "--part=validation"))
@@ -270,15 +272,15 @@ def rehearse(folder: Path, only: set[str]) -> list[Row]:
         there = {"ScoNet-20000": "ScoNet-back"}
         run("interop export", command(BACK, names={"imported": "sconet_mt"}))
         run("interop verify", command(VERIFY, names=there))
-        run("interop import", command(IMPORT, *NARROW[3:], steps, names=there))
+        run("interop import", command(IMPORT, *narrow[3:], steps, names=there))
         run("evaluate the imported run", command(EVALUATE, names={"sconet_mt": "imported"}))
         run("report with comparison", command(COMPARE, names={"RUN": "runs/sconet_mt", "OTHER": "runs/imported"}))
     if wanted("study"):
         cell = {"1:1:2,1:1:4,1:1:8,1:1:16": "Scoliosis1K_118.json", "sconet,sconet_mt": "sconet_mt", "seeds 3": "seeds 1"}
-        run("study, one cell", command(STUDY, *NARROW, "--config.train.steps=4", names=cell))
+        run("study, one cell", command(STUDY, *narrow, "--config.train.steps=4", names=cell))
     if wanted("tree"):
         names = {"root=prepared": "root=SCOLIOSIS1K", "runs/sconet_mt": "runs/tree"}
-        tree = command(TRAIN, *NARROW, "--config.train.steps=1", names=names)
+        tree = command(TRAIN, *narrow, "--config.train.steps=1", names=names)
         timed("one step on the released tree", [tree], runs / "tree")
         run("the same again, now finished", tree)
     if wanted("loader"):
@@ -301,13 +303,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="for the tree and all that is made of it")
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--frames", type=int, default=720, help="of a walk to evaluate at most; all are read")
     parser.add_argument("--only", default="", help="prepare,train,evaluate,report,export,interop,study,tree,loader")
     args = parser.parse_args()
     folder = args.folder.expanduser().absolute()
     began = time.monotonic()
     make_release(folder, args.scale)
     print(f"release of scale {args.scale:g}, synthetic, in {time.monotonic() - began:.0f} s")
-    rows = rehearse(folder, set(filter(None, args.only.split(","))))
+    rows = rehearse(folder, set(filter(None, args.only.split(","))), args.frames)
     (folder / "full_size.json").write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
     (folder / "full_size.md").write_text(table(rows), encoding="utf-8")
     print(f"\n{table(rows)}\n{(time.monotonic() - began) / 60:.1f} minutes in all")
