@@ -190,7 +190,7 @@ def test_names_and_pictures_that_are_odd(clip, walker, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("end", ["mp4", "mkv"])
 def test_titles_that_are_not_utf8_are_no_reason_to_refuse(end, walker, tmp_path):
-    """A phone set to another alphabet writes its own bytes into the titles of file and stream, and a tag may say nothing at all."""
+    """A device set to another alphabet writes its own bytes into the titles of file and stream; a damaged tag says nothing."""
     plain, path = tmp_path / f"plain.{end}", tmp_path / f"odd.{end}"
     with av.open(str(plain), "w") as container:
         container.metadata["title"] = "title of file"
@@ -202,7 +202,8 @@ def test_titles_that_are_not_utf8_are_no_reason_to_refuse(end, walker, tmp_path)
         container.mux(picture.encode())
     content = plain.read_bytes()
     for good, odd in ((b"title of file", b"\xcf\xee\xf5\xee\xe4 of file"), (b"title of picture", b"\xff\xfe\x80le of picture")):
-        assert content.count(good) == 1 and len(good) == len(odd), good
+        assert content.count(good) == 1
+        assert len(good) == len(odd)
         content = content.replace(good, odd)
     if end == "mkv":  # what the duration is taken from
         assert content.count(b"00:00:01.3") == 1
@@ -210,13 +211,15 @@ def test_titles_that_are_not_utf8_are_no_reason_to_refuse(end, walker, tmp_path)
     path.write_bytes(content)
     with av.open(str(path), **decoding._any_metadata(av)) as container:  # they do get as far as here
         titles = [container.metadata["title"], *container.streams.video[0].metadata.values()]
-    assert titles[0].endswith(" of file") and any(title.endswith("le of picture") for title in titles)
+    assert titles[0].endswith(" of file")
+    assert any(title.endswith("le of picture") for title in titles)
     assert not any(title.startswith("title") for title in titles)
     video, untouched = Video(path), Video(plain)
     for ours, theirs in zip(video.frames(), untouched.frames(), strict=True):
         assert ours.time == theirs.time
         np.testing.assert_array_equal(ours.image, theirs.image)
-    assert video.decoded.frames == FRAMES and video.decoded.missing == 0
+    assert video.decoded.frames == FRAMES
+    assert video.decoded.missing == 0
 
 
 def test_damaged_frames_are_left_out_and_counted(clip, tmp_path):

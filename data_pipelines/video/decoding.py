@@ -252,7 +252,7 @@ def _pyav() -> Any:
 
 
 def _any_metadata(av: Any) -> dict[str, str]:
-    """What makes PyAV open a file whose titles and names are not UTF-8: before 19 it has to be told, since then it always does."""
+    """What makes PyAV open a file whose titles are not UTF-8: before 19 it has to be told, since then it always does."""
     return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
