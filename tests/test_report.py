@@ -112,7 +112,7 @@ def check_a_browser_shows_it_without_a_word(run, browser, tmp_path):
     asked = set(re.findall(r'"url":"([a-z]+:[^"]{0,60})', (tmp_path / "net.json").read_text()))
     ours = {url for url in asked if not url.startswith(("file:", "data:", "chrome"))}
     housekeeping = (
-        r"https?://([a-z0-9-]+\.)*(google\.com|gvt1\.com)/|https://(update|optimizationguide-pa|content-autofill)\.goo"
+        r"https?://([a-z0-9-]+\.)*(google\.com|gvt1\.com)/|https?://(update|optimizationguide-pa|content-autofill)\.goo"
     )
     assert not {url for url in ours if not re.match(housekeeping, url)}, ours  # the rest is the browser's own
 

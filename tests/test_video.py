@@ -209,12 +209,12 @@ def test_titles_that_are_not_utf8_are_no_reason_to_refuse(end, walker, tmp_path)
         assert content.count(b"00:00:01.3") == 1
         content = content.replace(b"00:00:01.3", b"00:00:\xff1.3")
     path.write_bytes(content)
-    with av.open(str(path), **decoding._any_metadata(av)) as container:  # they do get as far as here
-        titles = [container.metadata["title"], *container.streams.video[0].metadata.values()]
+    video, untouched = Video(path), Video(plain)
+    with video._opened() as (container, stream):  # they do get as far as here
+        titles = [container.metadata["title"], *stream.metadata.values()]
     assert titles[0].endswith(" of file")
     assert any(title.endswith("le of picture") for title in titles)
     assert not any(title.startswith("title") for title in titles)
-    video, untouched = Video(path), Video(plain)
     for ours, theirs in zip(video.frames(), untouched.frames(), strict=True):
         assert ours.time == theirs.time
         np.testing.assert_array_equal(ours.image, theirs.image)

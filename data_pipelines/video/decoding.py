@@ -166,8 +166,9 @@ class Video:
     def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
         av = _pyav()
         options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        titles = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}  # 19 bears any without
         try:
-            container = av.open(str(self.path.absolute()), options=options, **_any_metadata(av))
+            container = av.open(str(self.path.absolute()), options=options, **titles)
         except (av.error.FFmpegError, ValueError, UnicodeError) as error:
             raise DataError(f"{self.path}: {_why(self.path)} ({str(error).splitlines()[0]})") from None
         with container:
@@ -249,11 +250,6 @@ def _pyav() -> Any:
     except ModuleNotFoundError:
         raise DataError('reading a video needs PyAV, which is not installed: pip install "scoliojax[screen]"') from None
     return av
-
-
-def _any_metadata(av: Any) -> dict[str, str]:
-    """What makes PyAV open a file whose titles are not UTF-8: before 19 it has to be told, since then it always does."""
-    return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 def _missing(container, stream, frames: int, last: float) -> int:
