@@ -1,11 +1,9 @@
-"""Exact against PyTorch: recorded runs of the original, and our own reference at sizes that nobody chose."""
+"""Exact against PyTorch: recorded runs of the original, and our own reference at other sizes."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import Phase, example, given, settings
-from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed; install the extra `torch`")
 
@@ -42,25 +40,18 @@ def test_a_recorded_run_of_the_original(golden):
         assert part in names
 
 
-# Each example compiles two programs, so only a few: the cases that matter by name, and two drawn (the first is the smallest).
-ONE_FRAME_AND_POSITIVES_ONLY_THEMSELVES = ((16,), [0, 1, 2], 1)
-THREE_STRIP_LISTS_AND_NO_NEGATIVES = ((16, 8, 4), [3, 3, 3, 3, 3], 2)
-
-
+# Each case compiles two programs, so only a few, and written down: what a library would draw depends on its version.
 @pytest.mark.long
-@settings(max_examples=2, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
-@given(
-    channels=st.tuples(*[st.integers(2, 6)] * 4),
-    embedding_dim=st.integers(2, 7),
-    case=st.tuples(
-        st.sampled_from([(16,), (16, 8, 4), (8, 2)]), st.lists(st.integers(0, 2), min_size=3, max_size=7), st.integers(1, 3)
-    ),
-    seed=st.integers(0, 2**16),
+@pytest.mark.parametrize(
+    ("channels", "embedding_dim", "strips", "identities", "frames", "seed"),
+    [
+        pytest.param((3, 4, 5, 5), 6, (16,), [0, 1, 2], 1, 1, id="one frame, positives only themselves"),
+        pytest.param((2, 2, 3, 4), 4, (16, 8, 4), [3, 3, 3, 3, 3], 2, 2, id="three strip lists, no negatives"),
+        pytest.param((2, 2, 2, 2), 2, (16,), [0, 0, 0], 1, 0, id="the smallest"),
+        pytest.param((6, 5, 5, 4), 6, (16,), [0, 0, 2, 0], 2, 10267, id="drawn"),
+    ],
 )
-@example((3, 4, 5, 5), 6, ONE_FRAME_AND_POSITIVES_ONLY_THEMSELVES, 1)
-@example((2, 2, 3, 4), 4, THREE_STRIP_LISTS_AND_NO_NEGATIVES, 2)
-def test_one_step_against_the_reference(channels, embedding_dim, case, seed):
-    strips, identities, frames = case
+def test_one_step_against_the_reference(channels, embedding_dim, strips, identities, frames, seed):
     rows = list(parity.compare_live(Sizes(channels, embedding_dim, strips, 3), identities, frames, seed))
     assert [row for row in rows if not row.passes] == []  # a batch norm over three clips makes a lot of every rounding
     exact = [row for row in rows if "float64" in row.quantity]

@@ -188,6 +188,40 @@ def test_names_and_pictures_that_are_odd(clip, walker, tmp_path, monkeypatch):
     assert "recording" not in refused(photograph, "not a video that can be read")
 
 
+@pytest.mark.parametrize("end", ["mp4", "mkv"])
+def test_titles_that_are_not_utf8_are_no_reason_to_refuse(end, walker, tmp_path):
+    """A device set to another alphabet writes its own bytes into the titles of file and stream; a damaged tag says nothing."""
+    plain, path = tmp_path / f"plain.{end}", tmp_path / f"odd.{end}"
+    with av.open(str(plain), "w") as container:
+        container.metadata["title"] = "title of file"
+        picture = container.add_stream("libx264", rate=30)
+        picture.height, picture.width = SIZE
+        picture.metadata["handler_name" if end == "mp4" else "title"] = "title of picture"
+        for image in walker[0]:
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(picture.encode())
+    content = plain.read_bytes()
+    for good, odd in ((b"title of file", b"\xcf\xee\xf5\xee\xe4 of file"), (b"title of picture", b"\xff\xfe\x80le of picture")):
+        assert content.count(good) == 1
+        assert len(good) == len(odd)
+        content = content.replace(good, odd)
+    if end == "mkv":  # what the duration is taken from
+        assert content.count(b"00:00:01.3") == 1
+        content = content.replace(b"00:00:01.3", b"00:00:\xff1.3")
+    path.write_bytes(content)
+    video, untouched = Video(path), Video(plain)
+    with video._opened() as (container, stream):  # they do get as far as here
+        titles = [container.metadata["title"], *stream.metadata.values()]
+    assert titles[0].endswith(" of file")
+    assert any(title.endswith("le of picture") for title in titles)
+    assert not any(title.startswith("title") for title in titles)
+    for ours, theirs in zip(video.frames(), untouched.frames(), strict=True):
+        assert ours.time == theirs.time
+        np.testing.assert_array_equal(ours.image, theirs.image)
+    assert video.decoded.frames == FRAMES
+    assert video.decoded.missing == 0
+
+
 def test_damaged_frames_are_left_out_and_counted(clip, tmp_path):
     content = bytearray(clip.read_bytes())
     start = content.find(b"mdat") + int(0.5 * clip.stat().st_size)

@@ -166,8 +166,9 @@ class Video:
     def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
         av = _pyav()
         options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        titles = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}  # 19 bears any without
         try:
-            container = av.open(str(self.path.absolute()), options=options, metadata_errors="replace")
+            container = av.open(str(self.path.absolute()), options=options, **titles)
         except (av.error.FFmpegError, ValueError, UnicodeError) as error:
             raise DataError(f"{self.path}: {_why(self.path)} ({str(error).splitlines()[0]})") from None
         with container:
