@@ -86,7 +86,7 @@ def _alike(hashes: np.ndarray, known: np.ndarray, asked: np.ndarray) -> Iterator
     """
     from scipy.spatial.distance import cdist
 
-    if not len(known):
+    if not len(known) or not len(asked):
         return
     coarse = hashes.reshape(len(hashes), -1, COARSE).mean(axis=2)  # n hw/8/COARSE
     for block in np.array_split(asked, -(-len(asked) // BLOCK_OF_SEQUENCES)):
@@ -94,7 +94,12 @@ def _alike(hashes: np.ndarray, known: np.ndarray, asked: np.ndarray) -> Iterator
         for place, near in zip(block, apart < ALIKE + ROUNDING, strict=True):
             candidates = known[near]
             if len(candidates):
-                distances = np.abs(hashes[candidates] - hashes[place]).mean(axis=1)  # candidates
+                distances = _distances(hashes[place], hashes[candidates])  # candidates
                 nearest = int(np.argmin(distances))
                 if distances[nearest] < ALIKE:
                     yield int(place), int(candidates[nearest]), float(distances[nearest])
+
+
+def _distances(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Mean differences of a hash `[hw / 8]` from others `[n, hw / 8]`, in grey levels: `[n]`."""
+    return np.abs(others - one).mean(axis=1)  # n

@@ -48,8 +48,8 @@ class SequenceCache:
         self._kept: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def pass_by(self, row: int) -> np.ndarray:
-        """uint8 `[s, 64, 44]`, contiguous, not to be written to; for whoever comes by once, so it is not kept."""
+    def read_once(self, row: int) -> np.ndarray:
+        """uint8 `[s, 64, 44]`, contiguous, not to be written to; not kept, for whoever needs it once."""
         if row in self._kept:
             return self._kept[row]
         clip = np.ascontiguousarray(cut_sides(self._data.read(row)))  # s 64 44
@@ -58,8 +58,8 @@ class SequenceCache:
         return clip
 
     def __call__(self, row: int) -> np.ndarray:
-        """As `pass_by`, and keeps the sequence if there is room."""
-        clip = self.pass_by(row)
+        """As `read_once`, and keeps the sequence if there is room."""
+        clip = self.read_once(row)
         with self._lock:
             if row not in self._kept and clip.nbytes <= self._free:
                 self._kept[row] = clip
@@ -219,7 +219,7 @@ class EvalBatcher:
       max_frames: of a sequence; later ones are left out.
       process_index: which share.
       process_count: how many processes share the batch.
-      read: row to uint8 `[s, 64, 44]`, such as a `SequenceCache` or its `pass_by`; None reads `data` and keeps nothing.
+      read: row to uint8 `[s, 64, 44]`, such as a `SequenceCache` or its `read_once`; None reads `data` and keeps nothing.
 
     Raises:
       DataError: when there is nothing to evaluate, a size is not positive, or the batch cannot be shared out equally.

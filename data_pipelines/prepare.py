@@ -7,6 +7,7 @@ work; an interrupted run leaves nothing that could be taken for a whole data set
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -23,6 +24,10 @@ def main() -> None:
     parser.add_argument("--subjects", help="CSV file sequence,subject: who walked each sequence, where you know it")
     parser.add_argument("--skip-bad", action="store_true", help="leave out and list what cannot be used")
     args = parser.parse_args()
+    args.output = args.output.expanduser()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding does not have is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         if is_prepared(args.output):
             raise DataError(f"--output={str(args.output)!r} is already prepared; delete it or pick another folder")
@@ -32,7 +37,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; nothing was written, start the same command again", file=sys.stderr)
+        left = "the data set is whole" if is_prepared(args.output) else "nothing was written, start the same command again"
+        print(f"interrupted; {left}", file=sys.stderr)
         sys.exit(130)
     for line in skipped:
         print(f"skipped: {line}")

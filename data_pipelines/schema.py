@@ -100,10 +100,13 @@ class SilhouetteSet:
 def existing_folder(path: str | Path, field: str) -> Path:
     """The folder as a `Path`; raises `DataError` naming `field` when it is missing, not a folder or empty."""
     folder = Path(path).expanduser()
-    if not folder.exists():
-        raise DataError(f"{field}={str(path)!r} does not exist; give the folder that holds the data")
-    if not folder.is_dir():
-        raise DataError(f"{field}={str(path)!r} is a file; give the folder that holds the data")
-    if not any(folder.iterdir()):
-        raise DataError(f"{field}={str(path)!r} is empty; give the folder that holds the data")
+    try:
+        if not folder.exists():
+            raise DataError(f"{field}={str(path)!r} does not exist; give the folder that holds the data")
+        if not folder.is_dir():
+            raise DataError(f"{field}={str(path)!r} is a file; give the folder that holds the data")
+        if not any(folder.iterdir()):
+            raise DataError(f"{field}={str(path)!r} is empty; give the folder that holds the data")
+    except OSError as error:
+        raise DataError(f"{field}={str(path)!r} cannot be read ({error.strerror}); mend its rights") from None
     return folder

@@ -105,7 +105,7 @@ def _take_subjects(data: SilhouetteSet, rows: np.ndarray, quota: dict[int, int],
 def _from_file(data: SilhouetteSet, partition: str) -> tuple[np.ndarray, np.ndarray]:
     path = Path(partition).expanduser()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         parts = [[_sequence_id(item) for item in content[field]] for field in ("TRAIN_SET", "TEST_SET")]
     except FileNotFoundError:
         raise DataError(

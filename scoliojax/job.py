@@ -65,6 +65,8 @@ class Job:
         with cluster.first_alone("data"):  # the first may have to prepare them
             self.data: SilhouetteSet = build.build_data(config, report=cluster.say)
         self.cache = build.build_cache(config, self.data)
+        # What is needed once is not kept, so that an evaluation's memory does not grow; but walkers take long to draw.
+        self.read_once = self.cache if self.data.synthetic else self.cache.read_once
         self.partition: Partition = build.build_partition(config, self.data)
         self.initial: TrainState = jax.device_put(create_state(params, batch_stats, optimizer), replicated(self.mesh))
         self.train_step = cluster.together(make_train_step(self.graph, self.loss, optimizer, schedule, replicated(self.mesh)))
@@ -103,7 +105,7 @@ class Job:
           again: they will be predicted again in this process, so keep them in memory.
           embeddings: as of `evaluate`.
         """
-        read = self.cache if again else self.cache.pass_by
+        read = self.cache if again else self.read_once
         batcher = build.build_eval_batcher(self.config, self.data, rows, read)
         batches = (
             {"rows": batch.pop("rows"), **to_devices(batch, self.mesh)}
@@ -174,7 +176,7 @@ class Job:
     def leaks(self) -> list[NearDuplicate]:
         """Test and validation sequences that are nearly ones trained on; raises `DataError` when a subject is on both sides."""
         refuse_shared_subjects(self.data, self.partition)
-        found = near_duplicates(self.data, self.partition, self.cache.pass_by) if cluster.is_first() else []
+        found = near_duplicates(self.data, self.partition, self.read_once) if cluster.is_first() else []
         cluster.wait("leaks")
         return found
 

@@ -1,4 +1,4 @@
-"""Every command of README and docs, run to its end: none imports TensorFlow, and PyTorch only those that deal with it."""
+"""Every module of README's and docs' commands, run: none imports TensorFlow, and PyTorch only those that deal with it."""
 
 import importlib.util
 import io
@@ -62,6 +62,8 @@ SCREENING = [
 # With it, as they compare with it or read its files; TensorFlow neither.
 THEIRS = [
     ("scoliojax.interop.opengait", "export", "--workdir={run}", "--output={folder}/back.pt"),
+    ("scoliojax.interop.opengait", "verify", "{folder}/back.pt"),
+    ("scoliojax.interop.opengait", "import", "{folder}/back.pt", "--workdir={folder}/imported"),
     ("scoliojax.benchmark", "--only=scores", "--rounds=1"),
 ]
 # And these in ways of their own:

@@ -3,9 +3,17 @@
 The roads at their real size: `python -m tests.scripts.full_size`.
 """
 
+import errno
+import fcntl
 import json
+import os
+import struct
 import subprocess
 import sys
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +23,12 @@ from tensorflow_datasets.core import shuffle
 
 from data_pipelines.schema import DataError
 from data_pipelines.scoliosis1k import builder, release_tree
-from data_pipelines.sources import open_prepared, prepare, prepared_folder
+from data_pipelines.sources import _one_at_a_time, open_prepared, open_root, prepare, prepared_folder
 from scoliojax import bootstrap
 from scoliojax.checkpoint import digest
 from scoliojax.job import open_job
 from scoliojax.main import run_training
-from tests.conftest import write_tree
+from tests.conftest import ROOT, write_tree
 from tests.test_run import digests, history
 
 
@@ -45,7 +53,13 @@ def records(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    "program", ["import tensorflow", "import tensorflow.io", "import importlib; importlib.import_module('tensorflow')"]
+    "program",
+    [
+        "import tensorflow",
+        "import tensorflow.io",
+        "import importlib; importlib.import_module('tensorflow')",
+        "import importlib.util; importlib.util.find_spec('tensorflow.io')",  # which imports what it is in
+    ],
 )
 def test_tensorflow_is_refused_in_this_session_and_in_what_it_starts(program):
     with pytest.raises(AssertionError, match="asks for TensorFlow"):
@@ -127,23 +141,78 @@ def test_a_run_is_the_same_whatever_the_limits(tiny_config, tmp_path, small_limi
     assert digest(state) == digests(usual)[2]
 
 
-def test_a_preparation_waits_for_another_and_takes_what_that_made(tmp_path):
-    tree = write_tree(tmp_path / "tree", per_class=40, frames=60)
+def held_up(tree: Path, output: Path) -> tuple[subprocess.Popen, Path]:
+    """A preparation that waits for its last file, in a process of its own; writing to that lets it end."""
+    last = next(tree.glob(f"{len(list(tree.iterdir())) - 1:05d}/*/*/*.pkl"))
+    last.rename(last.with_suffix(".kept"))
+    os.mkfifo(last)
+    command = [sys.executable, "-m", "data_pipelines.prepare", "--input", str(tree), "--output", str(output)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
+    while not list(output.glob("scoliosis1k/incomplete*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process, last
+
+
+def let_go(last: Path) -> None:
+    last.write_bytes(last.with_suffix(".kept").read_bytes())
+
+
+@pytest.mark.parametrize("end", ["finishes", "is killed"])
+def test_a_preparation_waits_for_another_and_takes_what_that_made_or_does_it_itself(tmp_path, end):
+    tree, out = write_tree(tmp_path / "tree", per_class=2), tmp_path / "out"
+    other, last = held_up(tree, out)
     lines: list[str] = []
-    command = [sys.executable, "-m", "data_pipelines.prepare", "--input", str(tree), "--output", str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8") as other:
-        while not list(tmp_path.glob("out/scoliosis1k/incomplete*")):
-            assert other.poll() is None, other.stdout.read() if other.stdout else ""
-        before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/scoliosis1k/*")}
-        prepare(str(tree), tmp_path / "out", report=lines.append)
-        assert other.wait() == 0
-    assert len(lines) == 1
-    assert "another preparation is at work" in lines[0]
-    assert before
-    assert [path.name for path in (tmp_path / "out" / "scoliosis1k").iterdir()] == ["1.0.0"]
-    assert len(open_prepared(tmp_path / "out")) == 120
+
+    def tell(line: str) -> None:  # from within the waiting
+        lines.append(line)
+        if end == "finishes":
+            threading.Thread(target=let_go, args=[last]).start()
+        else:
+            other.kill()
+            other.wait()
+            last.unlink()
+            last.with_suffix(".kept").rename(last)
+
+    prepare(str(tree), out, report=tell)
+    status = other.wait()
+    assert lines == [f"another preparation is at work in {out / 'scoliosis1k'}; waiting for it"]
+    assert status == (0 if end == "finishes" else -9)
+    assert [path.name for path in (out / "scoliosis1k").iterdir()] == ["1.0.0"]
+    assert len(open_prepared(out)) == 6
     with pytest.raises(DataError, match="already prepared, from other files"):
-        prepare(str(write_tree(tmp_path / "other", per_class=1)), tmp_path / "out")
+        prepare(str(write_tree(tmp_path / "another", per_class=1)), out)
+
+
+def test_a_lock_on_what_another_has_removed_is_none(tmp_path):
+    """The second of three waits for a first that leaves nothing; meanwhile the third must not take the place for its own."""
+    inside: list[str] = []
+
+    def enter(name: str, wait: float) -> None:
+        with _one_at_a_time(tmp_path / "deep" / "down", lambda line: None) as locked:
+            assert locked
+            inside.append(name)
+            time.sleep(wait)
+            assert inside[-1] == name
+            inside.append("")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(enter, "abcdefgh", [0.05] * 8))
+    assert sorted(inside) == [""] * 8 + list("abcdefgh")
+    assert not (tmp_path / "deep" / "down").exists()
+
+
+def test_without_locks_nobody_s_work_is_removed(tmp_path, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    tree = write_tree(tmp_path / "tree", per_class=2)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    theirs = tmp_path / "out" / "scoliosis1k" / "incomplete.ABCDEF_1.0.0"
+    theirs.mkdir(parents=True)
+    prepare(str(tree), tmp_path / "out")
+    assert theirs.exists()
+    assert len(open_prepared(tmp_path / "out")) == 6
 
 
 def test_what_a_killed_preparation_left_is_removed_and_a_failed_one_leaves_nothing(tmp_path):
@@ -155,8 +224,30 @@ def test_what_a_killed_preparation_left_is_removed_and_a_failed_one_leaves_nothi
     assert not leftover.exists()
     next(tree.glob("00005/*/*/*.pkl")).write_bytes(b"broken")
     with pytest.raises(DataError, match="00005"):
-        prepare(str(tree), tmp_path / "other")
-    assert not (tmp_path / "other").exists()
-    with pytest.raises(DataError, match="00005"):
         prepare(str(tree), tmp_path / "deep" / "down")
     assert not (tmp_path / "deep").exists()
+    prepare(str(tree), tmp_path / "rest", skip_bad=True)
+    with pytest.raises(DataError, match="already prepared, with --skip-bad"):
+        prepare(str(tree), tmp_path / "rest")
+
+
+def test_input_and_output_are_not_taken_for_each_other(tmp_path):
+    tree = write_tree(tmp_path / "tree", per_class=1)
+    for output in (tree, tree / "out", tmp_path):
+        with pytest.raises(DataError, match="lie in each other"):
+            prepare(str(tree), output)
+    assert sorted(path.name for path in tree.iterdir()) == ["00000", "00001", "00002"]
+    (tmp_path / "broken" / "scoliosis1k" / "1.0.0").mkdir(parents=True)  # a copy that was cut short
+    with pytest.raises(DataError, match=r"is damaged .* delete it and run data_pipelines\.prepare again"):
+        prepare(str(tree), tmp_path / "broken")
+    bomb = tree / "00001" / "Neutral" / "000_180"
+    next(bomb.glob("*.pkl")).unlink()
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (bomb / "000.png").write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + b"IHDR" + header + checksum)
+    with pytest.raises(DataError, match=r"000\.png: not a readable PNG"):
+        prepare(str(tree), tmp_path / "out")
+    (tmp_path / "scoliosis1k").mkdir()
+    (tmp_path / "scoliosis1k" / "00000").symlink_to(tree / "00000")  # a released tree of this name, and its parent as the root
+    with pytest.raises(DataError, match="has no sequence"):
+        open_root(str(tmp_path), print)

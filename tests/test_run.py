@@ -319,6 +319,8 @@ def test_a_sequence_that_is_read_once_is_not_kept(tiny_job, tmp_path):
     """So the memory of an evaluation does not grow with the set; what training validates on again and again stays."""
     tiny_job.data.validation_fraction = 0.34
     job = Job(tiny_job, tmp_path)
+    assert job.read_once is job.cache  # walkers are drawn
+    job.read_once = job.cache.read_once  # as of real ones
     reads, read = [], job.data.read
     object.__setattr__(job.data, "read", lambda row: reads.append(row) or read(row))
     for again, times in ((False, 2), (True, 1)):

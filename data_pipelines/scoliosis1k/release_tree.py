@@ -57,7 +57,10 @@ class ReleasedSequence:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    try:
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:  # its header claims more pixels than OpenCV takes
+        mask = None
     if mask is None:
         raise DataError(f"{path}: not a readable PNG")
     return mask  # h w
@@ -84,6 +87,8 @@ def scan(root: str | Path, field: str) -> tuple[list[ReleasedSequence], list[str
             found.append(_sequence_of(identity))
         except DataError as error:
             problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{identity}: cannot be read ({error})")
     if not found:
         why = f" ({few(problems, 2)})" if problems else ""
         raise DataError(f"{field}={str(root)!r} has no sequence{why}; expected {LAYOUT}")
@@ -119,12 +124,13 @@ def fingerprint(sequences: list[ReleasedSequence], settings: str = "") -> str:
         folder = str(sequence.folder.resolve())
         for name in sequence.names:
             path = os.path.join(folder, name)
+            path = os.path.realpath(path) if os.path.islink(path) else path
             try:
                 stat = os.stat(path)
                 state = f"{stat.st_size}|{stat.st_mtime_ns}"
             except OSError:  # a dead link
                 state = "cannot be read"
-            digest.update(f"{path}|{state}\n".encode())
+            digest.update(os.fsencode(f"{path}|{state}\n"))
     return digest.hexdigest()[:16]
 
 
@@ -137,7 +143,7 @@ def read_subjects(path: str | Path | None) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        with Path(path).expanduser().open(newline="", encoding="utf-8") as file:
+        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
             rows = [(row["sequence"], row["subject"]) for row in csv.DictReader(file)]
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"--subjects={str(path)!r} cannot be read ({error!r}); expected CSV columns sequence,subject") from None

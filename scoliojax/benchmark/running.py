@@ -28,7 +28,7 @@ def _run(workdir: Path, options: list[str]) -> Iterator[Iterator[tuple[int, int]
     command = [sys.executable, "-m", "scoliojax.main", f"--config={RECIPE}", f"--workdir={workdir}", *options]
     environment = os.environ | {"SCOLIOJAX_CACHE": str(workdir.parent / "cache")}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the cold start is to be cold
-    with (workdir.parent / f"{workdir.name}.log").open("w+", encoding="utf-8") as log:
+    with (workdir.parent / f"{workdir.name}.log").open("w+", encoding="utf-8", errors="replace") as log:
         run = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
         def watch() -> Iterator[tuple[int, int]]:

@@ -114,7 +114,7 @@ def _draw(
 ) -> dict[str, Drawing]:
     scored, strips = evaluated.scored, tuple(job.config.model.strips)
     assert found.embeddings is not None  # `gather` asks for them
-    silhouettes = body.mean_silhouettes(job.cache.pass_by, found.rows, evaluated.labels, len(evaluated.classes))
+    silhouettes = body.mean_silhouettes(job.read_once, found.rows, evaluated.labels, len(evaluated.classes))
     drawings = {
         "confusion": Drawing(
             figures.confusion(metrics), "Confusion matrix", "Sequences of each true class by the class called, and their share."

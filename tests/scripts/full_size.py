@@ -159,11 +159,16 @@ class Rehearsal:
                 for words in jobs
             ]
             watched = Watched(processes)
-            while any(process.poll() is None for process in processes):
-                watched.look()
-                if meanwhile:
-                    meanwhile(time.monotonic() - began, processes)
-                time.sleep(0.1)
+            try:
+                while any(process.poll() is None for process in processes):
+                    watched.look()
+                    if meanwhile:
+                        meanwhile(time.monotonic() - began, processes)
+                    time.sleep(0.1)
+            finally:  # an interrupted rehearsal leaves nothing running
+                for process in processes:
+                    if process.poll() is None:
+                        process.kill()
         seconds = time.monotonic() - began
         ended = [process.returncode for process in processes]
         row = Row(

@@ -126,8 +126,11 @@ def write(walk: Walk, tree: Path) -> None:
 
 def make_release(folder: Path, scale: float) -> Path:
     """Make tree, partition and subjects in `folder`; returns the tree."""
-    walks, tree = plan(scale), folder / "SCOLIOSIS1K"
+    walks, tree, note = plan(scale), folder / "SCOLIOSIS1K", folder / "scale.txt"
     tree.mkdir(parents=True, exist_ok=True)
+    if note.exists() and float(note.read_text(encoding="utf-8")) != scale:
+        raise SystemExit(f"error: {folder} holds a tree of scale {note.read_text(encoding='utf-8')}; give another folder")
+    note.write_text(f"{scale:g}", encoding="utf-8")
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         list(tqdm(pool.map(write, walks, [tree] * len(walks), chunksize=8), "drawing walks", len(walks), mininterval=5))
     parts = {"TRAIN_SET": True, "TEST_SET": False}

@@ -18,9 +18,9 @@ class RefuseTensorFlow(MetaPathFinder):
 
 
 def _only_asks() -> bool:
-    """Whether this comes from `importlib.util.find_spec`, which imports nothing."""
+    """Whether this comes from `importlib.util.find_spec`, and not from an import, which may have been begun there."""
     frame = sys._getframe()
-    while frame is not None:
+    while frame is not None and frame.f_code.co_name != "_find_and_load":
         if frame.f_code.co_name == "find_spec" and frame.f_globals.get("__name__") == "importlib.util":
             return True
         frame = frame.f_back
