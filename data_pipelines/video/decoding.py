@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -151,7 +150,7 @@ class Video:
                     if counts.taken % every:
                         counts.taken += 1
                         continue
-                    image = self._upright(frame, stream.sample_aspect_ratio)
+                    image = self._upright(frame, float(stream.sample_aspect_ratio or 1))
                     if image is None:
                         counts.undecodable += 1
                         continue
@@ -190,11 +189,10 @@ class Video:
             }
             yield container, stream
 
-    def _upright(self, frame: VideoFrame, aspect: Fraction | None) -> np.ndarray | None:
+    def _upright(self, frame: VideoFrame, stretch: float) -> np.ndarray | None:
         """RGB `[h, w, 3]` with square pixels, scaled and turned; None where it cannot be converted, or its size changed."""
         if not 0 < frame.width * frame.height <= MOST_PIXELS:
             return None
-        stretch = float(aspect or 1)
         wide = frame.width * (stretch if 1 / MOST_STRETCHED <= stretch <= MOST_STRETCHED else 1.0)
         scale = min(1.0, SHORT_SIDE / min(wide, frame.height))
         width, height = max(round(wide * scale), 1), max(round(frame.height * scale), 1)
