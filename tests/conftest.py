@@ -5,6 +5,7 @@ Four simulated devices, so that sharding is tested in the same process as everyt
 
 import os
 import pickle
+import signal
 import site
 import subprocess
 import sys
@@ -46,6 +47,8 @@ def _isolate(home: Path) -> None:
     for name in list(os.environ):
         if name.upper().startswith(SETTINGS):
             del os.environ[name]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; what tests start would ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     further = [str(ROOT / "tests" / "site"), str(ROOT)]  # every Python refuses TensorFlow, also a process elsewhere
     os.environ |= {
         "HOME": str(home),

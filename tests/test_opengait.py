@@ -265,6 +265,16 @@ def test_verify_prints_every_layer_and_mistakes_get_one_line(checkpoint, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pt"]
 
 
+def test_verify_measures_large_embeddings_by_their_size(checkpoint, tmp_path, capsys):
+    """A network of few steps has embeddings of hundreds, which float32 cannot hold to 2e-5."""
+    content = torch.load(checkpoint, weights_only=False)
+    content["model"]["FCs.fc_bin"] *= 1e4
+    torch.save(content, tmp_path / "large.pt")
+    commands.main(["verify", str(tmp_path / "large.pt")])
+    (line,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("embeddings"))
+    assert float(line[1]) > 2e-5 > float(line[2])
+
+
 def test_a_mistake_in_the_recipe_is_one_line(checkpoint, tmp_path):
     result = run_module(
         "scoliojax.interop.opengait", "import", checkpoint, "--workdir", tmp_path / "run", "--config.train.step=3"

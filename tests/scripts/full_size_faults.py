@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0)
     args = parser.parse_args()
     folder = args.folder.expanduser().absolute()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it is ignored
     tree = make_release(folder, args.scale)
     began = time.monotonic()
     faults(tree, folder)
