@@ -111,7 +111,10 @@ class Listed:
 
     def imported(self, process: subprocess.Popen, *statuses: int) -> set[str]:
         """Wait for a command's end; the packages that it, or a process of its own, had imported by then."""
-        printed, _ = process.communicate(timeout=300)
+        try:
+            printed, _ = process.communicate(timeout=300)
+        finally:
+            process.kill()  # which does nothing to one that has ended
         assert process.returncode in (statuses or (0,)), f"{process.args}: {printed}"
         found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in self._listings.iterdir()}
         assert str(process.pid) in found, f"{process.args} left no listing"
