@@ -59,6 +59,8 @@ class SequenceCache:
 
     def __call__(self, row: int) -> np.ndarray:
         """As `read_once`, and keeps the sequence if there is room."""
+        if row in self._kept:  # most of the time; no thread waits for another then
+            return self._kept[row]
         clip = self.read_once(row)
         with self._lock:
             if row not in self._kept and clip.nbytes <= self._free:
