@@ -153,13 +153,14 @@ def _one_at_a_time(folder: Path, report: Callable[[str], None]) -> Iterator[bool
 def _lock(file: TextIO, folder: Path, report: Callable[[str], None]) -> bool:
     """Lock a file, after whoever has it; False where there are no locks."""
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(f"another preparation is at work in {folder}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        pass
     except OSError:
         return False
+    report(f"another preparation is at work in {folder}; waiting for it")
+    fcntl.flock(file, fcntl.LOCK_EX)
     return True
 
 
