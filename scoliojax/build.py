@@ -19,10 +19,10 @@ from data_pipelines.sources import open_root
 from data_pipelines.splits import Partition, make_partition
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax.errors import RunError
-from scoliojax.losses import ScoNetLoss
 from scoliojax.models.sconet import ScoNet
-from scoliojax.optim import sgd
-from scoliojax.train_state import Tree, split_model
+from scoliojax.training.losses import ScoNetLoss
+from scoliojax.training.optim import sgd
+from scoliojax.training.state import Tree, split_model
 
 Config = Any  # a ConfigDict; ml_collections types its leaves as a union of everything
 MODELS = {"sconet": ScoNet}

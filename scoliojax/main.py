@@ -13,14 +13,17 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from scoliojax import build, cluster, cost, run_directory
-from scoliojax.checkpoint import BestCheckpoint
-from scoliojax.cluster import Preemption
-from scoliojax.command import settle, told
+from scoliojax import build
+from scoliojax.benchmark import cost
+from scoliojax.devices import cluster
+from scoliojax.devices.cluster import Preemption
 from scoliojax.errors import RunError
-from scoliojax.job import Job, open_job
-from scoliojax.run_log import Log, RunLog
-from scoliojax.train_loop import Schedule, train
+from scoliojax.runs import directory as run_directory
+from scoliojax.runs.command import settle, told
+from scoliojax.runs.job import Job, open_job
+from scoliojax.training.checkpoint import BestCheckpoint
+from scoliojax.training.log import Log, RunLog
+from scoliojax.training.loop import Schedule, train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/sconet_mt.py or ...:quickstart.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory: checkpoints, logs and results.")

@@ -15,10 +15,10 @@ import pytest
 
 from data_pipelines.video.background import Background
 from data_pipelines.video.synthetic_clip import walk_across, write_clip
-from scoliojax import app
+from scoliojax.app import page as app
 from scoliojax.build import build_model, build_optimizer
-from scoliojax.network import TrainedNetwork
-from scoliojax.train_state import create_state
+from scoliojax.runs.network import TrainedNetwork
+from scoliojax.training.state import create_state
 
 SESSION = "a-session"
 

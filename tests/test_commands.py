@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from scoliojax import build, run_directory
-from scoliojax.checkpoint import Checkpoints
-from scoliojax.command import told
-from scoliojax.train_state import create_state
+from scoliojax import build
+from scoliojax.runs import directory as run_directory
+from scoliojax.runs.command import told
+from scoliojax.training.checkpoint import Checkpoints
+from scoliojax.training.state import create_state
 from tests.conftest import ROOT
 
 # Python runs this first in every process, also in those that a command starts; at its end the process leaves what it imported.
@@ -53,7 +54,7 @@ OURS = [
     ("scoliojax.export", "--workdir={run}"),
     ("scoliojax.study", RECIPE, *SMALL[1:], *PREPARED, "--ratios=1:1:1", "--models=sconet_mt", "--seeds=1",
      "--workdir={folder}/study"),  # which finds its only cell finished
-    ("scoliojax.collectives", RECIPE, *SMALL),
+    ("scoliojax.benchmark.collectives", RECIPE, *SMALL),
 ]  # fmt: skip
 SCREENING = [
     ("data_pipelines.video.synthetic_clip", "--output={folder}/walk.mp4", "--frames=40"),

@@ -15,14 +15,14 @@ from data_pipelines.pipelines import train_batches
 from data_pipelines.schema import DataError
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax import build
-from scoliojax.checkpoint import Checkpoints
 from scoliojax.errors import RunError
-from scoliojax.losses import ScoNetLoss
 from scoliojax.main import training_schedule
 from scoliojax.models.sconet import ScoNetOutput
-from scoliojax.run_directory import FREE_KEYS, flatten
-from scoliojax.train_loop import train
-from scoliojax.train_state import create_state
+from scoliojax.runs.directory import FREE_KEYS, flatten
+from scoliojax.training.checkpoint import Checkpoints
+from scoliojax.training.loop import train
+from scoliojax.training.losses import ScoNetLoss
+from scoliojax.training.state import create_state
 from tests.conftest import make_set
 
 

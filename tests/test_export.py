@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 
 from data_pipelines.schema import CLASSES
-from scoliojax import build, calibration, export, run_directory
-from scoliojax.calibration import Calibration
-from scoliojax.checkpoint import Checkpoints
-from scoliojax.evaluate import make_eval_step
-from scoliojax.metrics import softmax
-from scoliojax.network import open_network
-from scoliojax.train_state import create_state
+from scoliojax import build
+from scoliojax.export import artefact as export
+from scoliojax.runs import directory as run_directory
+from scoliojax.runs.network import open_network
+from scoliojax.scores import calibration
+from scoliojax.scores.calibration import Calibration
+from scoliojax.scores.metrics import softmax
+from scoliojax.training.checkpoint import Checkpoints
+from scoliojax.training.evaluate import make_eval_step
+from scoliojax.training.state import create_state
 from tests.conftest import ROOT, assert_one_clear_error
 
 ELSEWHERE = """

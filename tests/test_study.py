@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from scoliojax import main as job
-from scoliojax import study
-from scoliojax.study import Cell, summarise, table
-from tests.test_report import check_report
+from scoliojax.study.ratios import Cell, summarise, table
+from scoliojax.study import ratios as study
+from tests.report.test_report import check_report
 
 SMALL = [
     "--config=configs/sconet_mt.py:quickstart",

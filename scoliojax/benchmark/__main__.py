@@ -17,10 +17,10 @@ import jax
 from configs import sconet_mt
 from data_pipelines.schema import DataError
 from data_pipelines.sources import cache_folder
-from scoliojax import run_directory
 from scoliojax.benchmark import convolving, loading, running, scoring, stepping
 from scoliojax.benchmark.timing import Row
 from scoliojax.errors import RunError
+from scoliojax.runs import directory as run_directory
 
 SECTIONS = ("loader", "step", "convolution", "growth", "start", "memory", "scores")
 ASKED = ("recipe",)  # only where it is asked for: minutes on a GPU, months on a CPU

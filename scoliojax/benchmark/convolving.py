@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH
 from scoliojax.benchmark.timing import Row, Work, interleave
-from scoliojax.models.convolution import by_library, convolve
+from scoliojax.kernels.convolution import by_library, convolve
 
 FRAMES = 60
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from scoliojax.benchmark.timing import Row, interleave
-from scoliojax.bootstrap import DRAWS, estimates
-from scoliojax.metrics import Scored, Scorer
+from scoliojax.scores.bootstrap import DRAWS, estimates
+from scoliojax.scores.metrics import Scored, Scorer
 
 SEQUENCES = 10_000
 CLASSES = ("negative", "neutral", "positive")

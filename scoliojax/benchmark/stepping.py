@@ -11,12 +11,13 @@ import numpy as np
 
 from data_pipelines.pipelines import TrainSampler
 from data_pipelines.schema import CLASSES, FRAME_SIZE, SilhouetteSet
-from scoliojax import build, cost
+from scoliojax import build
+from scoliojax.benchmark import cost
 from scoliojax.benchmark.timing import Row, Work, interleave
-from scoliojax.evaluate import make_eval_step
-from scoliojax.mesh import data_mesh, replicated, to_devices
-from scoliojax.train_state import TrainState, create_state
-from scoliojax.train_step import make_train_step
+from scoliojax.devices.mesh import data_mesh, replicated, to_devices
+from scoliojax.training.evaluate import make_eval_step
+from scoliojax.training.state import TrainState, create_state
+from scoliojax.training.step import make_train_step
 
 FRAMES = 300  # of a sequence of Scoliosis1K
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from scoliojax.models.convolution import convolve, widen
+from scoliojax.kernels.convolution import convolve, widen
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1  # the weight of the *new* value, PyTorch's convention; flax counts the other way round

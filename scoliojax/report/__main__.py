@@ -10,9 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from scoliojax.command import settle, told
-from scoliojax.job import open_job
-from scoliojax.run_directory import refuse_foreign, whole_folder
+from scoliojax.runs.command import settle, told
+from scoliojax.runs.directory import refuse_foreign, whole_folder
+from scoliojax.runs.job import open_job
 
 FILES = {"report.html", "figures", "cases.csv", "strips.csv", "MODEL_CARD.md"}
 

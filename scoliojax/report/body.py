@@ -18,9 +18,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH
-from scoliojax.bootstrap import BAND_DRAWS, LEVEL, subject_draws
-from scoliojax.figures import stamp
-from scoliojax.train_state import TrainState
+from scoliojax.scores.bootstrap import BAND_DRAWS, LEVEL, subject_draws
+from scoliojax.scores.figures import stamp
+from scoliojax.training.state import TrainState
 
 SALIENCY_FRAMES = 60  # of a walk, evenly spaced
 FRAMES_SHOWN = 6

@@ -10,16 +10,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data_pipelines.schema import few
-from scoliojax import figures, run_directory
-from scoliojax.bootstrap import Comparison, compare
 from scoliojax.errors import RunError
-from scoliojax.evaluate import Predictions
-from scoliojax.job import Job, near_duplicate_warning
-from scoliojax.metrics import Scorer
 from scoliojax.report import body
-from scoliojax.results import EvaluatedSequences, score, write_results
-from scoliojax.run_log import read_log
-from scoliojax.train_state import TrainState
+from scoliojax.runs import directory as run_directory
+from scoliojax.runs.job import Job, near_duplicate_warning
+from scoliojax.scores import figures
+from scoliojax.scores.bootstrap import Comparison, compare
+from scoliojax.scores.metrics import Scorer
+from scoliojax.scores.results import EvaluatedSequences, score, write_results
+from scoliojax.training.evaluate import Predictions
+from scoliojax.training.log import read_log
+from scoliojax.training.state import TrainState
 
 UNCERTAIN = 0.2  # between the two most probable classes
 CERTAIN_WRONG = 3

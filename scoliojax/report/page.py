@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scoliojax import run_directory
-from scoliojax.figures import save
 from scoliojax.html import embedded, render
-from scoliojax.model_card import model_card, network, operating_point
 from scoliojax.report.body import strip_bounds
 from scoliojax.report.evidence import Evidence, Rival
-from scoliojax.results import QUESTIONS, cell
+from scoliojax.runs import directory as run_directory
+from scoliojax.scores.figures import save
+from scoliojax.scores.model_card import model_card, network, operating_point
+from scoliojax.scores.results import QUESTIONS, cell
 
 CASES_SHOWN = 40  # on the page; `cases.csv` has all
 OVERALL = {

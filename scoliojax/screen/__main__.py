@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines.schema import DataError, few
 from data_pipelines.video.backends import BACKENDS, make_segmenter
 from data_pipelines.video.walk import inputs_of, needs_segmenter
-from scoliojax.command import settle, told
 from scoliojax.errors import RunError
-from scoliojax.run_directory import refuse_foreign
+from scoliojax.runs.command import settle, told
+from scoliojax.runs.directory import refuse_foreign
 
 if TYPE_CHECKING:
     from scoliojax.screen.reader import Reader
@@ -65,7 +65,7 @@ def screen(args: argparse.Namespace) -> int:
         segmenter = make_segmenter(args.backend, args.models, args.onnx_model)
     elif args.onnx_model or args.models or args.backend != "auto" or args.keep_frames:
         raise RunError("--backend, --models, --onnx-model and --keep-frames are of videos, and no input is one")
-    from scoliojax.network import open_network
+    from scoliojax.runs.network import open_network
     from scoliojax.screen.answer import Screener
     from scoliojax.screen.reader import Reader, check_target
 

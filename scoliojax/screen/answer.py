@@ -13,10 +13,10 @@ from flax import nnx
 from data_pipelines.pipelines import cut_sides
 from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH
 from data_pipelines.video.walk import Walk
-from scoliojax.calibration import screening_score
-from scoliojax.metrics import refuse_not_finite, softmax
-from scoliojax.network import TrainedNetwork
-from scoliojax.train_state import Tree
+from scoliojax.runs.network import TrainedNetwork
+from scoliojax.scores.calibration import screening_score
+from scoliojax.scores.metrics import refuse_not_finite, softmax
+from scoliojax.training.state import Tree
 
 CHUNK = 15  # frames that the network sees at a time
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.video.decoding import Video
-from scoliojax import run_directory
 from scoliojax.html import embedded, render
-from scoliojax.results import cell
+from scoliojax.runs import directory as run_directory
+from scoliojax.scores.results import cell
 from scoliojax.screen.answer import Answer
 from scoliojax.screen.pictures import contact_sheet, draw_strips, draw_windows, write_animation
 from scoliojax.screen.result import verdict

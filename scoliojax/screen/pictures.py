@@ -12,8 +12,8 @@ from PIL import Image
 from data_pipelines.pipelines import cut_sides
 from data_pipelines.schema import CLASSES, FRAME_SIZE
 from data_pipelines.video.people import Person
-from scoliojax.figures import COLOURS, stamp
 from scoliojax.report.body import StripContribution, draw_contribution
+from scoliojax.scores.figures import COLOURS, stamp
 from scoliojax.screen.answer import Answer
 
 SHEET_FRAMES = 60

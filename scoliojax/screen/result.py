@@ -8,8 +8,8 @@ import numpy as np
 
 from data_pipelines.schema import CLASSES
 from data_pipelines.video.walk import Flag
-from scoliojax.model_card import find_metrics, network
 from scoliojax.report.body import strip_bounds
+from scoliojax.scores.model_card import find_metrics, network
 from scoliojax.screen.answer import Answer, Reading
 
 SCHEMA = "scoliojax.screening/1"  # a reader of another number must not guess; docs/screening.md describes it

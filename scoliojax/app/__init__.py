@@ -1,0 +1,1 @@
+"""`python -m scoliojax.app`: screening in a browser, on this computer alone."""

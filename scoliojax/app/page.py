@@ -1,0 +1,270 @@
+"""A page in the browser: `python -m scoliojax.app --checkpoint runs/sconet_mt`. Needs the extra `app`.
+
+It is served to this computer alone and asks no other for anything. A video lies in a temporary folder from its upload to its
+answer; afterwards neither is on the disk.
+"""  # no `from __future__ import annotations`: gradio hands a request to parameters that are annotated with its class
+
+import argparse
+import importlib.util
+import os
+import signal
+import socket
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_pipelines.schema import FRAME_SIZE, DataError
+from data_pipelines.video.backends import make_segmenter
+from data_pipelines.video.background import Background
+from data_pipelines.video.decoding import SUFFIXES
+from data_pipelines.video.fetch import REMEDY
+from data_pipelines.video.people import Segmenter
+from data_pipelines.video.walk import Walk
+from scoliojax.errors import RunError
+from scoliojax.html import embedded, render
+from scoliojax.runs.command import settle, told
+from scoliojax.runs.network import TrainedNetwork, open_network
+from scoliojax.screen.answer import CHUNK, Screener
+from scoliojax.screen.reader import Reader
+from scoliojax.screen.result import DISCLAIMER, verdict
+
+if TYPE_CHECKING:
+    import gradio
+
+HOST = "127.0.0.1"
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"  # gradio evaluates code
+UNCLAIMED = 60  # seconds after which an upload whose page never asked for anything is deleted
+
+
+class Desk:
+    """Takes videos, answers for them, and forgets both.
+
+    Args:
+      network: that answers; compiled here.
+      segmenters: what finds people, by choice of the user.
+      folder: for what has to lie on disk for a while.
+    """
+
+    def __init__(self, network: TrainedNetwork, segmenters: list[Segmenter], folder: Path):
+        screener = Screener(network)
+        screener(Walk("nobody", "silhouettes", np.zeros((CHUNK, FRAME_SIZE, FRAME_SIZE), np.uint8), np.arange(CHUNK)))
+        self.synthetic, self.backends = network.synthetic, [one.name for one in segmenters]
+        self._readers = {one.name: Reader(screener, one) for one in segmenters}
+        self._folder = folder
+        self._held: dict[str, tempfile.TemporaryDirectory] = {}
+        self._busy = threading.Lock()
+
+    def take(self, session: str, upload: Path) -> None:
+        """Move an upload here, in place of what the session gave before."""
+        self.forget(session)
+        held = tempfile.TemporaryDirectory(dir=self._folder)
+        upload.rename(Path(held.name, upload.name))
+        upload.parent.rmdir()  # gradio named it by the video's checksum
+        self._held[session] = held
+
+    def forget(self, session: str) -> None:
+        """Delete the video of a session, where it has one."""
+        if held := self._held.pop(session, None):
+            held.cleanup()
+
+    def close(self) -> None:
+        """Wait for the answer that is under way, which writes files until then, and forget every video."""
+        with self._busy:
+            for session in list(self._held):
+                self.forget(session)
+
+    def __call__(self, session: str, backend: str, person: str) -> str:
+        """Answer for the video of a session.
+
+        Args:
+          session: that gave it.
+          backend: name of a segmenter.
+          person: numbers of candidates as the user wrote them; empty to let the score decide.
+
+        Returns:
+          HTML: the answer, or why there is none. The video is gone from the disk, and so are the files of the answer.
+        """
+        held = self._held.pop(session, None)
+        if held is None:
+            return _page_part("mistake", message="There is no video here any more; choose it again.", picture=None)
+        with self._busy, held as name:
+            (video,) = Path(name).iterdir()
+            answer, candidates = Path(name, "answer"), Path(name, "answer", "candidates.png")
+            try:
+                result = self._readers[backend](video, answer, _numbers(person))
+            except (DataError, RunError, OSError) as error:
+                message = str(error).replace(str(candidates), "the picture below").replace(f"{name}{os.sep}", "")
+                picture = embedded(candidates.read_bytes(), "image/png") if candidates.exists() else None
+                return _page_part("mistake", message=message.replace("--", ""), picture=picture)
+            report = (answer / "report.html").read_text(encoding="utf-8")
+        file = embedded(report.encode(), "text/html")
+        return _page_part("answer", verdict=verdict(result), report=report, file=file)
+
+
+def _page_part(part: str, **values: Any) -> str:
+    return render("app.html.j2", part=part, **values)
+
+
+def _numbers(text: str) -> list[int] | None:
+    words = text.replace(",", " ").split()
+    if wrong := [word for word in words if not word.isdecimal()]:
+        raise RunError(f"person {wrong[0]!r} is no number; give one such as 2, or several of the same person such as 1 3")
+    return [int(word) for word in words] or None
+
+
+class Guard:
+    """Around gradio's server: its pages may load nothing from elsewhere, and an upload that breaks off leaves nothing.
+
+    Args:
+      app: the server.
+      uploads: folder that it writes uploads to.
+    """
+
+    def __init__(self, app: Any, uploads: Path):
+        from starlette.requests import ClientDisconnect
+
+        self._app, self._uploads, self._running, self._broken_off = app, uploads, 0, ClientDisconnect
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def restricted(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+            await send(message)
+
+        upload = scope.get("path", "").endswith("/upload")
+        self._running += upload
+        try:
+            with suppress(self._broken_off):
+                await self._app(scope, receive, restricted)
+        finally:
+            self._running -= upload
+            if not self._running:  # a whole upload lies in a folder of its own
+                for left in self._uploads.iterdir():
+                    if left.is_file():
+                        left.unlink(missing_ok=True)
+
+
+def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.Blocks":
+    """Serve the page in threads of its own; `close` of what comes back ends that.
+
+    Args:
+      desk: answers.
+      uploads: folder for uploads that are not with the desk yet.
+      port: on this computer.
+      megabytes: of the largest video accepted.
+    """
+    os.environ |= {"GRADIO_TEMP_DIR": str(uploads), "GRADIO_ANALYTICS_ENABLED": "False"}  # before the import
+    os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}  # it asks itself whether it is up, which no proxy can tell
+    import gradio as gr
+    from gradio.themes import Default
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    with gr.Blocks(title="Gait screening", analytics_enabled=False, delete_cache=(UNCLAIMED, UNCLAIMED)) as page:
+        gr.HTML(_page_part("head", synthetic=desk.synthetic, disclaimer=DISCLAIMER), padding=False)
+        with gr.Row():
+            video = gr.File(label=f"Video (at most {megabytes} MB)", file_types=sorted(SUFFIXES), height=220)
+            with gr.Column():
+                info = "pose follows a moving camera, too; background needs one that stands still, and no model"
+                if "pose" not in desk.backends:
+                    info = f"the camera has to stand still; pose does without that, but its models are not here ({REMEDY})"
+                backend = gr.Radio(desk.backends, value=desk.backends[0], label="What finds the person", info=info)
+                info = "only where several people walk: a number, or several numbers of the same person"
+                person = gr.Textbox(label="Person", info=info)
+                start = gr.Button("Screen this walk", variant="primary", interactive=False)
+        answer = gr.HTML(padding=False)
+
+        def take(path: str, request: gr.Request):
+            desk.take(str(request.session_hash), Path(path))
+            return gr.Button(interactive=True)
+
+        def forget(request: gr.Request):
+            desk.forget(str(request.session_hash))
+            return gr.Button(interactive=False)
+
+        def leave(request: gr.Request):
+            desk.forget(str(request.session_hash))
+
+        def screen(backend: str, person: str, request: gr.Request):
+            return desk(str(request.session_hash), backend, person), None, gr.Button(interactive=False)
+
+        video.upload(take, video, start, api_visibility="private", queue=False)
+        video.clear(forget, None, start, api_visibility="private", queue=False)
+        start.click(screen, [backend, person], [answer, video, start], api_visibility="private", concurrency_limit=1)
+        page.unload(leave)
+
+    theme = Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # strings: fonts that are here
+    theme.set(block_info_text_color="*body_text_color")
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # another site's name may not lead here
+    page.launch(
+        server_name=HOST,
+        server_port=port,
+        share=False,
+        max_file_size=megabytes * 2**20,
+        prevent_thread_lock=True,
+        quiet=True,
+        inline=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=[],
+        theme=theme,
+        app_kwargs={"middleware": [hosts, Middleware(Guard, uploads=uploads)]},
+    )
+    return page
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Open network and page, and wait until somebody ends it; raises `RunError` and `DataError` for the user's mistakes."""
+    settle()
+    if importlib.util.find_spec("gradio") is None:
+        raise RunError('the page needs gradio, which is not installed: pip install "scoliojax[app]"')
+    if args.megabytes < 1:
+        raise RunError(f"--megabytes={args.megabytes} accepts no video; give at least 1")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, args.port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RunError(f"--port={args.port} cannot be opened on {HOST} ({reason}); give another --port") from None
+    found = make_segmenter("auto", args.models)
+    segmenters = [found] if found.name == "background" else [found, Background()]
+    network = open_network(args.checkpoint.absolute(), args.step, "--checkpoint")
+    with tempfile.TemporaryDirectory(prefix="scoliojax-app-") as name:
+        uploads = Path(name, "uploads")
+        uploads.mkdir()
+        desk = Desk(network, segmenters, Path(name))
+        page = open_page(desk, uploads, args.port, args.megabytes)
+        print(f"http://{HOST}:{args.port} (from this computer only); Ctrl-C ends it", flush=True)
+        try:
+            threading.Event().wait()
+        finally:
+            page.close(verbose=False)
+            desk.close()
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m scoliojax.app", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=_path, metavar="DIR", help="run directory of a trained network")
+    add("--step", default="newest", help="which checkpoint of it: its step, newest or best (by validation)")
+    add("--port", type=int, default=7860, help="of the page (%(default)s)")
+    add("--megabytes", type=int, default=200, metavar="N", help="of the largest video accepted (%(default)s)")
+    add("--models", type=_path, metavar="DIR", help="of the pose models, if not where fetch puts them")
+    args = parser.parse_args(argv)
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C, so that the temporary folder goes then, too
+        signal.signal(ending, signal.default_int_handler)
+    with told(), suppress(KeyboardInterrupt):
+        serve(args)
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()

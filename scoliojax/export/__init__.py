@@ -1,0 +1,1 @@
+"""`python -m scoliojax.export`: a trained network for other runtimes."""

@@ -1,0 +1,6 @@
+"""`python -m scoliojax.export`."""
+
+from scoliojax.export.artefact import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""A trained network for other runtimes: `python -m scoliojax.export --workdir runs/sconet_mt`.
+
+Writes `export/` in the run directory: `network.stablehlo` (a frozen function, as `jax.export` serialises it, lowered for CPUs,
+NVIDIA GPUs and TPUs, that needs none of this package), `network.json` (what whoever calls it has to know) and
+`MODEL_CARD.md`. How to load it, and what is promised: `docs/export.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.pipelines import cut_sides
+from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH, SIDE_CUT
+from data_pipelines.synthetic import walk
+from scoliojax.errors import RunError
+from scoliojax.models.sconet import set_pooling
+from scoliojax.runs import directory as run_directory
+from scoliojax.runs.command import settle, told
+from scoliojax.runs.network import TrainedNetwork, open_network
+from scoliojax.scores import model_card
+from scoliojax.scores.metrics import refuse_not_finite
+from scoliojax.training.evaluate import make_eval_step
+
+ARTEFACT, DESCRIPTION, CARD = "network.stablehlo", "network.json", "MODEL_CARD.md"
+PLATFORMS = ("cpu", "cuda", "tpu")
+BLOCK = 16  # frames computed at once
+TOLERANCE = 1e-5  # of the logits, against the package's own evaluation
+WALKS = (24, 7, 15)  # frames of those that an export is checked on
+
+
+def frozen(network: TrainedNetwork) -> Callable[[jax.Array, jax.Array], dict[str, jax.Array]]:
+    """The evaluation of a network as a function of data alone, every parameter a constant in it.
+
+    Frames go through the backbone in blocks of a fixed number. So the number of sequences and frames may stay open while every
+    convolution has a shape, and with it the way to compute it that the package's evaluation has, the rounding of bfloat16
+    included; and memory for a long walk is that of its feature maps.
+    """
+
+    def classify(silhouettes: jax.Array, frame_mask: jax.Array) -> dict[str, jax.Array]:
+        n, s, h, w = silhouettes.shape
+        with jax.ensure_compile_time_eval():  # what hangs on parameters alone is computed now: batch norms, class vectors
+            net = network.merged()
+            blocks = (n * s + BLOCK - 1) // BLOCK
+            frames = jnp.pad(silhouettes.reshape(-1, h, w), ((0, blocks * BLOCK - n * s), (0, 0), (0, 0)))  # b 64 44
+            dealt = frames.reshape(-1, BLOCK, 1, h, w)  # blocks BLOCK 1 64 44
+            features = jax.lax.map(lambda block: net.pool(block, train=False), dealt)  # blocks BLOCK 16 11 c
+            features = features.reshape(-1, *features.shape[2:])[: n * s]  # ns 16 11 c
+            pooled = set_pooling(features.reshape(n, s, *features.shape[1:]), frame_mask)  # n 16 11 c
+            strip_logits = net.read(pooled, train=False).logits  # n p k
+        return {"logits": jnp.mean(strip_logits, axis=1), "strip_logits": strip_logits}  # n k, n p k
+
+    return classify
+
+
+def serialise(network: TrainedNetwork) -> bytes:
+    """The frozen function for any number of sequences and frames, on every platform of `PLATFORMS`."""
+    jax.config.update("jax_hlo_source_file_canonicalization_regex", ".*/")  # a user's folders are nobody else's business
+    n, s = jax.export.symbolic_shape("n, s")
+    shapes = jax.ShapeDtypeStruct((n, s, FRAME_SIZE, FRAME_WIDTH), jnp.uint8), jax.ShapeDtypeStruct((n, s), jnp.bool_)
+    return bytes(jax.export.export(jax.jit(frozen(network)), platforms=PLATFORMS)(*shapes).serialize())
+
+
+def largest_difference(artefact: bytes, network: TrainedNetwork) -> float:
+    """Between the artefact's logits and those of the package's evaluation, over a batch of synthetic walks of unequal lengths.
+
+    Raises:
+      RunError: where the network's logits are not finite.
+    """
+    silhouettes = np.zeros((len(WALKS), max(WALKS), FRAME_SIZE, FRAME_WIDTH), np.uint8)  # n s 64 44
+    frame_mask = np.arange(max(WALKS)) < np.array(WALKS)[:, None]  # n s
+    for row, frames in enumerate(WALKS):
+        silhouettes[row, :frames] = cut_sides(walk(row, frames, seed=0)[1])  # s 64 44
+    inputs = jnp.asarray(silhouettes), jnp.asarray(frame_mask)
+    output = make_eval_step(network.graph)(network.state.params, network.state.batch_stats, *inputs)
+    expected = np.asarray(output.logits)  # n p k
+    refuse_not_finite(expected.mean(axis=1), [f"synthetic walk {row}" for row in range(len(WALKS))])
+    found = jax.export.deserialize(bytearray(artefact)).call(*inputs)
+    differences = [np.abs(found["strip_logits"] - expected), np.abs(found["logits"] - expected.mean(axis=1))]
+    return float(max(np.max(difference) for difference in differences))
+
+
+def _array(name: str, dtype: str, meaning: str, *shape: str | int) -> dict[str, Any]:
+    return {"name": name, "shape": shape, "dtype": dtype, "meaning": meaning}
+
+
+def describe(network: TrainedNetwork, artefact: bytes, difference: float) -> dict[str, Any]:
+    """What somebody without this package has to know, in JSON's types."""
+    config, kept = network.config.to_dict(), network.calibration
+    temperature = kept.temperature if kept else None
+    environment = run_directory.environment()
+    strips = sum(config["model"]["strips"])
+    return {
+        "about": "Research software, not a medical device and not a diagnosis. See MODEL_CARD.md.",
+        "synthetic": network.synthetic,
+        "artefact": {
+            "file": ARTEFACT,
+            "format": "jax.export (StableHLO)",
+            "load": f"jax.export.deserialize(bytearray(open('{ARTEFACT}', 'rb').read())).call(silhouettes, frame_mask)",
+            "platforms": PLATFORMS,
+            "bytes": len(artefact),
+            "sha256": hashlib.sha256(artefact).hexdigest(),
+        },
+        "network": {
+            "name": model_card.network(config),
+            "digest": network.digest,
+            "step": network.step,
+            "precision": config["precision"],
+            **{key: value for key, value in config["model"].items() if key != "name"},
+        },
+        "inputs": [
+            _array("silhouettes", "uint8", "walks of s frames, 0 background to 255 person", "n", "s", FRAME_SIZE, FRAME_WIDTH),
+            _array("frame_mask", "bool", "False where a frame is padding; a walk with no True gets nan", "n", "s"),
+        ],
+        "outputs": [
+            _array("logits", "float32", "what decides, the mean over strips: the largest wins", "n", len(CLASSES)),
+            _array("strip_logits", "float32", "cosines of each strip, top to bottom", "n", strips, len(CLASSES)),
+        ],
+        "sizes": "any n and s from 1",
+        "preprocessing": "One person walking towards or away from the camera, as a binary mask in every frame: cut to the rows "
+        f"that the person takes, scaled (bicubic) to {FRAME_SIZE} rows with the proportions kept, moved so that the column "
+        f"that halves the person's area is in the middle of {FRAME_SIZE} columns, and {SIDE_CUT} columns cut from each side; "
+        "frames without a person are left out.",
+        "classes": CLASSES,
+        "probabilities": {
+            "rule": "softmax(logits * scale / temperature)",
+            "scale": network.scale,
+            "temperature": temperature or 1.0,
+            "calibrated": temperature is not None,
+        },
+        "operating_point": {
+            "rule": f"refer where 1 - probability of {CLASSES[0]} is at least the threshold",
+            "threshold": kept.threshold,
+            "wanted_sensitivity": kept.wanted_sensitivity,
+            "sensitivity": kept.sensitivity,
+            "specificity": kept.specificity,
+            "chosen_on": f"{kept.sequences} validation sequences of {kept.subjects} subjects",
+            "synthetic": kept.synthetic,
+        }
+        if kept and kept.threshold is not None
+        else None,
+        "checked": {
+            "largest_difference": difference,
+            "meaning": f"of logits from the package's evaluation, on {len(WALKS)} synthetic walks; at most {TOLERANCE:g}",
+            "device": jax.local_devices()[0].device_kind,
+        },
+        "versions": {"python": environment["python"], **environment["packages"], "git_commit": environment["git_commit"]},
+    }
+
+
+def write_export(folder: Path, network: TrainedNetwork) -> dict[str, Any]:
+    """Write the whole folder or nothing, replacing an earlier export; returns what `network.json` holds.
+
+    Raises:
+      RunError: when the artefact does not give the package's logits.
+    """
+    config, environment = network.config.to_dict(), run_directory.read_environment(network.workdir)
+    title = f"{model_card.network(config)}, step {network.step} ({ARTEFACT})"
+    card = model_card.model_card(title, config, environment, model_card.find_metrics(network.workdir, network.step))
+    artefact = serialise(network)
+    difference = largest_difference(artefact, network)
+    if not difference <= TOLERANCE:
+        raise RunError(
+            f"the exported network's logits differ from the package's by {difference:.1e}, more than {TOLERANCE:g}, on this "
+            f"{jax.local_devices()[0].platform}; nothing was written. Export on a CPU (JAX_PLATFORMS=cpu)"
+        )
+    description = describe(network, artefact, difference)
+    with run_directory.whole_folder(folder) as fresh:
+        (fresh / ARTEFACT).write_bytes(artefact)
+        (fresh / CARD).write_text(card, encoding="utf-8")
+        run_directory.write_json(fresh / DESCRIPTION, description)
+    return description
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m scoliojax.export", description=__doc__)
+    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument("--format", default="stablehlo", choices=["stablehlo"], help="there is one; docs/export.md says why")
+    parser.add_argument("--step", default="newest", help="which checkpoint: its step, newest or best (by validation)")
+    parser.add_argument("--output", type=Path, help="folder to make; <workdir>/export by default")
+    args = parser.parse_args(argv)
+    with told("nothing was written"):
+        workdir = args.workdir.expanduser().absolute()
+        folder = (args.output.expanduser() if args.output else workdir / "export").resolve()
+        run_directory.refuse_foreign(folder, {ARTEFACT, DESCRIPTION, CARD}, "an export")
+        settle()
+        network = open_network(workdir, args.step)
+        found = write_export(folder, network)
+    mark = ", synthetic" if network.synthetic else ""
+    print(f"step {network.step} of {workdir} for {', '.join(PLATFORMS)}, {found['artefact']['bytes'] / 1e6:.1f} MB{mark}")
+    print(f"its logits are within {found['checked']['largest_difference']:.1e} of the package's")
+    print(f"export: {folder}")

@@ -1,0 +1,1 @@
+"""`python -m scoliojax.interop.opengait`: OpenGait checkpoints in and out."""

@@ -1,0 +1,139 @@
+"""Which tensor of an OpenGait checkpoint is which of ours, and how the two are laid out.
+
+An OpenGait checkpoint is `{"model", "optimizer", "scheduler", "iteration"}`. Convolution kernels are `[out, in, h, w]` there
+and `[h, w, in, out]` here; the neck's batch norm is flattened channel by channel there, `[c * p]`, and is `[p, c]` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from scoliojax.models.sconet import FEATURE_ROWS
+from scoliojax.training.state import Tree
+
+STEM = "Backbone.forward_block"
+
+
+class Sizes(NamedTuple):
+    """What the tensors of a checkpoint say about its network: the arguments of `ScoNet`."""
+
+    channels: tuple[int, ...]
+    embedding_dim: int
+    strips: tuple[int, ...]
+    classes: int
+
+
+class Layout(NamedTuple):
+    to_ours: Callable[[np.ndarray], np.ndarray]
+    to_theirs: Callable[[np.ndarray], np.ndarray]
+
+
+PLAIN = Layout(lambda x: x, lambda x: x)
+KERNEL = Layout(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
+
+
+def _neck_layout(parts: int) -> Layout:
+    return Layout(lambda x: x.reshape(-1, parts).T, lambda x: x.T.reshape(-1))
+
+
+class Entry(NamedTuple):
+    """One tensor of a checkpoint: its name and shape there, which of our trees holds it, and where."""
+
+    name: str
+    shape: tuple[int, ...]
+    tree: str  # "params" | "batch_stats" | "count" (PyTorch counts the batches; here the step says it)
+    path: tuple[str, ...]
+    layout: Layout
+
+
+def entries(sizes: Sizes) -> Iterator[Entry]:
+    """Every tensor of the network in PyTorch's order, which is also the order of the optimiser's numbers."""
+    channels, parts = sizes.channels, sum(sizes.strips)
+
+    def kernel(name: str, inputs: int, outputs: int, edge: int, *path: str) -> Iterator[Entry]:
+        yield Entry(f"{name}.weight", (outputs, inputs, edge, edge), "params", (*path, "kernel"), KERNEL)
+
+    def norm(name: str, features: int, *path: str, layout: Layout = PLAIN) -> Iterator[Entry]:
+        yield Entry(f"{name}.weight", (features,), "params", (*path, "scale"), layout)
+        yield Entry(f"{name}.bias", (features,), "params", (*path, "bias"), layout)
+        yield Entry(f"{name}.running_mean", (features,), "batch_stats", (*path, "mean"), layout)
+        yield Entry(f"{name}.running_var", (features,), "batch_stats", (*path, "var"), layout)
+        yield Entry(f"{name}.num_batches_tracked", (), "count", (), PLAIN)
+
+    yield from kernel(f"{STEM}.conv1.conv", 1, channels[0], 3, "backbone", "stem_conv")
+    yield from norm(f"{STEM}.bn1", channels[0], "backbone", "stem_norm")
+    for number, (inputs, outputs) in enumerate(zip((channels[0], *channels[:-1]), channels, strict=True), start=1):
+        block, path = f"{STEM}.layer{number}.0", ("backbone", f"layer{number}")
+        yield from kernel(f"{block}.conv1", inputs, outputs, 3, *path, "conv1")
+        yield from norm(f"{block}.bn1", outputs, *path, "norm1")
+        yield from kernel(f"{block}.conv2", outputs, outputs, 3, *path, "conv2")
+        yield from norm(f"{block}.bn2", outputs, *path, "norm2")
+        if number in (2, 3) or inputs != outputs:
+            yield from kernel(f"{block}.downsample.0", inputs, outputs, 1, *path, "skip_conv")
+            yield from norm(f"{block}.downsample.1", outputs, *path, "skip_norm")
+    yield Entry("FCs.fc_bin", (parts, channels[-1], sizes.embedding_dim), "params", ("fc", "kernel"), PLAIN)
+    yield Entry("BNNecks.fc_bin", (parts, sizes.embedding_dim, sizes.classes), "params", ("neck", "kernel"), PLAIN)
+    yield from norm("BNNecks.bn1d", parts * sizes.embedding_dim, "neck", "norm", layout=_neck_layout(parts))
+
+
+def trained(sizes: Sizes) -> list[Entry]:
+    """The tensors that the optimiser moves, by its numbers."""
+    return [entry for entry in entries(sizes) if entry.tree == "params"]
+
+
+def infer_sizes(shapes: Mapping[str, tuple[int, ...]], strips: tuple[int, ...] | None = None) -> Sizes:
+    """The network's sizes from its tensors' shapes.
+
+    Args:
+      shapes: by PyTorch's names.
+      strips: of the horizontal pyramid. By default inferred from their sum: a sum of different divisors of 16 has one
+        decomposition, its binary digits. A pyramid that lists a count twice has to be given.
+
+    Raises:
+      ValueError: listing every tensor that is missing or has the wrong number of axes, or when the strips do not fit.
+    """
+    ranks = {f"{STEM}.layer{number}.0.conv1.weight": 4 for number in (1, 2, 3, 4)} | {"FCs.fc_bin": 3, "BNNecks.fc_bin": 3}
+    found = {name: tuple(shapes.get(name, ())) for name in ranks}
+    unusable = [
+        f"{name} is {found[name]}, expected {rank} axes of at least 1" if name in shapes else f"{name} is missing"
+        for name, rank in ranks.items()
+        if len(found[name]) != rank or min(found[name]) < 1
+    ]
+    if unusable:
+        raise ValueError("; ".join(unusable))
+    *convolutions, fc, neck = found.values()
+    if strips is None:
+        strips = tuple(count for count in (16, 8, 4, 2, 1) if fc[0] & count)
+    if sum(strips) != fc[0] or any(count < 1 or FEATURE_ROWS % count for count in strips):
+        raise ValueError(
+            f"strips {strips} do not fit: divisors of {FEATURE_ROWS} that add up to {fc[0]} are wanted; give --strips"
+        )
+    return Sizes(tuple(shape[0] for shape in convolutions), fc[2], strips, neck[2])
+
+
+def to_tree(sizes: Sizes, kind: str, arrays: Mapping[str, np.ndarray]) -> Tree:
+    """Our tree ("params" or "batch_stats") from tensors by PyTorch's names, in their dtype."""
+    root: Tree = {}
+    for entry in entries(sizes):
+        if entry.tree == kind:
+            node = root
+            for key in entry.path[:-1]:
+                node = node.setdefault(key, {})
+            node[entry.path[-1]] = jnp.asarray(np.ascontiguousarray(entry.layout.to_ours(arrays[entry.name])))
+    return root
+
+
+def from_tree(sizes: Sizes, kind: str, tree: Tree) -> dict[str, np.ndarray]:
+    """The way back: tensors by PyTorch's names from one of our trees, in its dtype."""
+
+    def leaf(entry: Entry) -> np.ndarray:
+        node = tree
+        for key in entry.path:
+            node = node[key]
+        return np.array(entry.layout.to_theirs(np.asarray(node)), order="C")
+
+    return {entry.name: leaf(entry) for entry in entries(sizes) if entry.tree == kind}

@@ -1,0 +1,1 @@
+"""`python -m scoliojax.interop.parity`: the distance between scoliojax and PyTorch, measured."""

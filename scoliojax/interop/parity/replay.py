@@ -1,0 +1,170 @@
+"""The same training steps, here and in PyTorch, with everything they compute, under PyTorch's names and axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+
+from scoliojax.interop import torch_reference
+from scoliojax.interop.opengait.names import Sizes, from_tree, to_tree
+from scoliojax.kernels.triplet import triplet_loss
+from scoliojax.models.sconet import ScoNet, ScoNetOutput
+from scoliojax.training.losses import ScoNetLoss
+from scoliojax.training.optim import sgd
+from scoliojax.training.state import create_state, split_model
+from scoliojax.training.step import make_train_step
+
+Arrays = dict[str, np.ndarray]
+LOSS = ScoNetLoss(triplet_weight=1.0, class_weight=1.0, margin=0.2, scale=16.0, label_smoothing=0.1)  # as published
+
+
+@dataclass(frozen=True)
+class Batch:
+    silhouettes: np.ndarray  # n s 64 44, uint8
+    labels: np.ndarray  # n
+    identities: np.ndarray  # n
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step computes."""
+
+    embeddings: np.ndarray  # n c p
+    logits: np.ndarray  # n k p
+    triplet: np.ndarray  # p
+    violations: np.ndarray  # p
+    mean_distance: np.ndarray  # p
+    cross_entropy: float
+    loss: float
+    gradients: Arrays
+    parameters: Arrays  # after the step
+    statistics: Arrays  # after the step
+
+
+def _telling_loss(output: ScoNetOutput, labels: jax.Array, identities: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+    """The loss, which also tells the network's output and the identity loss strip by strip."""
+    total, terms = LOSS(output, labels, identities)
+    return total, terms | {"output": output, "triplet": triplet_loss(output.embeddings, identities, LOSS.margin)}
+
+
+def ours(
+    start: Arrays,
+    sizes: Sizes,
+    batches: Iterable[Batch],
+    optimizer: dict[str, Any],
+    precision: str,
+    options: dict[str, Any] | None = None,
+) -> list[Step]:
+    """Steps of scoliojax from the tensors `start`, by the compiled step that training uses.
+
+    Args:
+      start: parameters and running statistics by PyTorch's names.
+      sizes: of the network.
+      batches: one a step, all of one shape.
+      optimizer: arguments of `scoliojax.training.optim.sgd`.
+      precision: "float32" or "float64".
+      options: for the compiler; None compiles as training does.
+    """
+    with jax.enable_x64(precision == "float64"):
+        graph, *_ = split_model(ScoNet(**sizes._asdict(), precision=precision, rng=np.random.default_rng(0)))
+        wide = {name: value.astype(precision) for name, value in start.items()}
+        rule, schedule = sgd(**optimizer)
+        state = create_state(to_tree(sizes, "params", wide), to_tree(sizes, "batch_stats", wide), rule)
+        step: Any = make_train_step(graph, _telling_loss, rule, schedule)
+        found = []
+        for batch in batches:
+            arrays = {name: jnp.asarray(value) for name, value in vars(batch).items()}
+            before = from_tree(sizes, "params", state.params)
+            moved = from_tree(sizes, "params", optax.tree_utils.tree_get(state.opt_state, "trace"))
+            if options and not found:
+                step = step.lower(state, arrays).compile(options)
+            state, told = step(state, arrays)
+            told = jax.device_get(told)
+            momentum = from_tree(sizes, "params", optax.tree_utils.tree_get(state.opt_state, "trace"))
+            # m = momentum * m + (g + decay * w), solved for g
+            gradients = {
+                name: momentum[name] - optimizer["momentum"] * moved[name] - optimizer["weight_decay"] * before[name]
+                for name in momentum
+            }
+            found.append(
+                Step(
+                    embeddings=told["output"].embeddings.swapaxes(1, 2),
+                    logits=told["output"].logits.swapaxes(1, 2),
+                    triplet=told["triplet"].loss,
+                    violations=told["triplet"].violations,
+                    mean_distance=told["triplet"].mean_distance,
+                    cross_entropy=float(told["cross_entropy"]),
+                    loss=float(told["loss"]),
+                    gradients=gradients,
+                    parameters=from_tree(sizes, "params", state.params),
+                    statistics=from_tree(sizes, "batch_stats", state.batch_stats),
+                )
+            )
+        return found
+
+
+def theirs(start: Arrays, sizes: Sizes, batches: Iterable[Batch], optimizer: dict[str, Any], dtype: torch.dtype) -> list[Step]:
+    """The same steps of our PyTorch reference; arguments as of `ours`."""
+    net = torch_reference.TorchScoNet(*sizes).to(dtype).train()
+    counts = {name: value for name, value in net.state_dict().items() if name.endswith("num_batches_tracked")}
+    net.load_state_dict(counts | {name: torch.tensor(value, dtype=dtype) for name, value in start.items()}, strict=True)
+    rule, schedule = torch_reference.sgd(net, optimizer)
+    found = []
+    for batch in batches:
+        silhouettes, labels, identities = (torch.from_numpy(np.asarray(value)) for value in vars(batch).values())
+        embeddings, logits = net(silhouettes)
+        triplet, violations, mean_distance = torch_reference.triplet_loss(embeddings, identities, LOSS.margin)
+        cross_entropy = torch_reference.cross_entropy(logits, labels.long(), LOSS.scale, LOSS.label_smoothing)
+        loss = triplet.mean() + cross_entropy
+        rule.zero_grad()
+        loss.backward()
+        gradients = {name: _numpy(value.grad) for name, value in net.named_parameters() if value.grad is not None}
+        rule.step()
+        schedule.step()
+        after = {name: _numpy(value) for name, value in net.state_dict().items()}
+        found.append(
+            Step(
+                embeddings=_numpy(embeddings),
+                logits=_numpy(logits),
+                triplet=_numpy(triplet),
+                violations=_numpy(violations),
+                mean_distance=_numpy(mean_distance),
+                cross_entropy=cross_entropy.item(),
+                loss=loss.item(),
+                gradients=gradients,
+                parameters={name: after[name] for name in gradients},
+                statistics={name: value for name, value in after.items() if name.endswith(("running_mean", "running_var"))},
+            )
+        )
+    return found
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().numpy().copy()
+
+
+def random_start(sizes: Sizes, seed: int) -> Arrays:
+    """A freshly drawn network of these sizes: PyTorch's own draws."""
+    torch.manual_seed(seed)
+    state = torch_reference.TorchScoNet(*sizes).state_dict()
+    return {name: _numpy(value) for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def random_batches(seed: int, steps: int, identities: Sequence[int], frames: int, classes: int) -> list[Batch]:
+    """Clips of noise: hard on every comparison, for nothing in them is smooth."""
+    rng = np.random.default_rng(seed)
+    return [
+        Batch(
+            silhouettes=rng.integers(0, 256, (len(identities), frames, 64, 44), dtype=np.uint8),
+            labels=rng.integers(0, classes, len(identities), dtype=np.int32),
+            identities=np.asarray(identities, np.int32),
+        )
+        for _ in range(steps)
+    ]

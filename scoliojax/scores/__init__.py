@@ -1,0 +1,1 @@
+"""From logits to scores with intervals, figures and text. Never imports jax."""

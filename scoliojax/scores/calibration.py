@@ -1,0 +1,170 @@
+"""Calibration and operating point: fitted on validation subjects, kept beside the checkpoint, applied wherever it is used.
+
+Temperature scaling (Guo et al. 2017, section 4.2) divides the logits by one number; it changes how certain the network claims
+to be, and no prediction. The operating point is the probability of "positive or neutral" from which a person is referred, the
+highest that reaches a wanted sensitivity on the validation subjects.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scoliojax.errors import RunError
+from scoliojax.runs.directory import write_json
+from scoliojax.scores.metrics import softmax
+
+WANTED_SENSITIVITY = 0.9
+TEMPERATURES = (0.05, 20.0)  # searched; an optimum at the border is none
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted for one network.
+
+    Attributes:
+      network: digest of the parameters and statistics that it belongs to.
+      synthetic: True where the validation subjects are no people.
+      temperature: the logits are divided by it; None where the validation subjects do not determine one.
+      threshold: probability of "positive or neutral" from which a person is referred; None where none could be chosen.
+      wanted_sensitivity: that the threshold was chosen for.
+      sensitivity: reached on the validation subjects, who chose it; None without a threshold.
+      specificity: likewise; None also where no validation subject is negative.
+      sequences: validation sequences.
+      subjects: validation subjects.
+      notes: why something is None.
+    """
+
+    network: str
+    synthetic: bool
+    temperature: float | None
+    threshold: float | None
+    wanted_sensitivity: float
+    sensitivity: float | None
+    specificity: float | None
+    sequences: int
+    subjects: int
+    notes: tuple[str, ...] = ()
+
+    def probabilities(self, logits: np.ndarray, scale: float) -> np.ndarray:
+        """Calibrated class probabilities `[n, k]` of cosines `[n, k]` at the loss's scale."""
+        return softmax(logits, scale / (self.temperature or 1.0))
+
+    def referred(self, probabilities: np.ndarray) -> np.ndarray | None:
+        """The screening decision, bool `[n]`, of calibrated probabilities `[n, k]`; None without a threshold."""
+        return None if self.threshold is None else screening_score(probabilities) >= self.threshold
+
+
+def screening_score(probabilities: np.ndarray) -> np.ndarray:
+    """The probability of any class but the first, healthy one: `[n, k]` to `[n]`."""
+    return probabilities[:, 1:].sum(axis=1)  # n
+
+
+def fit(
+    labels: np.ndarray,
+    logits: np.ndarray,
+    scale: float,
+    subjects: list[str],
+    wanted_sensitivity: float,
+    network: str,
+    synthetic: bool = False,
+) -> Calibration:
+    """Fit temperature and operating point on validation sequences.
+
+    Args:
+      labels: int `[n]` class ids.
+      logits: cosines `[n, k]`.
+      scale: of the cosines in the loss.
+      subjects: who walked, n names.
+      wanted_sensitivity: of the operating point, in (0, 1].
+      network: digest of what gave the logits.
+      synthetic: True where nobody walked.
+    """
+    notes = []
+    temperature = fit_temperature(labels, logits, scale)
+    if temperature is None:
+        notes.append("no temperature: for these validation sequences the best lies beyond what is searched")
+    probabilities = softmax(logits, scale / (temperature or 1.0))  # n k
+    score, yes = screening_score(probabilities), labels > 0  # n
+    threshold = choose_threshold(score, yes, wanted_sensitivity)
+    if threshold is None:
+        notes.append("no operating point: no validation sequence is positive or neutral")
+    if yes.all():
+        notes.append("specificity undefined: no validation sequence is negative")
+    called = score >= (math.inf if threshold is None else threshold)  # n
+    return Calibration(
+        network=network,
+        synthetic=synthetic,
+        temperature=temperature,
+        threshold=threshold,
+        wanted_sensitivity=wanted_sensitivity,
+        sensitivity=float(np.mean(called[yes])) if yes.any() else None,
+        specificity=float(np.mean(~called[~yes])) if threshold is not None and not yes.all() else None,
+        sequences=len(labels),
+        subjects=len(set(subjects)),
+        notes=tuple(notes),
+    )
+
+
+def fit_temperature(labels: np.ndarray, logits: np.ndarray, scale: float) -> float | None:
+    """The temperature of least cross entropy; None where it lies at the border of what is searched (as when all are right)."""
+    from scipy.optimize import minimize_scalar  # here: training has to start without it
+
+    def cross_entropy(log_temperature: float) -> float:
+        z = scale / math.exp(log_temperature) * logits.astype(np.float64)  # n k
+        top = z.max(axis=1, keepdims=True)  # n 1
+        return float(np.mean(np.log(np.exp(z - top).sum(axis=1)) + top[:, 0] - z[np.arange(len(labels)), labels]))
+
+    low, high = (math.log(border) for border in TEMPERATURES)
+    found = minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-9})
+    best = float(found.x)  # pyright: ignore[reportAttributeAccessIssue]
+    inside = low + 0.01 < best < high - 0.01
+    curved = cross_entropy(best) < min(cross_entropy(low), cross_entropy(high))  # equal logits have no optimum
+    return math.exp(best) if inside and curved else None
+
+
+def choose_threshold(score: np.ndarray, yes: np.ndarray, wanted_sensitivity: float) -> float | None:
+    """The highest threshold at which the share of `yes` with a `score` at or above it is at least the one wanted.
+
+    It lies half-way to the next lower score, so that the last digits of a device do not decide. None where nobody is `yes`.
+    """
+    if not yes.any():
+        return None
+    falling = np.sort(score[yes])[::-1]
+    least = falling[max(math.ceil(wanted_sensitivity * len(falling) - 1e-9), 1) - 1]
+    below = score[score < least]
+    return float(0.5 * (least + (below.max() if len(below) else 0.0)))
+
+
+def calibration_file(workdir: Path, step: int) -> Path:
+    return workdir / "calibration" / f"step-{step:06d}.json"
+
+
+def write(path: Path, calibration: Calibration) -> None:
+    """Write it as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(calibration))
+
+
+def read(path: Path, network: str) -> Calibration | None:
+    """What is stored for a network; None where nothing is, or what is there belongs to another.
+
+    Raises:
+      RunError: when the file cannot be read.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content["notes"] = tuple(content["notes"])
+        found = Calibration(**content)
+        if not 0 < (found.temperature or 1.0) < math.inf or not 0 <= (found.threshold or 0.0) < math.inf:
+            raise ValueError(f"temperature {found.temperature}, threshold {found.threshold}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} cannot be read ({error}); delete it, then evaluate again") from None
+    return found if found.network == network else None

@@ -1,0 +1,1 @@
+"""`python -m scoliojax.study`: the paper's class-ratio study."""

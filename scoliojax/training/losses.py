@@ -1,0 +1,85 @@
+"""The losses of ScoNet-MT; the identity loss itself is `kernels.triplet`. Axis letters as in `data_pipelines.schema`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from scoliojax.kernels.triplet import triplet_loss
+from scoliojax.models.layers import widen
+from scoliojax.models.sconet import ScoNetOutput
+
+
+def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, scale: float, smoothing: float) -> jax.Array:
+    """Cross entropy of `scale * logits` with label smoothing (Szegedy et al. 2016, section 7), mean over clips and strips.
+
+    Args:
+      logits: cosines `[n, p, k]`.
+      labels: int `[n]` class ids.
+      scale: inverse temperature of the cosines; published 16.
+      smoothing: probability mass spread evenly over all classes; published 0.1.
+    """
+    log_probability = jax.nn.log_softmax(scale * widen(logits), axis=-1)  # n p k
+    target = jax.nn.one_hot(labels, logits.shape[-1])[:, None, :]  # n 1 k
+    target = (1.0 - smoothing) * target + smoothing / logits.shape[-1]  # n 1 k
+    return -jnp.mean(jnp.sum(target * log_probability, axis=-1))
+
+
+@dataclass(frozen=True)
+class ScoNetLoss:
+    """`triplet_weight` x identity loss + `class_weight` x classification loss. A weight of 0 leaves its term out altogether.
+
+    ScoNet-MT has both weights 1; ScoNet has `triplet_weight=0`. `mesh` is that over which clips are sharded, if any.
+
+    Raises:
+      ValueError: for weights that are negative or both zero, a negative margin, a scale that is not positive, or a smoothing
+        outside [0, 1).
+    """
+
+    triplet_weight: float
+    class_weight: float
+    margin: float
+    scale: float
+    label_smoothing: float
+    mesh: Mesh | None = None
+
+    def __post_init__(self):
+        if min(self.triplet_weight, self.class_weight) < 0 or self.triplet_weight == self.class_weight == 0:
+            raise ValueError(
+                f"loss.triplet_weight={self.triplet_weight} and loss.class_weight={self.class_weight} must not be negative, "
+                "and one must be positive"
+            )
+        if self.margin < 0:
+            raise ValueError(f"loss.margin={self.margin} must not be negative")
+        if self.scale <= 0:
+            raise ValueError(f"loss.scale={self.scale} must be positive")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"loss.label_smoothing={self.label_smoothing} must be in [0, 1)")
+
+    def __call__(self, output: ScoNetOutput, labels: jax.Array, identities: jax.Array) -> tuple[jax.Array, dict]:
+        """The total loss, and what to log: scalars by name.
+
+        Args:
+          output: of the network, `n` clips.
+          labels: int `[n]` class ids.
+          identities: int `[n]` sequence numbers.
+        """
+        total = jnp.zeros(())
+        terms = {}
+        if self.class_weight:
+            cross_entropy = smoothed_cross_entropy(output.logits, labels, self.scale, self.label_smoothing)
+            total += self.class_weight * cross_entropy
+            right = jnp.argmax(output.logits, axis=-1) == labels[:, None]  # n p
+            terms |= {"cross_entropy": cross_entropy, "strip_accuracy": jnp.mean(right)}
+        if self.triplet_weight:
+            triplet = triplet_loss(output.embeddings, identities, self.margin, self.mesh)
+            total += self.triplet_weight * jnp.mean(triplet.loss)
+            terms |= {
+                "triplet": jnp.mean(triplet.loss),
+                "triplet_violations": jnp.mean(triplet.violations),
+                "embedding_distance": jnp.mean(triplet.mean_distance),
+            }
+        return total, {"loss": total, **terms}

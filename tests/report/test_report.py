@@ -1,0 +1,248 @@
+"""The report of a run: its page, its figures, and what it refuses."""
+
+import base64
+import csv
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from data_pipelines.schema import FRAME_SIZE
+from scoliojax.errors import RunError
+from scoliojax.models.sconet import ScoNet
+from scoliojax.report import body, evidence
+from scoliojax.report.__main__ import main
+from scoliojax.scores.metrics import Scored
+from scoliojax.scores.results import EvaluatedSequences
+from scoliojax.training.state import split_model
+from tests.conftest import assert_one_clear_error, run_module
+
+FIGURES = {"confusion", "curves", "embeddings", "reliability", "saliency", "strips", "training"}
+
+
+def check_report(one: Path, other: Path, tmp_path: Path, capsys) -> None:
+    """The report of a trained run beside another of the same partition."""
+    main(["--workdir", str(one), "--compare", str(other), "--prevalence", "0.04"])
+    check_the_page_is_whole_and_asks_for_nothing(one, other)
+    check_cases_and_strips_can_be_read_by_a_program(one)
+    check_reports_replace_reports_and_nothing_else(one, tmp_path, capsys)
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("all checked but the look in a browser: install Chromium for that")
+    check_a_browser_shows_it_without_a_word(one, browser, tmp_path)
+
+
+class Page(HTMLParser):
+    """What a page asks a browser for, and what it shows."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.asked, self.tags, self.pictures = [], [], {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.tags.append(tag)
+        self.asked += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        if tag == "img":
+            self.pictures[found["alt"]] = found["src"]
+
+
+def check_the_page_is_whole_and_asks_for_nothing(run, other):
+    report = run / "report"
+    assert {path.name for path in report.iterdir()} == {"report.html", "figures", "cases.csv", "strips.csv", "MODEL_CARD.md"}
+    assert {path.name for path in (report / "figures").iterdir()} == {
+        f"{name}.{end}" for name in FIGURES for end in ("png", "svg")
+    }
+    text = (report / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(value.startswith("data:") for value in page.asked)
+    assert "script" not in page.tags
+    assert "@import" not in text
+    assert len(page.pictures) == len(FIGURES)
+    for alt, source in page.pictures.items():
+        assert "(synthetic)" in alt
+        picture = base64.b64decode(source.removeprefix("data:image/svg+xml;base64,"))
+        assert b"<svg" in picture
+    assert "Synthetic walkers, not people" in text
+    assert "not a diagnosis" in text
+    commit = json.loads((run / "environment.json").read_text(encoding="utf-8"))["git_commit"]
+    assert commit in text
+    metrics = json.loads((run / "evaluation" / "test-step-000004" / "metrics.json").read_text(encoding="utf-8"))
+    assert f"{metrics['n']} sequences of {metrics['subjects']} subjects" in text
+    assert f"Compared with ScoNet, partition 1:1:2, seed 0 ({other.name}, step 4)" in text
+    assert "PPV at the prevalence given" in text
+    for value in re.findall(r"<th>[^<]*</th>", text):
+        if any(word in value for word in ("three classes", "question", "McNemar", "score")):
+            assert "synthetic" in value, value
+
+
+def check_cases_and_strips_can_be_read_by_a_program(run):
+    report = run / "report"
+    with (report / "strips.csv").open(encoding="utf-8") as file:
+        strips = list(csv.DictReader(file))
+    assert len(strips) == (16 + 4 + 1) * 3
+    assert [row["first_row"] for row in strips if row["level"] == "1" and row["class"] == "positive"] == ["0", "16", "32", "48"]
+    with (report / "cases.csv").open(encoding="utf-8") as file:
+        cases = list(csv.DictReader(file))
+    predictions = (run / "evaluation" / "test-step-000004" / "predictions.csv").read_text(encoding="utf-8")
+    wrong = sum(row["label"] != row["prediction"] for row in csv.DictReader(predictions.splitlines()))
+    assert sum(case["true"] != case["called"] for case in cases) == wrong > 0
+    assert f"# ScoNet-MT, partition 1:1:2, seed 0 ({run.name}, step 4)" in (report / "MODEL_CARD.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def check_a_browser_shows_it_without_a_word(run, browser, tmp_path):
+    curious = tmp_path / "curious.html"
+    curious.write_text('<img src="http://pictures.example/a.png">', encoding="utf-8")
+    asked, _ = look_at(curious, browser, tmp_path / "curious")
+    assert asked == {"http://pictures.example/a.png"}, "a page that asks somebody is not noticed"
+    asked, said = look_at(run / "report" / "report.html", browser, tmp_path / "look")
+    assert asked == set()
+    assert ":CONSOLE" not in said, said
+
+
+def look_at(page: Path, browser: str, folder: Path) -> tuple[set[str], str]:
+    """Show a page in a browser that can reach nobody.
+
+    Returns:
+      The addresses that the page asked for beside itself, without those that the browser asks for its own sake (its updates,
+      the time): they were not set off by a page. And what the browser said.
+    """
+    folder.mkdir()
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
+               "--disable-component-update", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND",
+               f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}", "--enable-logging=stderr",
+               "--v=0", "--virtual-time-budget=5000", "--window-size=390,2000",
+               f"--screenshot={folder / 'page.png'}"]  # fmt: skip
+    found = subprocess.run(
+        [browser, *options, page.as_uri()], capture_output=True, encoding="utf-8", errors="replace", timeout=120, check=False
+    )
+    assert (folder / "page.png").read_bytes().startswith(b"\x89PNG"), found.stderr
+    events = json.loads((folder / "net.json").read_text(encoding="utf-8"))["events"]
+    requests = [event["params"] for event in events if "initiator" in event.get("params", {})]
+    asked = {request["url"] for request in requests if request["initiator"] != "not an origin"}
+    return {url for url in asked if not url.startswith(("file:", "data:", "chrome"))}, found.stderr
+
+
+def check_reports_replace_reports_and_nothing_else(run, tmp_path, capsys):
+    capsys.readouterr()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years", encoding="utf-8")
+    for arguments, words in (
+        ({"--workdir": run, "--output": tmp_path / "mine"}, "holds something else than a report (thesis.txt)"),
+        ({"--workdir": tmp_path / "nothing"}, "holds no run"),
+        ({"--workdir": run, "--step": "latest"}, "--step=latest is neither"),
+        ({"--workdir": run, "--prevalence": "3"}, "--prevalence=3 must lie between 0 and 1"),
+        ({"--workdir": run, "--sensitivity": "0"}, "--sensitivity=0 must be above 0"),
+        ({"--workdir": run, "--data": tmp_path / "mine"}, "is given but data.name='synthetic'"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([str(word) for pair in arguments.items() for word in pair])
+        assert caught.value.code == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: ")
+        assert words in error
+        assert "\n" not in error
+    assert (tmp_path / "mine" / "thesis.txt").read_text(encoding="utf-8") == "years"
+    assert not list(run.glob(".report*"))
+    assert_one_clear_error(run_module("scoliojax.report", "--workdir", tmp_path / "nothing"), "holds no run")
+
+
+def test_a_run_on_other_data_or_sequences_is_not_compared():
+    ours = SimpleNamespace(evaluated=evidence_of([0, 1, 2], [0, 1, 2]), digest="f00d", workdir="here")
+    other = dataclasses.replace(ours.evaluated, sequences=["00000", "00001", "00009"])
+    job = SimpleNamespace(
+        workdir="elsewhere", data=SimpleNamespace(digest=lambda: "f00d"), evaluated=lambda *a, **k: (other, None)
+    )
+    with pytest.raises(RunError, match=r"--compare=elsewhere .* differ in 00002, 00009\); compare runs of one partition"):
+        evidence.compare_runs(ours, job, None, "test")
+    job.data.digest = lambda: "cafe"
+    with pytest.raises(RunError, match="--compare=elsewhere has other data than here"):
+        evidence.compare_runs(ours, job, None, "test")
+
+
+def evidence_of(labels, predictions, certainty=0.9, referred=None):
+    labels, predictions = np.array(labels), np.array(predictions)
+    certainty = np.broadcast_to(np.asarray(certainty, float), labels.shape)[:, None]
+    probabilities = np.where(np.eye(3)[predictions] > 0, certainty, (1 - certainty) / 2)
+    found = EvaluatedSequences(
+        data="walkers", synthetic=True, part="test", classes=("negative", "neutral", "positive"),
+        sequences=[f"{row:05d}" for row in range(len(labels))], subjects=[str(row) for row in range(len(labels))],
+        labels=labels, logits=np.log(probabilities), scale=1.0,
+    )  # fmt: skip
+    found.__dict__["scored"] = Scored(labels, probabilities, predictions, None if referred is None else np.array(referred))
+    return found
+
+
+def test_missed_people_come_first_among_the_cases():
+    found = evidence.cases_to_review(evidence_of([2, 0, 1, 0, 2, 1], [0, 1, 2, 0, 2, 0], [0.8, 0.7, 0.9, 0.38, 0.95, 0.99]))
+    assert [(case.row, case.reason) for case in found] == [
+        (5, "missed"), (0, "missed"), (1, "false alarm"), (2, "another class"), (3, "narrow"),
+    ]  # fmt: skip
+    at_point = evidence.cases_to_review(evidence_of([2, 0], [0, 0], 0.8, referred=[True, False]))
+    assert [(case.row, case.reason) for case in at_point] == [(0, "another class")]
+
+
+def test_the_certain_cases_are_one_right_of_each_class_and_the_wrong_ones():
+    found = evidence.certain_cases(
+        evidence_of([0, 0, 1, 2, 2, 1, 1, 0], [0, 0, 1, 0, 1, 2, 0, 2], [0.5, 0.6, 0.7, 0.8, 0.9, 0.55, 0.65, 0.4])
+    )
+    assert found == [1, 2, 4, 3, 6]  # nothing was rightly called positive
+
+
+def test_a_strip_contributes_by_what_it_separates():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    logits = rng.normal(0.0, 0.05, (60, 16, 3)) + rng.normal(0.0, 1.0, (60, 16, 1))  # the second is shared by all classes
+    logits[np.arange(60), 5, labels] += 0.9
+    found = body.strip_contribution(logits, labels, [str(row) for row in range(60)])
+    assert np.argmax(found.value[:, 2]) == 5
+    assert found.value[5, 2] == pytest.approx(0.9, abs=0.06)
+    assert np.abs(np.delete(found.value, 5, axis=0)).max() < 0.06
+    assert (found.low <= found.value).all()
+    assert (found.value <= found.high).all()
+    centred = (logits - logits.mean(2, keepdims=True)).mean(1)  # the whole network's
+    whole = centred[labels == 2, 2].mean() - centred[labels != 2, 2].mean()
+    assert found.value[:, 2].mean() == pytest.approx(whole)
+    absent = body.strip_contribution(logits, np.zeros(60, int), [str(row) for row in range(60)])
+    assert np.isnan(absent.value).all()
+
+
+def test_strips_lie_where_the_pyramid_puts_them():
+    assert body.strip_bounds((2, 1)) == [(0, 0, 32), (0, 32, 64), (1, 0, 64)]
+    assert body.strip_bounds((16,))[-1] == (0, 60, FRAME_SIZE)
+
+
+def test_saliency_is_the_gradient_of_the_margin():
+    rng = np.random.default_rng(0)
+    model = ScoNet(channels=(2, 3, 4, 5), embedding_dim=4, strips=(16,), rng=rng)
+    graph, params, batch_stats = split_model(model)
+    clip = rng.integers(0, 256, (5, 64, 44), dtype=np.uint8)
+    saliency = body.make_saliency(graph, SimpleNamespace(params=params, batch_stats=batch_stats))
+    found = saliency(clip)
+    assert found.gradient.shape == clip.shape
+    np.testing.assert_array_equal(found.numbers, np.arange(5))
+
+    def margin(frames):
+        whole = nnx.merge(graph, params, batch_stats, copy=True)
+        logits = np.sort(np.asarray(whole(jnp.asarray(frames[None]), train=False).logits.mean(1)[0], np.float64))
+        return logits[-1] - logits[-2]
+
+    place = np.unravel_index(np.argmax(found.gradient), clip.shape)
+    moved = [clip.astype(np.float32) for _ in range(2)]
+    moved[0][place] += 2.0
+    moved[1][place] -= 2.0
+    assert found.gradient[place] == pytest.approx(abs(margin(moved[0]) - margin(moved[1])) / 4.0, rel=0.1)
+    long = rng.integers(0, 256, (130, 64, 44), dtype=np.uint8)
+    assert len(saliency(long).numbers) == 60

@@ -1,0 +1,377 @@
+"""The main job, end to end, as a user runs it: `python -m scoliojax.main` in its own process."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from data_pipelines.schema import DataError
+from scoliojax.errors import RunError
+from scoliojax.main import run_evaluation, run_training
+from scoliojax.runs import directory as run_directory
+from scoliojax.runs.job import Job, open_job
+from tests.conftest import ROOT, assert_one_clear_error, run_module, write_tree
+
+NARROW = (
+    "--config=configs/sconet_mt.py:quickstart",
+    "--config.model.channels=(2,3,4,5)",
+    "--config.model.embedding_dim=4",
+    "--config.data.subjects_per_batch=2",
+    "--config.data.frames_per_clip=3",
+    "--config.train.log_every=1",
+    "--config.data.validation_fraction=0.0",
+    "--config.train.eval_every=0",
+)
+SYNTHETIC = (
+    *NARROW,
+    "--config.data.synthetic.subjects=18",
+    "--config.data.synthetic.frames=6",
+    "--config.train.checkpoint_every=3",
+)
+
+
+def main(*arguments: object, **kwargs):
+    return run_module("scoliojax.main", *arguments, **kwargs)
+
+
+def digests(workdir: Path) -> dict[int, str]:
+    """The digest of every checkpoint, as stored beside it."""
+    metas = (json.loads(path.read_text(encoding="utf-8")) for path in workdir.glob("checkpoints/*/meta/metadata"))
+    return {meta["step"]: meta["digest"] for meta in metas}
+
+
+def history(workdir: Path) -> list[dict]:
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [{key: value for key, value in line.items() if key != "clips_per_second"} for line in lines]
+
+
+@pytest.mark.long
+def test_the_real_input_prepared_trained_resumed_and_evaluated(silhouettes, tmp_path):
+    prepared, workdir = tmp_path / "prepared", tmp_path / "run"
+    assert run_module("data_pipelines.prepare", "--input", silhouettes / "raw", "--output", prepared).returncode == 0
+    partition = tmp_path / "partition.json"
+    ids = [f"{number:05d}" for number in range(8)]
+    partition.write_text(json.dumps({"TRAIN_SET": ids[:5], "TEST_SET": [*ids[5:], "99999"]}), encoding="utf-8")
+    job = (
+        *NARROW,
+        "--config.data.name=scoliosis1k",
+        f"--config.data.root={prepared}",
+        f"--config.data.partition={partition}",
+        f"--workdir={workdir}",
+        "--config.train.checkpoint_every=10",
+    )
+    first = main(*job, "--config.train.steps=20")
+    assert first.returncode == 0, first.stderr
+    second = main(*job, "--config.train.steps=40")
+    assert second.returncode == 0, second.stderr
+    assert "going on from step 20" in second.stdout
+    assert [line["step"] for line in history(workdir)] == list(range(1, 41))
+    assert all(abs(line["loss"]) < 100 for line in history(workdir))
+    assert sorted(digests(workdir)) == [20, 30, 40]
+    folder = workdir / "evaluation" / "test-step-000040"
+    assert {path.name for path in folder.iterdir()} == {"predictions.csv", "metrics.json", "confusion.png"}
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["n"] == 4
+    assert metrics["synthetic"] is False
+    assert "synthetic" not in second.stdout.lower()
+    assert json.loads((workdir / "environment.json").read_text(encoding="utf-8"))["packages"]["jax"]
+    assert list((workdir / "tensorboard").iterdir())
+
+    moved = tmp_path / "moved"
+    prepared.rename(moved)
+    config = ConfigDict(run_directory.read_config(workdir))
+    config.data.root = str(moved)
+    run_evaluation(config, workdir, which="newest", part="train")
+    assert json.loads((workdir / "evaluation" / "train-step-000040" / "metrics.json").read_text(encoding="utf-8"))["n"] == 5
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run of 6 steps without interruption."""
+    workdir = tmp_path_factory.mktemp("straight")
+    result = main(*SYNTHETIC, f"--workdir={workdir}", "--config.train.steps=6")
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+def test_three_steps_a_restart_and_three_more_are_six_steps_to_the_bit(straight, tmp_path):
+    workdir = tmp_path / "broken"
+    for steps in (3, 6):
+        result = main(*SYNTHETIC, f"--workdir={workdir}", f"--config.train.steps={steps}")
+        assert result.returncode == 0, result.stderr
+        if steps == 3:
+            with (workdir / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write('{"step": 4, "loss": 99.0}\n\0\0\n{"step": 5, "lo')  # after the checkpoint; then the power went
+            (workdir / "environment.json").write_text("{", encoding="utf-8")
+    assert digests(workdir) == digests(straight[0])
+    assert history(workdir) == history(straight[0])
+    for name in ("predictions.csv", "metrics.json"):
+        ours, theirs = (folder / "evaluation" / "test-step-000006" / name for folder in (workdir, straight[0]))
+        assert ours.read_text(encoding="utf-8") == theirs.read_text(encoding="utf-8")
+
+
+def test_a_recorded_run_needs_no_config_to_be_evaluated(straight, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight[0], workdir)
+    run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="3", part="train")
+    assert (
+        json.loads((workdir / "evaluation" / "train-step-000003" / "metrics.json").read_text(encoding="utf-8"))["part"]
+        == "train"
+    )
+    with pytest.raises(RunError, match="--part=validation is empty"):
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="3", part="validation")
+    with pytest.raises(RunError, match="--step=latest is neither newest nor best"):
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="latest", part="test")
+    with pytest.raises(RunError, match=r"--step=best: .* was not validated"):
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="best", part="test")
+    with pytest.raises(RunError, match="--step=5: no such checkpoint"):
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="5", part="test")
+
+
+@pytest.fixture
+def tiny_job(tiny_config):
+    """The config of `SYNTHETIC`, for runs within this process, on its four devices."""
+    tiny_config.train.steps = 2
+    return tiny_config
+
+
+def test_four_devices_give_the_losses_of_one(straight, tiny_job, tmp_path, capsys):
+    run_training(tiny_job, tmp_path / "four")
+    assert "4 cpu device(s)" in capsys.readouterr().out
+    for one, four in zip(history(straight[0]), history(tmp_path / "four"), strict=False):
+        assert four["loss"] == pytest.approx(one["loss"], rel=1e-3)
+
+
+def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny_job, tmp_path, capsys):
+    tiny_job.data.validation_fraction = 0.34
+    tiny_job.train.eval_every = 1
+    run_training(tiny_job, tmp_path / "run")
+    scored = {line["step"]: line for line in history(tmp_path / "run") if "validation/accuracy" in line}
+    assert list(scored) == [1, 2]
+    best = max(scored, key=lambda step: scored[step]["validation/macro_f1"])  # the first of equals
+    words = f"best validation/macro_f1 {scored[best]['validation/macro_f1']:.4f} (synthetic) at step {best}"
+    assert words in capsys.readouterr().out
+    run_evaluation(tiny_job, tmp_path / "run", which="best", part="validation")
+    folder = tmp_path / "run" / "evaluation" / f"validation-step-{best:06d}"
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert found["scores"]["macro_f1"]["value"] == pytest.approx(scored[best]["validation/macro_f1"])
+    kept = json.loads((tmp_path / "run" / "calibration" / f"step-{best:06d}.json").read_text(encoding="utf-8"))
+    assert found["calibration"] == kept
+    assert kept["sequences"] == 3
+    assert "operating_point/sensitivity" in found["scores"]
+    run_evaluation(tiny_job, tmp_path / "run", which="best", part="test", wanted_sensitivity=0.5, prevalence=0.02)
+    found = json.loads((tmp_path / "run" / "evaluation" / f"test-step-{best:06d}" / "metrics.json").read_text(encoding="utf-8"))
+    assert found["calibration"]["wanted_sensitivity"] == 0.5
+    assert "screening/ppv_at_prevalence" in found["scores"]
+    job, state = open_job(tmp_path / "run", "best")
+    kept = job.calibrate(state)
+    assert kept.wanted_sensitivity == 0.5  # as it was chosen last
+    job.partition = dataclasses.replace(job.partition, validation=np.arange(0))  # what is kept for this network applies
+    assert job.calibrate(state) == kept
+    assert job.calibrate(dataclasses.replace(state, params=job.initial.params)) is None
+    job.wanted_sensitivity = 0.8
+    with pytest.raises(RunError, match=r"--sensitivity=0.8 needs validation subjects"):
+        job.calibrate(state)
+    job.wanted_sensitivity = None
+    job.partition = dataclasses.replace(job.partition, train=job.partition.test)
+    with pytest.raises(DataError, match="stand in both the train and the test part"):
+        job.report(state, "test")
+
+
+def test_a_run_that_blows_up_leaves_what_its_batch_was_made_of(tiny_job, tmp_path):
+    tiny_job.optimizer.learning_rate = 1e30
+    tiny_job.train.steps = 6
+    with pytest.raises(RunError, match=r"is (nan|inf); its sequences and frames are in .*not-finite-step-\d+\.json") as caught:
+        run_training(tiny_job, tmp_path / "run")
+    (path,) = (tmp_path / "run").glob("not-finite-step-*.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert f"step {found['step']}:" in str(caught.value)
+    assert np.shape(found["frames"]) == (2, 2, 3)
+    assert len(set(found["sequences"])) == 2
+    finite = [line for line in history(tmp_path / "run") if line["step"] < found["step"]]
+    assert all(np.isfinite(line["loss"]) for line in finite)
+    assert found["step"] not in digests(tmp_path / "run")
+
+
+def test_a_synthetic_run_says_so_beside_every_score(straight):
+    _, result = straight
+    scores = [line for line in result.stdout.splitlines() if re.search(r"\d\.\d{4}", line)]
+    assert scores
+    assert all("synthetic" in line for line in scores)
+    assert "results:" in result.stdout
+
+
+def test_no_root_says_that_the_walkers_are_synthetic(tiny_job, tmp_path, capsys):
+    tiny_job.data.name = "scoliosis1k"
+    run_training(tiny_job, tmp_path)
+    assert "no data.root: using SYNTHETIC walkers, not people" in capsys.readouterr().out
+
+
+def test_another_config_is_refused_and_the_keys_named(straight, tiny_job):
+    workdir, _ = straight
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    tiny_job.loss.margin = 0.3
+    tiny_job.model.embedding_dim = 8
+    with pytest.raises(RunError, match=r"loss\.margin \(0\.2 there, 0\.3 here\), model\.embedding_dim \(4 there, 8 here\)"):
+        run_training(tiny_job, workdir)
+    assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_other_data_are_refused(straight, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight[0], workdir)
+    (workdir / "data.json").write_text('{"digest": "of other data"}', encoding="utf-8")
+    with pytest.raises(RunError, match="belongs to other data"):
+        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="newest", part="test")
+
+
+def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_path, capsys):
+    tiny_job.train.steps = 10**9
+    tiny_job.data.subjects_per_batch = 1000  # ends it before it begins
+    with pytest.raises(DataError, match="subjects_per_batch=1000"):
+        run_training(tiny_job, tmp_path)
+    assert re.search(r"would take about [1-9]\d* days; .*sconet_mt\.py:quickstart", capsys.readouterr().out)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(straight, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight[0], workdir)
+    for path in (workdir / "checkpoints" / "6").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[:-100])
+    result = main(*SYNTHETIC, f"--workdir={workdir}", "--config.train.steps=6")
+    assert result.returncode == 0, result.stderr
+    assert "checkpoint 6 is damaged and set aside" in result.stdout
+    assert "going on from step 3" in result.stdout
+    assert digests(workdir) == digests(straight[0])
+
+
+MISTAKES = {
+    "unknown key": (["--config.train.stepz=3"], ["stepz", "steps"]),
+    "doubled tuple": (["--config.model.channels=(2,3,4,5)"], ["model.channels=(2, 3, 4, 5, 2, 3, 4, 5)", "four"]),
+    "mistyped value": (["--config.train.steps=many"], ["train.steps", "many"]),
+    "unknown variant": (["--config=configs/sconet_mt.py:slow"], ["slow", "quickstart"]),
+    "missing config file": (["--config=configs/none.py"], ["configs/none.py"]),
+    "stray argument": (["train"], ["train"]),
+    "empty root": (["--config.data.name=scoliosis1k", "--config.data.root={empty}"], ["data.root", "is empty"]),
+    "unwritable workdir": (["--workdir={file}/run"], ["--workdir", "cannot be written"]),
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_mistake_on_the_command_line_gets_one_clear_line(kind, tmp_path):
+    arguments, words = MISTAKES[kind]
+    places = {"empty": tmp_path / "empty", "file": tmp_path / "file"}
+    places["empty"].mkdir()
+    places["file"].write_text("", encoding="utf-8")
+    arguments = [argument.format(**places) if "{" in argument else argument for argument in arguments]
+    workdir = tmp_path / "run"
+    result = main(*SYNTHETIC, f"--workdir={workdir}", *arguments)
+    assert_one_clear_error(result, *words)
+    assert not workdir.exists()
+
+
+def test_missing_flags_and_runs(tmp_path):
+    assert_one_clear_error(main("--config=configs/sconet_mt.py"), "--workdir is missing")
+    assert_one_clear_error(main(f"--workdir={tmp_path}"), "--config is missing")
+    assert_one_clear_error(main("--mode=eval", f"--workdir={tmp_path}"), "holds no run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data.name": "scoliosis1k", "data.root": "/nowhere"}, r"data\.root='/nowhere' does not exist"),
+        ({"data.root": "/nowhere"}, r"data\.root='/nowhere' is given but data\.name='synthetic'"),
+        ({"data.partition": "none.json"}, r"data\.partition='none\.json'"),
+        ({"data.subjects_per_batch": 200}, r"data\.subjects_per_batch=200 but the training part has 9 sequences"),
+        ({"data.subjects_per_batch": 3}, "6 clips do not divide evenly over 4 devices"),
+        ({"train.eval_every": 2}, r"train\.eval_every=2 needs validation subjects"),
+        ({"model.strips": (5,)}, r"model\.strips=\(5,\)"),
+        ({"precision": "float8"}, "precision='float8'"),
+        ({"train.steps": 0}, r"train\.steps=0"),
+        ({"train.checkpoints_to_keep": 0}, r"train\.checkpoints_to_keep=0"),
+    ],
+)
+def test_a_mistake_in_the_config_is_named_before_anything_is_written(changes, words, tiny_job, tmp_path):
+    tiny_job.update_from_flattened_dict(changes)
+    with pytest.raises((RunError, DataError), match=words):
+        run_training(tiny_job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_reads_every_sequence_once(tiny_job, tmp_path):
+    tiny_job.data.loader_threads = 1  # two could both be the first to read one
+    job = Job(tiny_job, tmp_path)
+    reads, read = [], job.data.read
+    object.__setattr__(job.data, "read", lambda row: reads.append(row) or read(row))
+    list(job.train_batches(0))
+    list(job.train_batches(0))
+    assert len(reads) == len(set(reads)) > 0
+    assert set(reads) <= set(job.partition.train.tolist())
+
+
+def test_a_sequence_that_is_read_once_is_not_kept(tiny_job, tmp_path):
+    """So the memory of an evaluation does not grow with the set; what training validates on again and again stays."""
+    tiny_job.data.validation_fraction = 0.34
+    job = Job(tiny_job, tmp_path)
+    assert job.read_once is job.cache  # walkers are drawn
+    job.read_once = job.cache.read_once  # as of real ones
+    reads, read = [], job.data.read
+    object.__setattr__(job.data, "read", lambda row: reads.append(row) or read(row))
+    for again, times in ((False, 2), (True, 1)):
+        reads.clear()
+        for _ in range(2):
+            found = job.predict(job.initial, job.partition.validation, again)
+        assert sorted(reads) == sorted(job.partition.validation.tolist() * times)
+    assert found.embeddings is None
+    reads.clear()
+    job.leaks()
+    job.leaks()
+    kept = set(job.partition.validation.tolist())
+    assert sorted(reads) == sorted([row for row in range(len(job.data)) if row not in kept] * 2)
+
+
+def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
+    tree = write_tree(tmp_path / "tree", per_class=6)
+    shutil.copytree(tree / "00000", tree / "00099")  # one walk under two names, one to train on and one to test
+    ids = [f"{number:05d}" for number in range(18)]
+    (tmp_path / "cut.json").write_text(json.dumps({"TRAIN_SET": ids[:9], "TEST_SET": [*ids[9:], "00099"]}), encoding="utf-8")
+    tiny_job.data.name, tiny_job.data.root, tiny_job.data.partition = "scoliosis1k", str(tree), str(tmp_path / "cut.json")
+    run_training(tiny_job, tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert "is a released tree; preparing it once" in printed
+    assert "warning: held-out sequences that are nearly ones trained on: 00099 is nearly 00000; one person" in printed
+    found = json.loads((tmp_path / "run" / "evaluation" / "test-step-000002" / "metrics.json").read_text(encoding="utf-8"))
+    assert found["near_duplicates"] == [{"sequence": "00099", "twin": "00000", "distance": 0.0}]
+    next(tree.glob("*/*/*/*.pkl")).write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"not a readable pickle.*--skip-bad"):
+        run_training(tiny_job, tmp_path / "run2")
+
+
+def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tmp_path):
+    run_directory.claim(tmp_path, {}, None)
+    run_directory.record_environment(tmp_path, imported_from="theirs.pt, step 5")
+    there = run_directory.read_environment(tmp_path) | {"git_commit": "f00d"}
+    (tmp_path / "environment.json").write_text(json.dumps(there), encoding="utf-8")
+    run_directory.claim(tmp_path, {}, "data")  # as every start of the command does, also one that only evaluates
+    assert run_directory.read_environment(tmp_path) == there
+    run_directory.record_environment(tmp_path)
+    here = run_directory.read_environment(tmp_path)
+    assert here["git_commit"] != "f00d"
+    assert here["imported_from"] == "theirs.pt, step 5"
+
+
+def test_the_readme_s_commands_name_what_exists():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for module in re.findall(r"python -m ([a-z0-9_.]+)", text):
+        path = ROOT / module.replace(".", "/")
+        there = path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+        assert there or module in ("pip", "venv", "pytest"), module
+    for path in re.findall(r"(?:configs|docs)/[a-z0-9_/]+\.(?:py|md|png)", text):
+        assert (ROOT / path).exists(), path

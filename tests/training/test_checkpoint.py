@@ -1,0 +1,182 @@
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from scoliojax.errors import RunError
+from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints, digest
+from scoliojax.training.optim import sgd
+from scoliojax.training.state import TrainState, create_state
+from tests.conftest import damage
+
+
+@pytest.fixture
+def state() -> TrainState:
+    rng = np.random.default_rng(0)
+    params = {"fc": {"kernel": rng.normal(size=(4, 60, 50)).astype(np.float32)}, "scale": np.ones(20, np.float32)}
+    rule, _ = sgd(learning_rate=0.1, momentum=0.9, weight_decay=0.0, milestones=(), decay=0.1)
+    return create_state(params, {"mean": np.zeros(20, np.float32)}, rule)
+
+
+def at_step(state: TrainState, step: int) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf + step if leaf.dtype == np.float32 else leaf, state).replace(step=np.int32(step))
+
+
+@pytest.fixture
+def saved(state, tmp_path):
+    """Checkpoints of steps 1, 2 and 3 in a folder, closed."""
+    store = Checkpoints(tmp_path / "checkpoints", 3, print)
+    for step in (1, 2, 3):
+        store.save(at_step(state, step))
+    store.close()
+    return tmp_path / "checkpoints"
+
+
+def reopen(folder):
+    lines: list[str] = []
+    return Checkpoints(folder, 3, lines.append), lines
+
+
+def test_the_newest_comes_back_to_the_bit(saved, state):
+    store, lines = reopen(saved)
+    assert digest(store.restore(state)) == digest(at_step(state, 3))
+    assert digest(store.restore(state, 2)) == digest(at_step(state, 2))
+    assert not lines
+
+
+def test_only_the_newest_are_kept(saved, state):
+    store, _ = reopen(saved)
+    store.save(at_step(state, 4))
+    store.close()
+    assert reopen(saved)[0].steps() == [2, 3, 4]
+
+
+def damage_cut(folder):
+    largest = max((path for path in (folder / "3").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def damage_flip(folder, step=3):
+    largest = max((path for path in (folder / str(step)).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    largest.write_bytes(content)
+
+
+def damage_digest(folder):
+    meta = folder / "3" / "meta" / "metadata"
+    meta.write_text(json.dumps(json.loads(meta.read_text(encoding="utf-8")) | {"digest": "0" * 64}), encoding="utf-8")
+
+
+def damage_missing(folder):
+    for path in (folder / "3").rglob("*"):
+        if path.is_file() and "state" in str(path):
+            path.unlink()
+
+
+@pytest.mark.parametrize("spoil", [damage_cut, damage_flip, damage_digest, damage_missing])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(saved, state, spoil):
+    spoil(saved)
+    with pytest.raises(RunError, match="--step=3"):
+        reopen(saved)[0].restore(state, 3)
+    store, lines = reopen(saved)
+    assert digest(store.restore(state)) == digest(at_step(state, 2))
+    assert len(lines) == 1
+    assert "checkpoint 3 is damaged" in lines[0]
+    assert (saved.parent / "damaged-checkpoint-3").is_dir()
+    assert reopen(saved)[0].steps() == [1, 2]
+
+
+def test_nothing_there_and_nothing_whole(tmp_path, state):
+    store, _ = reopen(tmp_path / "checkpoints")
+    assert store.restore(state) is None
+    with pytest.raises(RunError, match="no such checkpoint"):
+        store.restore(state, 7)
+    store.save(at_step(state, 3))
+    store.close()
+    damage_digest(tmp_path / "checkpoints")
+    with pytest.raises(RunError, match=r"no checkpoint .* can be read"):
+        reopen(tmp_path / "checkpoints")[0].restore(state)
+
+
+def test_a_fault_of_the_reader_moves_nothing(saved, state):
+    other = state.replace(params={"another": state.params["fc"]})
+    store, lines = reopen(saved)
+    with pytest.raises(RunError, match="nothing was changed"):
+        store.restore(other)
+    assert not lines
+    assert reopen(saved)[0].steps() == [1, 2, 3]
+
+
+def test_the_best_is_kept_wherever_it_comes(state, tmp_path):
+    def validated(scores: dict[int, float]) -> BestCheckpoint:
+        def score(state: TrainState) -> dict[str, float]:
+            return {"f1": scores[int(state.step)], "other": 1.0}
+
+        best = BestCheckpoint(score, Checkpoints(tmp_path / "best", None, print), "f1", state)
+        for step in scores:
+            assert best(at_step(state, step))["f1"] == scores[step]
+        return best
+
+    first = validated({10: 0.3, 20: 0.7, 30: 0.7, 40: 0.2})
+    assert (first.step, first.score) == (20, 0.7)
+    again = validated({15: 0.6})  # a run that goes on from before its best
+    assert (again.step, again.score) == (20, 0.7)
+    assert validated({16: 0.8}).step == 16
+    assert validated({16: 0.9}).score == 0.8  # the same step, rounded otherwise on other devices
+    store, _ = reopen(tmp_path / "best")
+    assert store.steps() == [16]
+    assert digest(store.restore(state)) == digest(at_step(state, 16))
+    damage_flip(tmp_path / "best", 16)  # the score can still be read, the state cannot
+    assert validated({50: 0.1}).step == 50
+    assert (tmp_path / "damaged-checkpoint-16").is_dir()
+
+
+def test_who_only_looks_moves_and_deletes_nothing(saved, state):
+    unfinished = saved / "4.orbax-checkpoint-tmp"
+    unfinished.mkdir()  # a run may be writing it
+    damage_flip(saved)
+    lines: list[str] = []
+    store = Checkpoints(saved, 3, lines.append, looking=True)
+    assert digest(store.restore(state)) == digest(at_step(state, 2))
+    store.close()
+    assert len(lines) == 1
+    assert "checkpoint 3 is damaged and left out" in lines[0]
+    assert unfinished.is_dir()
+    assert (saved / "3").is_dir()
+    absent = Checkpoints(saved.parent / "nowhere", 3, lines.append, looking=True)
+    assert absent.restore(state) is None
+    assert not (saved.parent / "nowhere").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax leaves readers behind
+def test_a_hundred_random_damages_are_found_or_harmless(saved, state):
+    """Files of the newest checkpoint, every second time its largest: cut, flipped, emptied, overwritten, removed."""
+    rng = np.random.default_rng(0)
+    truth = {digest(at_step(state, step)): step for step in (1, 2, 3)}
+    whole = saved.parent / "whole"
+    shutil.copytree(saved, whole)
+    used = {2: 0, 3: 0}
+    for turn in range(100):
+        shutil.rmtree(saved)
+        shutil.copytree(whole, saved)
+        files = sorted(path for path in (saved / "3").rglob("*") if path.is_file())
+        largest = max(files, key=lambda path: path.stat().st_size)
+        damage(rng, files[rng.integers(len(files))] if turn % 2 else largest)
+        store, lines = reopen(saved)
+        step = truth[digest(store.restore(state))]
+        store.close()
+        used[step] += 1
+        assert len(lines) == (step == 2)
+    assert used[2] >= 50  # the others hit what only describes the checkpoint
+
+
+def test_the_digest_sees_every_bit(state):
+    changed = state.replace(params=jax.tree.map(lambda leaf: leaf, state.params))
+    assert digest(changed) == digest(state)
+    kernel = np.array(changed.params["fc"]["kernel"])
+    kernel.view(np.uint32).flat[0] ^= 1
+    changed.params["fc"]["kernel"] = kernel
+    assert digest(changed) != digest(state)

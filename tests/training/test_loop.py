@@ -1,0 +1,127 @@
+"""The loop: when it saves, when it stops, and what it never saves."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from scoliojax.errors import RunError
+from scoliojax.training.log import Log
+from scoliojax.training.loop import Schedule, Stopped, train
+from scoliojax.training.state import create_state
+from tests.conftest import ROOT
+from tests.scripts import chaos
+
+SCHEDULE = Schedule(steps=20, log_every=10, checkpoint_every=4, checkpoints_to_keep=3, eval_every=0)
+
+
+class Store:
+    def __init__(self):
+        self.saved: list[int] = []
+
+    def save(self, state):
+        self.saved.append(int(state.step))
+
+    def steps(self):
+        return self.saved
+
+
+def run(losses=lambda step: 1.0, gradients=lambda step: 1.0, store=None, schedule=SCHEDULE, **options) -> list[int]:
+    state, store = create_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1)), store or Store()
+
+    def step(state, batch):
+        number = int(state.step) + 1
+        metrics = {"loss": jnp.asarray(losses(number)), "gradient_norm": jnp.asarray(gradients(number))}
+        return state.replace(step=state.step + 1), metrics
+
+    batches = ({"labels": np.zeros(2)} for _ in range(SCHEDULE.steps))
+    try:
+        train(state, step, batches, schedule, store, Log(), **options)
+    except (RunError, Stopped) as error:
+        error.saved = store.saved
+        raise
+    return store.saved
+
+
+def test_checkpoints_come_in_turn_and_at_the_end():
+    assert run() == [4, 8, 12, 16, 20]
+
+
+def test_a_due_validation_comes_before_the_save():
+    """A run that is killed while it validates has to come by there again."""
+    store, seen = Store(), []
+
+    def validate(state) -> dict[str, float]:
+        seen.append((int(state.step), list(store.saved)))
+        return {"score": 1.0}
+
+    run(store=store, schedule=replace(SCHEDULE, eval_every=4), validate=validate)
+    assert seen == [(4, []), (8, [4]), (12, [4, 8]), (16, [4, 8, 12]), (20, [4, 8, 12, 16])]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("which", ["losses", "gradients"])
+def test_a_number_that_is_not_finite_stops_the_run_before_it_is_saved(which, bad):
+    looked_at = []
+
+    def examine(step: int) -> str:
+        looked_at.append(step)
+        return "see there"
+
+    with pytest.raises(RunError) as caught:
+        run(**{which: lambda step: bad if step >= 6 else 1.0}, examine=examine)
+    assert caught.value.saved == [4]
+    assert looked_at == [6]
+    for words in ("step 6", "loss" if which == "losses" else "gradient_norm", "see there", "[4]", "learning_rate"):
+        assert words in str(caught.value)
+
+
+def test_a_stop_saves_where_it_stands():
+    with pytest.raises(Stopped) as caught:
+        run(stop=lambda step: step == 6)
+    assert caught.value.args == (6,)
+    assert caught.value.saved == [4, 6]
+
+
+def test_a_stop_after_the_last_step_is_the_end():
+    assert run(stop=lambda step: step == 20) == [4, 8, 12, 16, 20]
+
+
+def test_a_full_disk_stops_the_run_and_spares_what_was_saved(tmp_path):
+    """A small file system of its own, in a name space that ends with the shell."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    there = shlex.quote(str(disk))
+    mount = f"mount -t tmpfs -o size=6m tmpfs {there}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let a test mount a file system")
+    options = ["--config.train.steps=24", "--config.train.checkpoint_every=3", "--config.train.checkpoints_to_keep=60"]
+    command = shlex.join([sys.executable, "-m", "scoliojax.main", *chaos.RUN, *options, f"--workdir={disk}/run"])
+    run = f"{command}; echo status $?"
+    script = f"{mount} && head -c 4600000 /dev/zero > {there}/filler; {run}; rm {there}/filler; {run}"
+    result = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=300,
+        check=False,
+    )
+    first, _, second = result.stdout.partition("status 2\n")
+    assert "accuracy" not in first
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert len(errors) == 1, result.stderr
+    assert re.search("no room for (a checkpoint|the log)", errors[0])  # whichever meets it first
+    assert "are whole" in errors[0]
+    assert "Traceback" not in result.stderr
+    assert int(re.search(r"going on from step (\d+)", second)[1]) >= 3
+    assert second.endswith("status 0\n"), result.stderr

@@ -1,0 +1,123 @@
+"""The step: deterministic, and the same on one device as on four."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from scoliojax import build
+from scoliojax.devices.mesh import data_mesh, replicated, to_devices
+from scoliojax.models.sconet import draw_clips
+from scoliojax.training.checkpoint import digest
+from scoliojax.training.state import create_state
+from scoliojax.training.step import fingerprint, make_train_step
+
+
+def run_steps(config, devices: int, steps: int = 3, batch=None):
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    graph, *start = build.build_model(config)
+    wide = config.precision == "float64"
+    params, stats = jax.tree.map(lambda leaf: leaf.astype(np.float64 if wide else np.float32), start)
+    optimizer, schedule = build.build_optimizer(config)
+    step = make_train_step(graph, build.build_loss(config, mesh), optimizer, schedule, replicated(mesh))
+    state = jax.device_put(create_state(params, stats, optimizer), replicated(mesh))
+    history = []
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        drawn = batch or {
+            "silhouettes": rng.integers(0, 256, (8, 3, 64, 44), dtype=np.uint8),
+            "labels": np.arange(8, dtype=np.int32) % 3,
+            "identities": np.arange(8, dtype=np.int32) // 2,
+        }
+        state, metrics = step(state, to_devices(drawn, mesh))
+        history.append({name: float(value) for name, value in metrics.items()})
+    return state, history
+
+
+@pytest.mark.long
+def test_four_devices_compute_what_one_does(tiny_config):
+    """In float64: so small a batch makes a step ill-conditioned, and float32 may part by a thousandth without any fault."""
+    assert len(data_mesh().devices) == 4
+    tiny_config.precision = "float64"
+    with jax.enable_x64(True):
+        one_state, one = run_steps(tiny_config, 1)
+        four_state, four = run_steps(tiny_config, 4)
+    for step in range(3):
+        for name in one[step]:
+            assert four[step][name] == pytest.approx(one[step][name], rel=1e-6), (step, name)
+    for a, b in zip(jax.tree.leaves(one_state), jax.tree.leaves(four_state), strict=True):
+        assert np.linalg.norm(np.subtract(a, b)) <= 1e-6 * np.linalg.norm(b)
+
+
+def test_the_same_input_gives_the_same_bits_and_the_loss_falls(tiny_config):
+    first, history = run_steps(tiny_config, 1)
+    again, _ = run_steps(tiny_config, 1)
+    assert digest(first) == digest(again)
+    assert int(first.step) == 3
+    assert set(history[0]) >= {"loss", "cross_entropy", "triplet", "learning_rate", "gradient_norm"}
+
+
+def test_a_network_can_learn_one_batch_by_heart(tiny_config):
+    graph, params, stats = build.build_model(tiny_config)
+    optimizer, schedule = build.build_optimizer(tiny_config)
+    step = make_train_step(graph, build.build_loss(tiny_config), optimizer, schedule)
+    rng = np.random.default_rng(0)
+    batch = {
+        "silhouettes": rng.integers(0, 256, (6, 2, 64, 44), dtype=np.uint8),
+        "labels": np.array([0, 0, 1, 1, 2, 2], np.int32),
+        "identities": np.array([0, 0, 1, 1, 2, 2], np.int32),
+    }
+    state, losses = create_state(params, stats, optimizer), []
+    for _ in range(40):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.long
+def test_frames_computed_once_give_the_step_of_frames_computed_for_every_clip(tiny_config):
+    """One device without sharing, and four that share, in float64; one frame is in no clip, others are in several."""
+    tiny_config.precision = "float64"
+    rng = np.random.default_rng(0)
+    shared = {
+        "silhouettes": rng.integers(0, 256, (4, 5, 64, 44), dtype=np.uint8),
+        "clip_frames": rng.integers(0, 4, (4, 2, 3), dtype=np.int32),
+        "labels": np.arange(8, dtype=np.int32) % 3,
+        "identities": np.arange(8, dtype=np.int32) // 2,
+    }
+    plain = {name: array for name, array in shared.items() if name != "clip_frames"}
+    plain["silhouettes"] = np.asarray(draw_clips(shared["silhouettes"], shared["clip_frames"]))
+    with jax.enable_x64(True):
+        expected_state, expected = run_steps(tiny_config, 1, 2, plain)
+        state, found = run_steps(tiny_config, 4, 2, shared)
+    for step in range(2):
+        assert found[step]["batch_fingerprint"] == expected[step]["batch_fingerprint"]
+        for name in expected[step]:
+            assert found[step][name] == pytest.approx(expected[step][name], rel=1e-6), (step, name)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True):
+        assert np.linalg.norm(np.subtract(a, b)) <= 1e-6 * np.linalg.norm(b)
+
+
+def test_the_fingerprint_sees_every_pixel_label_identity_and_place():
+    rng = np.random.default_rng(0)
+    batch = {
+        "silhouettes": rng.integers(0, 256, (4, 2, 64, 44), dtype=np.uint8),
+        "labels": np.arange(4, dtype=np.int32) % 3,
+        "identities": np.arange(4, dtype=np.int32),
+    }
+
+    def changed(name, place, value) -> dict:
+        array = batch[name].copy()
+        array[place] = value
+        return batch | {name: array}
+
+    pixel = int(batch["silhouettes"][1, 1, 5, 6])
+    others = [
+        changed("silhouettes", (1, 1, 5, 6), (pixel + 1) % 256),
+        changed("labels", 2, 0),
+        changed("identities", 3, 9),
+        batch | {"silhouettes": batch["silhouettes"][[1, 0, 2, 3]]},
+        batch | {"silhouettes": batch["silhouettes"][:, ::-1]},
+    ]
+    found = {int(fingerprint(jax.tree.map(jax.numpy.asarray, one))) for one in [batch, *others]}
+    assert len(found) == 6
