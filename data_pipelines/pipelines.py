@@ -14,17 +14,13 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
-from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, SIDE_CUT, DataError, SilhouetteSet
+from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, SilhouetteSet
+from data_pipelines.silhouettes import cut_sides
 
 SHARED_MOST = 7 / 8  # of the frames drawn; where more of them differ, each clip has its own
 SHARED_STEPS = 32  # steps whose draws tell how many frames a batch will need
 EVAL_LENGTH_STEP = 60  # evaluation pads to a multiple of this many frames, so that few lengths are compiled
 Batch = dict[str, np.ndarray]
-
-
-def cut_sides(silhouettes: np.ndarray) -> np.ndarray:
-    """Cut the empty columns on both sides: `[..., 64, 64]` to `[..., 64, 44]`, a view."""
-    return silhouettes[..., SIDE_CUT : FRAME_SIZE - SIDE_CUT]
 
 
 class SequenceCache:

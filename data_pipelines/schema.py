@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,3 +111,19 @@ def existing_folder(path: str | Path, field: str) -> Path:
     except OSError as error:
         raise DataError(f"{field}={str(path)!r} cannot be read ({error.strerror}); mend its rights") from None
     return folder
+
+
+def cache_folder() -> Path:
+    """`$SCOLIOJAX_CACHE`, else the user's cache folder.
+
+    Raises:
+      DataError: when the user has no home.
+    """
+    if chosen := os.environ.get("SCOLIOJAX_CACHE"):
+        return Path(chosen).expanduser()
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoliojax"
+    except RuntimeError:  # a container's user of whom only the number is known
+        raise DataError(
+            "no home folder to keep a cache in: neither $HOME nor the list of users names one; set SCOLIOJAX_CACHE to a folder"
+        ) from None

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import cv2
 import numpy as np
 
-from data_pipelines.schema import FRAME_SIZE
+from data_pipelines.schema import FRAME_SIZE, SIDE_CUT
 
 MIN_PIXEL_SUM = 10_000  # in units of grey value: about 39 white pixels
 
@@ -26,6 +25,8 @@ def normalise_silhouette(mask: np.ndarray) -> np.ndarray | None:
       uint8 `[64, 64]`, or None where the frame is to be dropped: (almost) nothing in it, a person so thin that no column
       remains at height 64, or no centre column.
     """
+    import cv2  # here: commands answer --help without it
+
     if mask.sum(dtype=np.int64) <= MIN_PIXEL_SUM:
         return None
     rows = np.flatnonzero(mask.any(axis=1))
@@ -51,3 +52,8 @@ def normalise_sequence(masks: Iterable[np.ndarray]) -> np.ndarray:
     """Normalise every mask and drop the unusable ones: uint8 `[s, 64, 64]`, with `s` = 0 when none is usable."""
     frames = [frame for frame in map(normalise_silhouette, masks) if frame is not None]
     return np.stack(frames) if frames else np.zeros((0, FRAME_SIZE, FRAME_SIZE), np.uint8)  # s 64 64
+
+
+def cut_sides(silhouettes: np.ndarray) -> np.ndarray:
+    """Cut the empty columns on both sides: `[..., 64, 64]` to `[..., 64, 44]`, a view."""
+    return silhouettes[..., SIDE_CUT : FRAME_SIZE - SIDE_CUT]

@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core.constants import INCOMPLETE_PREFIX  # of folders that TFDS writes in, before it renames them
 
-from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, existing_folder
-from data_pipelines.scoliosis1k.builder import SPLIT, Scoliosis1k, metadata_digest
-from data_pipelines.scoliosis1k.release_tree import fingerprint, read_subjects, scan
+from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, cache_folder, existing_folder
+from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, read_subjects, scan
 
+UNFINISHED = "incomplete."  # how TFDS begins the names of folders that it writes in, before it renames them
 REMEDY = "delete it and run data_pipelines.prepare again"
 
 
 def prepared_folder(root: Path) -> Path:
     """Where `data_pipelines.prepare --output root` puts the finished data set."""
-    return root / "scoliosis1k" / str(Scoliosis1k.VERSION)
+    return root / "scoliosis1k" / VERSION
 
 
 def is_prepared(root: Path) -> bool:
@@ -67,16 +65,20 @@ def prepare(
     Raises:
       DataError: for anything wrong with the tree, or an output folder that cannot be written.
     """
+    import tensorflow_datasets as tfds  # here, and in `open_prepared`: a second, which synthetic walkers do without
+
+    from data_pipelines.scoliosis1k.builder import Scoliosis1k
+
     tfds.disable_progress_bar()  # ours counts sequences
     output = output.expanduser()
     source, target = Path(tree).expanduser().absolute(), prepared_folder(output)
     if source in (output.absolute(), *output.absolute().parents) or output.absolute() in source.parents:
         raise DataError(f"--output={str(output)!r} and --input={tree!r} lie in each other; pick another folder")
-    downloads = target.parent / f"{INCOMPLETE_PREFIX}downloads"  # there are none, but TFDS wants a place for them
+    downloads = target.parent / f"{UNFINISHED}downloads"  # there are none, but TFDS wants a place for them
     try:
         with _one_at_a_time(target.parent, report) as alone:
             if alone:
-                for leftover in target.parent.glob(f"{INCOMPLETE_PREFIX}*"):
+                for leftover in target.parent.glob(f"{UNFINISHED}*"):
                     shutil.rmtree(leftover)
             if not target.exists():
                 try:
@@ -171,6 +173,8 @@ def open_prepared(root: Path) -> SilhouetteSet:
     Raises:
       DataError: when it is damaged; reading a damaged record later raises it, too, and names the record.
     """
+    import tensorflow_datasets as tfds
+
     folder = prepared_folder(root)
     columns = _metadata(folder)
     try:
@@ -209,22 +213,6 @@ def open_prepared(root: Path) -> SilhouetteSet:
     )
 
 
-def cache_folder() -> Path:
-    """`$SCOLIOJAX_CACHE`, else the user's cache folder.
-
-    Raises:
-      DataError: when the user has no home.
-    """
-    if chosen := os.environ.get("SCOLIOJAX_CACHE"):
-        return Path(chosen).expanduser()
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoliojax"
-    except RuntimeError:  # a container's user of whom only the number is known
-        raise DataError(
-            "no home folder to keep a cache in: neither $HOME nor the list of users names one; set SCOLIOJAX_CACHE to a folder"
-        ) from None
-
-
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
     """Open `data.root`.
 
@@ -238,7 +226,7 @@ def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
     folder = existing_folder(root, "data.root")
     if is_prepared(folder):
         return open_prepared(folder)
-    if any(prepared_folder(folder).parent.glob(f"{INCOMPLETE_PREFIX}*")):
+    if any(prepared_folder(folder).parent.glob(f"{UNFINISHED}*")):
         raise DataError(f"data.root={root!r} was not prepared to its end; run data_pipelines.prepare again")
     sequences, _ = scan(folder, "data.root")
     cached = cache_folder() / f"prepared-{fingerprint(sequences)}"

@@ -18,7 +18,6 @@ import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SilhouetteSet
@@ -192,6 +191,8 @@ def _draw_body(walker: Walker, frames: int) -> np.ndarray:
 
 def _roughen(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Signed distance in pixels to uint8 masks with a wavering edge, and now and then a bite or a speck."""
+    import cv2  # here: commands answer --help without it
+
     frames, height, width = distance.shape
     coarse = rng.normal(0.0, 0.55, (frames, height // 8, width // 8)).astype(np.float32)  # s h/8 w/8
     for frame in range(frames):  # OpenCV resizes one image at a time
@@ -247,6 +248,8 @@ def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSe
 
 def contact_sheet(seed: int = 0, frames: int = 12, rows_per_class: int = 2) -> np.ndarray:
     """A picture of some walkers, a row each, labelled with their class: uint8 `[h, w]`."""
+    import cv2
+
     margin = 96
     rows = []
     for subject in sorted(range(rows_per_class * len(CLASSES)), key=lambda subject: subject % len(CLASSES)):
@@ -269,6 +272,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.sheet:
+        import cv2
+
         if not cv2.imwrite(str(args.sheet), contact_sheet(args.seed)):
             raise SystemExit(f"error: --sheet={str(args.sheet)!r} cannot be written; give a .png in a folder that exists")
         return

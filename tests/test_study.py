@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from scoliojax import main as job
-from scoliojax.study.ratios import Cell, summarise, table
 from scoliojax.study import ratios as study
+from scoliojax.study.ratios import Cell, summarise, table
 from tests.report.test_report import check_report
 
 SMALL = [

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
 import zlib
 from collections import deque
@@ -17,17 +15,18 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, few
-from data_pipelines.scoliosis1k.release_tree import ReleasedSequence, fingerprint, read_subjects, scan
+from data_pipelines.scoliosis1k.release_tree import (
+    SPLIT,
+    VERSION,
+    ReleasedSequence,
+    fingerprint,
+    metadata_digest,
+    read_subjects,
+    scan,
+)
 
 SHARD_BYTES = 64 * 2**20  # of silhouettes in one file: TFDS keeps those of the file that it writes in memory
 AHEAD_BYTES = 64 * 2**20  # of silhouettes that are read before the file before theirs is written
-SPLIT = "sequences"  # one split; what is trained on and what is tested on is the run's business
-
-
-def metadata_digest(metadata: Mapping) -> str:
-    """SHA-256 of all that the metadata say, `digest` itself left out."""
-    content = {name: value for name, value in metadata.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class _Read(NamedTuple):
@@ -100,7 +99,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
       **kwargs: of the TFDS base class, `data_dir` above all.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(VERSION)
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Scoliosis1K is given out by its authors against a signed agreement (see the project page of arXiv 2407.05726). "
         "Unpack the silhouette release, and run: python -m data_pipelines.prepare --input TREE --output DIR"

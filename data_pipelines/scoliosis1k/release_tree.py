@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from data_pipelines.schema import FRAME_SIZE, DataError, class_id, existing_folder, few
@@ -17,6 +18,8 @@ from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.silhouettes import normalise_sequence
 
 LAYOUT = "<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *.png"
+VERSION = "1.0.0"  # of the prepared data set
+SPLIT = "sequences"  # its only one; the run decides which sequences it trains and tests on
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class ReleasedSequence:
 
 
 def read_mask(path: Path) -> np.ndarray:
+    import cv2  # here: commands answer --help without it
+
     try:
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     except cv2.error:  # its header claims more pixels than OpenCV takes
@@ -132,6 +137,12 @@ def fingerprint(sequences: list[ReleasedSequence], settings: str = "") -> str:
                 state = "cannot be read"
             digest.update(os.fsencode(f"{path}|{state}\n"))
     return digest.hexdigest()[:16]
+
+
+def metadata_digest(metadata: Mapping) -> str:
+    """SHA-256 of all that the metadata say, `digest` itself left out."""
+    content = {name: value for name, value in metadata.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_subjects(path: str | Path | None) -> dict[str, str]:

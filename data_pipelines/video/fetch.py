@@ -15,8 +15,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from data_pipelines.schema import DataError
-from data_pipelines.sources import cache_folder
+from data_pipelines.schema import DataError, cache_folder
 
 PACKAGE = "@mediapipe/pose@0.5.1675469404"
 DETECTOR = "pose_detection.tflite"

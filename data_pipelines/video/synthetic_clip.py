@@ -10,7 +10,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from data_pipelines.schema import CLASSES
@@ -22,6 +21,8 @@ SCALE = 1.6  # pixels of the clip for one of the walker's raster
 
 def background(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> np.ndarray:
     """A static scene with edges and corners, uint8 `[h, w, 3]`."""
+    import cv2  # here: commands answer --help without it
+
     height, width = size
     scene = rng.integers(70, 190, (height // 8 + 1, width // 8 + 1, 3)).astype(np.uint8)
     scene = cv2.resize(scene, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)
@@ -47,6 +48,8 @@ def walk_across(
     Returns:
       Images uint8 `[s, h, w, 3]`, and the true masks uint8 `[s, h, w]`, 0 or 255.
     """
+    import cv2
+
     rng = np.random.default_rng((seed, label, 77))
     raw = render_walk(draw_walker(rng, label), frames, rng)  # s 96 72
     height, width = size

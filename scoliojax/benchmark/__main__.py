@@ -15,8 +15,7 @@ from pathlib import Path
 import jax
 
 from configs import sconet_mt
-from data_pipelines.schema import DataError
-from data_pipelines.sources import cache_folder
+from data_pipelines.schema import DataError, cache_folder
 from scoliojax.benchmark import convolving, loading, running, scoring, stepping
 from scoliojax.benchmark.timing import Row
 from scoliojax.errors import RunError

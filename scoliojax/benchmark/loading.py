@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.pipelines import SequenceCache, TrainSampler, cut_sides, train_batches
+from data_pipelines.pipelines import SequenceCache, TrainSampler, train_batches
 from data_pipelines.schema import CLASSES, SilhouetteSet
+from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import open_prepared, prepare
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax.benchmark.timing import Row, interleave

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.pipelines import cut_sides
 from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH, SIDE_CUT
+from data_pipelines.silhouettes import cut_sides
 from data_pipelines.synthetic import walk
 from scoliojax.errors import RunError
 from scoliojax.models.sconet import set_pooling

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 import jax
 from absl import logging
 
-from data_pipelines.schema import DataError
-from data_pipelines.sources import cache_folder
+from data_pipelines.schema import DataError, cache_folder
 from scoliojax.errors import RunError
 from scoliojax.training.loop import Stopped
 

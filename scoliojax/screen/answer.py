@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data_pipelines.pipelines import cut_sides
 from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH
+from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.walk import Walk
 from scoliojax.runs.network import TrainedNetwork
 from scoliojax.scores.calibration import screening_score

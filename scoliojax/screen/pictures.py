@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from data_pipelines.pipelines import cut_sides
 from data_pipelines.schema import CLASSES, FRAME_SIZE
+from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.people import Person
 from scoliojax.report.body import StripContribution, draw_contribution
 from scoliojax.scores.figures import COLOURS, stamp

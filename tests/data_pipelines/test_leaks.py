@@ -5,9 +5,9 @@ import pytest
 
 from data_pipelines import leaks
 from data_pipelines.leaks import near_duplicates, refuse_shared_subjects, silhouette_hash
-from data_pipelines.pipelines import cut_sides
 from data_pipelines.schema import DataError
 from data_pipelines.scoliosis1k.release_tree import scan
+from data_pipelines.silhouettes import cut_sides
 from data_pipelines.splits import Partition, make_partition
 from data_pipelines.synthetic import synthetic_walkers
 from tests.conftest import make_set

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.schema import DataError
+from data_pipelines.schema import DataError, cache_folder
 from data_pipelines.scoliosis1k.builder import metadata_digest
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
-from data_pipelines.sources import cache_folder, is_prepared, open_prepared, open_root, prepare, prepared_folder
+from data_pipelines.sources import is_prepared, open_prepared, open_root, prepare, prepared_folder
 from tests.conftest import ROOT, assert_one_clear_error, damage, run_module, write_tree
 
 

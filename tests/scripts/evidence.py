@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_pipelines.leaks import silhouette_hash
-from data_pipelines.pipelines import cut_sides
+from data_pipelines.silhouettes import cut_sides
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax.scores.bootstrap import percentiles, subject_draws
 

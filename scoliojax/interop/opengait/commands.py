@@ -15,8 +15,8 @@ import torch
 from flax import nnx
 
 import configs
-from data_pipelines.pipelines import cut_sides
 from data_pipelines.schema import CLASSES
+from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import open_root
 from data_pipelines.synthetic import walk
 from scoliojax import build

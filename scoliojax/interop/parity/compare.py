@@ -22,13 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from data_pipelines.pipelines import cut_sides
 from data_pipelines.schema import CLASSES
+from data_pipelines.silhouettes import cut_sides
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax import build
 from scoliojax.errors import RunError
-from scoliojax.interop.opengait.checkpoint import PUBLISHED_OPTIMIZER
 from scoliojax.interop.opengait import checkpoint as opengait
+from scoliojax.interop.opengait.checkpoint import PUBLISHED_OPTIMIZER
 from scoliojax.interop.opengait.commands import open_run
 from scoliojax.interop.opengait.names import Sizes
 from scoliojax.interop.parity.recording import Recording

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.pipelines import cut_sides
+from data_pipelines.silhouettes import cut_sides
 from scoliojax.errors import RunError
 from scoliojax.interop.opengait.checkpoint import PUBLISHED_OPTIMIZER
 from scoliojax.interop.opengait.names import infer_sizes
