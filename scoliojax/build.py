@@ -31,7 +31,7 @@ DATA = ("scoliosis1k", "synthetic")
 
 
 @contextmanager
-def _section(name: str) -> Iterator[None]:
+def section(name: str) -> Iterator[None]:
     """What a constructor says against its arguments is the user's to mend."""
     try:
         yield
@@ -39,9 +39,9 @@ def _section(name: str) -> Iterator[None]:
         raise RunError(f"config section {name!r}: {error}") from error
 
 
-def _pick(table: dict, section: Config, field: str) -> tuple[Callable, dict]:
+def _pick(table: dict, config: Config, field: str) -> tuple[Callable, dict]:
     """The object a section names, and the section's other keys as its arguments."""
-    arguments = section.to_dict()
+    arguments = config.to_dict()
     name = arguments.pop("name")
     if name not in table:
         raise RunError(f"{field}.name={name!r} is unknown; known are {', '.join(sorted(table))}")
@@ -54,19 +54,19 @@ def build_model(config: Config) -> tuple[nnx.GraphDef, Tree, Tree]:
     if config.seed < 0:
         raise RunError(f"seed={config.seed} must not be negative")
     rng = np.random.default_rng(config.seed)
-    with _section("model"):
+    with section("model"):
         return split_model(cls(**arguments, classes=len(CLASSES), precision=config.precision, rng=rng))
 
 
 def build_loss(config: Config, mesh: Mesh | None = None) -> ScoNetLoss:
     """The loss; `mesh` is that over which clips are sharded, None on a single device."""
-    with _section("loss"):
+    with section("loss"):
         return ScoNetLoss(**config.loss.to_dict(), mesh=mesh)
 
 
 def build_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
     function, arguments = _pick(OPTIMIZERS, config.optimizer, "optimizer")
-    with _section("optimizer"):
+    with section("optimizer"):
         return function(**arguments)
 
 
@@ -114,16 +114,15 @@ def build_sampler(
     config: Config, data: SilhouetteSet, partition: Partition, cache: SequenceCache | None = None
 ) -> TrainSampler:
     """The training batches of this process."""
-    section = config.data
-    clips = clips_per_batch(config)
-    together = math.gcd(section.clips_per_subject, clips // jax.device_count()) if section.share_frames else 1
+    data_section, clips = config.data, clips_per_batch(config)
+    together = math.gcd(data_section.clips_per_subject, clips // jax.device_count()) if data_section.share_frames else 1
     return TrainSampler(
         data=data,
         rows=partition.train,
         seed=config.seed,
-        subjects_per_batch=section.subjects_per_batch,
-        clips_per_subject=section.clips_per_subject,
-        frames_per_clip=section.frames_per_clip,
+        subjects_per_batch=data_section.subjects_per_batch,
+        clips_per_subject=data_section.clips_per_subject,
+        frames_per_clip=data_section.frames_per_clip,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         cache=cache,

@@ -1,10 +1,14 @@
-"""The one exception that a user's mistake raises on this side of the data."""
+"""Exceptions that end a command with one line."""
 
 
 class RunError(Exception):
     """A mistake that a user can mend; the message names the field, the value and the remedy, in one line."""
 
 
+class Stopped(Exception):  # noqa: N818, nothing went wrong
+    """A run that was asked to stop, and did, after the step in `args[0]`; a checkpoint of that step is being written."""
+
+
 def one_line(error: BaseException) -> str:
-    """What an error of a library says, short enough to stand inside a message of ours."""
+    """The message of a library's error, short enough to stand inside a message of ours."""
     return " ".join(str(error).split())[:200] or type(error).__name__

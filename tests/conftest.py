@@ -3,6 +3,10 @@
 Four simulated devices, so that sharding is tested in the same process as everything else.
 """
 
+import contextlib
+import importlib
+import importlib.util
+import io
 import os
 import pickle
 import signal
@@ -159,6 +163,19 @@ def run_module(module: str, *arguments: object, devices: int = 1, **kwargs) -> s
         errors="replace",  # where the locale is another one, what is not ASCII reads otherwise
         **kwargs,
     )
+
+
+def run_here(module: str, *arguments: object) -> subprocess.CompletedProcess:
+    """As `run_module`, within this process and on its devices: for what does not need a process of its own."""
+    package = importlib.util.find_spec(module)
+    main = importlib.import_module(f"{module}.__main__" if package and package.submodule_search_locations else module).main
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            status = ended.code
+    return subprocess.CompletedProcess([module, *arguments], status, out.getvalue(), err.getvalue())
 
 
 def assert_one_clear_error(result: subprocess.CompletedProcess, *words: str) -> None:

@@ -15,19 +15,19 @@ import pytest
 
 from data_pipelines.video.background import Background
 from data_pipelines.video.synthetic_clip import walk_across, write_clip
+from scoliojax.app import __main__ as command
 from scoliojax.app import page as app
-from scoliojax.build import build_model, build_optimizer
-from scoliojax.runs.network import TrainedNetwork
-from scoliojax.training.state import create_state
+from scoliojax.runs.directory import claim
+from scoliojax.runs.run import Run, TrainedNetwork
 
 SESSION = "a-session"
 
 
 @pytest.fixture
 def network(tiny_config, tmp_path):
-    graph, params, batch_stats = build_model(tiny_config)
-    rule, _ = build_optimizer(tiny_config)
-    return TrainedNetwork(tmp_path / "run", tiny_config, graph, create_state(params, batch_stats, rule), synthetic=True)
+    claim(tmp_path / "run", tiny_config.to_dict(), "walkers")
+    run = Run(tmp_path / "run", tiny_config)
+    return TrainedNetwork(run, run.initial_state())
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +112,10 @@ def installed(found):
     ],
 )
 def test_mistakes_on_the_command_line(arguments, words, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
     monkeypatch.setattr(app, "importlib", installed(True))
     with pytest.raises(SystemExit) as ended:
-        app.main(["--checkpoint", str(tmp_path), *arguments])
+        command.main(["--checkpoint", str(tmp_path), *arguments])
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert words in said
@@ -123,10 +123,10 @@ def test_mistakes_on_the_command_line(arguments, words, capsys, monkeypatch, tmp
 
 
 def test_without_gradio_says_how_to_get_it(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
     monkeypatch.setattr(app, "importlib", installed(None))
     with pytest.raises(SystemExit):
-        app.main(["--checkpoint", str(tmp_path)])
+        command.main(["--checkpoint", str(tmp_path)])
     assert capsys.readouterr().err.endswith('pip install "scoliojax[app]"\n')
 
 
@@ -180,9 +180,9 @@ def test_the_page_answers_this_computer_and_keeps_nothing(network, clip, tmp_pat
     scratch.mkdir()
     for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "")  # so that they are afterwards as before
-    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
     monkeypatch.setattr(app.tempfile, "tempdir", str(scratch))
-    monkeypatch.setattr(app, "open_network", lambda *_: network)
+    monkeypatch.setattr("scoliojax.runs.run.open_run", lambda *_: SimpleNamespace(network=lambda _: network))
     monkeypatch.setattr(app, "make_segmenter", lambda *_: Background())
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -241,6 +241,6 @@ def test_the_page_answers_this_computer_and_keeps_nothing(network, clip, tmp_pat
 
     waiting = SimpleNamespace(Lock=threading.Lock, Event=lambda: SimpleNamespace(wait=use_it))
     monkeypatch.setattr(app, "threading", waiting)
-    app.main(["--checkpoint", str(tmp_path), "--port", str(port), "--megabytes", "1"])
+    command.main(["--checkpoint", str(tmp_path), "--port", str(port), "--megabytes", "1"])
     assert not list(scratch.iterdir())
     assert set(connected) == {"127.0.0.1"}

@@ -1,9 +1,12 @@
-"""The house rules that a script can check."""
+"""The rules of docs/architecture.md that a script can check."""
 
 import ast
+import functools
 import importlib
 import importlib.util
 import pkgutil
+import re
+import sys
 
 import pytest
 
@@ -12,101 +15,155 @@ import data_pipelines
 import scoliojax
 from tests.conftest import ROOT
 
+OURS = ("scoliojax", "data_pipelines", "configs")
 MODULES = sorted(
     info.name
     for package in (scoliojax, data_pipelines, configs)
     for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 )
-
-# Room -> what its modules may never import, by prefix. The longest matching room counts.
-FORBIDDEN = {
-    "data_pipelines": ["jax", "flax", "optax", "orbax", "scoliojax", "ml_collections", "configs"],
-    "configs": ["jax", "flax", "scoliojax", "data_pipelines", "absl", "numpy"],
-    "scoliojax.models": ["ml_collections", "data_pipelines", "scoliojax.build", "absl", "pathlib", "orbax", "grain"],
-    "scoliojax.training.losses": ["ml_collections", "data_pipelines", "scoliojax.build", "pathlib", "orbax", "grain", "absl"],
-    "scoliojax.kernels.triplet": ["ml_collections", "data_pipelines", "scoliojax.build", "pathlib", "orbax", "grain", "absl"],
-    "scoliojax.training.optim": ["ml_collections", "data_pipelines", "scoliojax", "pathlib", "orbax", "grain", "absl"],
-    "scoliojax.scores.metrics": ["jax", "flax", "optax", "scoliojax", "data_pipelines", "ml_collections"],
-    "scoliojax.scores.bootstrap": ["jax", "flax", "optax", "data_pipelines", "ml_collections", "scoliojax.scores.results"],
-    "scoliojax.scores.figures": ["jax", "flax", "optax", "data_pipelines", "scoliojax.runs.job", "scoliojax.scores.results"],
-    "scoliojax.scores.results": ["jax", "flax", "optax", "data_pipelines", "ml_collections", "scoliojax.runs.job"],
-    "scoliojax.report": ["ml_collections", "grain", "orbax", "scoliojax.main"],
-    "scoliojax.screen": [
-        "ml_collections", "grain", "orbax", "optax", "scoliojax.runs.job", "scoliojax.training.step", "scoliojax.main",
-    ],
-    "scoliojax.app": [
-        "ml_collections", "grain", "orbax", "optax", "scoliojax.runs.job", "scoliojax.training.step", "scoliojax.main",
-    ],
-    "scoliojax.export": [
-        "ml_collections", "grain", "orbax", "optax", "scoliojax.runs.job", "scoliojax.training.step", "scoliojax.training.loop",
-    ],
-    "scoliojax.training.step": [
-        "ml_collections", "absl", "logging", "time", "pathlib", "orbax", "grain", "data_pipelines",
-        "scoliojax.build", "scoliojax.models", "scoliojax.training.losses", "scoliojax.training.log", "scoliojax.training.loop",
-    ],
-    "scoliojax.training.evaluate": [
-        "scoliojax.training.loop", "scoliojax.training.step", "scoliojax.training.optim", "optax",
-    ],
-    "scoliojax.devices.cluster": ["scoliojax.build", "data_pipelines", "ml_collections", "grain", "flax", "optax"],
-    "scoliojax.training.loop": ["scoliojax.build", "data_pipelines", "ml_collections", "grain"],
-    "scoliojax": [],
-}  # fmt: skip
+STANDARD = {"__future__", *sys.stdlib_module_names}
 NEEDS_TORCH = ("scoliojax.interop", "scoliojax.benchmark.original")
 OPEN_PICKLES = {  # the last two those that they wrote themselves
     "data_pipelines.scoliosis1k.safe_pickle", "data_pipelines.synthetic", "scoliojax.benchmark.loading",
 }  # fmt: skip
-ONLY_THESE_SEE_A_CONFIG = {"scoliojax.build", "scoliojax.runs.job", "scoliojax.runs.network", "scoliojax.main"}
 
 
-def imports(module: str) -> set[str]:
-    """Every module that the source of `module` names in an import, wherever it stands."""
-    path = ROOT / (module.replace(".", "/") + ".py")
-    if not path.exists():
-        path = ROOT / module.replace(".", "/") / "__init__.py"
+def within(name: str, *rooms: str) -> bool:
+    return any(name == room or name.startswith(f"{room}.") for room in rooms)
+
+
+def source(module: str) -> str:
+    path = ROOT / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path.read_text(encoding="utf-8")
+
+
+def named(text: str) -> set[str]:
+    """Every module that a source names in an import, wherever it stands, except for a type checker alone."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: relative import"
-            found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+            assert node.level == 0, "relative import"
+            found.update({str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names})
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(text))
     return found
 
 
-def within(name: str, room: str) -> bool:
-    return name == room or name.startswith(f"{room}.")
+@functools.cache
+def imports(module: str) -> frozenset[str]:
+    """What `module` imports itself: modules of ours, and the packages of others."""
+    found = {name if within(name, *OURS) else name.partition(".")[0] for name in named(source(module))}
+    return frozenset(name for name in found if name in MODULES or not within(name, *OURS))
+
+
+def closure(module: str, known=imports) -> dict[str, tuple[str, ...]]:
+    """Everything that an import of `module` brings in, directly or through others of ours, each with the way to it."""
+    ways: dict[str, tuple[str, ...]] = {}
+    ends = [(module,)]
+    while ends:
+        way = ends.pop(0)
+        for name in sorted(known(way[-1])):
+            if name not in ways:
+                ways[name] = (*way, name)
+                if name in MODULES:
+                    ends.append((*way, name))
+    return ways
+
+
+def table() -> dict[str, tuple[list[str], list[str]]]:
+    """The table of docs/architecture.md: by room, what of ours it may reach, and which libraries."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| ([^|]*) \| ([^|]*) \|$", text, re.M)
+    return {room: (re.findall(r"`([^`]+)`", ours), re.findall(r"`([^`]+)`", libraries)) for room, ours, libraries in rows}
+
+
+TABLE = table()
+
+
+def open_doors(module: str, known=imports) -> dict[str, tuple[str, ...]]:
+    """Everything that an import of `module` brings in and that its room may not reach, each with the way to it."""
+    room = max((room for room in TABLE if within(module, room)), key=len)
+    ours, libraries = TABLE[room]
+    return {
+        name: way
+        for name, way in closure(module, known).items()
+        if not (within(name, room, *ours) if name in MODULES else name in STANDARD or name in libraries)
+    }
+
+
+def test_the_table_has_a_row_for_every_module_and_names_what_exists():
+    assert [module for module in MODULES if not any(within(module, room) for room in TABLE)] == []
+    assert len(TABLE) >= 20
+    for room, (ours, _) in TABLE.items():
+        assert {room, *ours} <= set(MODULES) | set(OURS), room
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_imports_and_keeps_to_its_doors(module):
-    if not any(within(module, room) for room in NEEDS_TORCH) or importlib.util.find_spec("torch"):
+    if not within(module, *NEEDS_TORCH) or importlib.util.find_spec("torch"):
         importlib.import_module(module)
-    room = max((room for room in FORBIDDEN if within(module, room)), key=len)
-    used = imports(module)
-    for banned in FORBIDDEN[room]:
-        offenders = {name for name in used if within(name, banned)}
-        offenders -= {name for name in offenders if within(name, "scoliojax.errors")}
-        assert not offenders, f"{module} may not import {sorted(offenders)}"
-    if module not in ONLY_THESE_SEE_A_CONFIG and not within(module, "configs"):
-        assert not any(within(name, "ml_collections") for name in used), module
-    if not any(within(module, room) for room in NEEDS_TORCH):
-        assert not any(within(name, heavy) for name in used for heavy in ("torch", "tensorflow")), module
-        assert not any(within(name, "scoliojax.interop") for name in used), f"{module}: interop is imported by nobody"
+    doors = open_doors(module)
+    assert not doors, f"{module} may not reach " + "; ".join(f"{name}: {' -> '.join(way)}" for name, way in doors.items())
     if module not in OPEN_PICKLES:
-        assert "pickle" not in used, f"{module}: safe_pickle is the only code that opens a pickle"
+        assert "pickle" not in imports(module), f"{module}: safe_pickle is the only code that opens a pickle"
 
 
-def test_models_never_look_at_config_data_or_files_through_each_other():
+@pytest.mark.parametrize(
+    ("door", "opened", "noticed"),
+    [
+        ("scoliojax.errors", "jax", "scoliojax.scores.metrics"),  # through a leaf that everybody imports
+        ("data_pipelines.schema", "jax", "data_pipelines.splits"),
+        ("scoliojax.training.state", "scoliojax.runs.run", "scoliojax.training.step"),
+        ("scoliojax.kernels.numerics", "ml_collections", "scoliojax.models.sconet"),
+        ("scoliojax.html", "scoliojax.interop.torch_reference", "scoliojax.screen.page"),
+        ("scoliojax.scores.strips", "scoliojax.report.page", "scoliojax.screen.result"),
+    ],
+)
+def test_a_door_that_is_opened_is_noticed_also_by_those_behind_it(door, opened, noticed):
+    def known(module: str) -> frozenset[str]:
+        return imports(module) | ({opened} if module == door else set())
+
+    assert not open_doors(noticed)
+    assert door in open_doors(noticed, known)[opened]
+
+
+def test_no_import_runs_in_a_circle():
+    """Of the imports at the top of modules: one inside a function runs later."""
+
+    def at_the_top(module: str) -> set[str]:
+        lines = [node for node in ast.parse(source(module)).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        return named("\n".join(map(ast.unparse, lines))) & set(MODULES) - {module}
+
+    finished: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, f"a circle: {' -> '.join((*way, module))}"
+        if module not in finished:
+            for name in sorted(at_the_top(module)):
+                visit(name, (*way, module))
+            finished.add(module)
+
     for module in MODULES:
-        if within(module, "scoliojax.models"):
-            ours = {name for name in imports(module) if within(name, "scoliojax")}
-            assert all(within(name, "scoliojax.models") or within(name, "scoliojax.kernels") for name in ours), module
+        visit(module, ())
+
+
+def test_the_package_is_small_enough_to_be_seen_at_once():
+    entries = {path.name for path in (ROOT / "scoliojax").iterdir()} - {"__pycache__"}
+    assert len(entries) <= 22, sorted(entries)
+    assert len(source("scoliojax.main").splitlines()) <= 80
 
 
 def test_the_synthetic_walkers_write_pickles_and_open_none():
-    source = (ROOT / "data_pipelines" / "synthetic.py").read_text(encoding="utf-8")
-    assert "pickle.load" not in source
-    assert "Unpickler" not in source
+    assert "pickle.load" not in source("data_pipelines.synthetic")
+    assert "Unpickler" not in source("data_pipelines.synthetic")
 
 
 NO_TEXT = ("av", "Image", "os", "tarfile", "zipfile")  # whose `open` is another

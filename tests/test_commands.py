@@ -16,7 +16,7 @@ import pytest
 
 from scoliojax import build
 from scoliojax.runs import directory as run_directory
-from scoliojax.runs.command import told
+from scoliojax.runs.command import report_errors
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.state import create_state
 from tests.conftest import ROOT
@@ -183,7 +183,7 @@ def test_no_command_beside_torch_imports_tensorflow(listed, tiny_config):
 def test_what_the_terminal_cannot_show_is_shown_as_its_code(monkeypatch):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", terminal)
-    with told():
+    with report_errors():
         print("0.9 ± 0.1", flush=True)
     assert terminal.buffer.getvalue() == b"0.9 \\xb1 0.1\n"
 

@@ -16,9 +16,9 @@ from data_pipelines.schema import DataError
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax import build
 from scoliojax.errors import RunError
-from scoliojax.main import training_schedule
 from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.runs.directory import FREE_KEYS, flatten
+from scoliojax.runs.training import training_schedule
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.loop import train
 from scoliojax.training.losses import ScoNetLoss

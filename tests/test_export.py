@@ -14,9 +14,9 @@ import pytest
 
 from data_pipelines.schema import CLASSES
 from scoliojax import build
-from scoliojax.export import artefact as export
+from scoliojax.export import __main__ as export
 from scoliojax.runs import directory as run_directory
-from scoliojax.runs.network import open_network
+from scoliojax.runs.run import open_run
 from scoliojax.scores import calibration
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.metrics import softmax
@@ -69,7 +69,7 @@ def package(network, silhouettes, frame_mask):
 
 def test_an_export_gives_the_packages_logits_where_the_package_is_not(run, tmp_path, capsys):
     workdir = run.make()
-    bare = open_network(workdir)
+    bare = open_run(workdir).network("newest")
     kept = Calibration(bare.digest, True, 0.5, 0.4, 0.9, 0.92, 0.88, 66, 60)
     calibration.write(calibration.calibration_file(workdir, 3), kept)
     (workdir / "export").mkdir()

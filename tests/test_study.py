@@ -2,10 +2,13 @@
 
 import csv
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from scoliojax import main as job
+from scoliojax.runs import training
+from scoliojax.scores.bootstrap import Estimate
+from scoliojax.study import __main__ as command
 from scoliojax.study import ratios as study
 from scoliojax.study.ratios import Cell, summarise, table
 from tests.report.test_report import check_report
@@ -30,34 +33,34 @@ SMALL = [
 
 @pytest.mark.long
 def test_a_study_killed_in_the_middle_ends_with_the_table_of_one_left_in_peace(tmp_path, monkeypatch, capsys):
-    study.main([*SMALL, "--workdir", str(tmp_path / "whole")])
+    command.main([*SMALL, "--workdir", str(tmp_path / "whole")])
     assert "(synthetic)" in capsys.readouterr().out
     files = ("study.md", "study.csv")
     whole = [(tmp_path / "whole" / name).read_bytes() for name in files]
     assert (tmp_path / "whole" / "study.svg").exists()
     shutil.copytree(tmp_path / "whole" / "1-1-2" / "sconet", tmp_path / "broken" / "1-1-2" / "sconet")  # it got so far
-    train, left = job.train, [2]  # steps until the power goes: in the second cell
+    train, left = training.train, [2]  # steps until the power goes: in the second cell
 
-    def dying(state, step, *rest):
+    def dying(state, step, *rest, **named):
         def step_or_die(*arguments):
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1
             return step(*arguments)
 
-        return train(state, step_or_die, *rest)
+        return train(state, step_or_die, *rest, **named)
 
-    monkeypatch.setattr(job, "train", dying)
+    monkeypatch.setattr(training, "train", dying)
     with pytest.raises(SystemExit) as caught:
-        study.main([*SMALL, "--workdir", str(tmp_path / "broken")])
+        command.main([*SMALL, "--workdir", str(tmp_path / "broken")])
     assert caught.value.code == 130
     assert not (tmp_path / "broken" / "study.md").exists()
-    monkeypatch.setattr(job, "train", train)
+    monkeypatch.setattr(training, "train", train)
     capsys.readouterr()
-    study.main([*SMALL, "--workdir", str(tmp_path / "broken")])
+    command.main([*SMALL, "--workdir", str(tmp_path / "broken")])
     printed = capsys.readouterr().out
     with pytest.raises(SystemExit):
-        study.main([*SMALL, "--workdir", str(tmp_path / "whole"), "--config.train.steps=2"])
+        command.main([*SMALL, "--workdir", str(tmp_path / "whole"), "--config.train.steps=2"])
     assert "was trained further; give as many steps" in capsys.readouterr().err
     assert "== 1:1:2 sconet seed 0: finished" in printed
     assert "going on from step 2" in printed
@@ -89,7 +92,7 @@ def test_mistakes_are_told_in_one_line_before_any_training(options, words, tmp_p
     given = {option.split("=")[0] for option in options}
     arguments = [option for option in SMALL if option.split("=")[0] not in given] + options
     with pytest.raises(SystemExit) as caught:
-        study.main([*arguments, "--workdir", str(tmp_path / "study")])
+        command.main([*arguments, "--workdir", str(tmp_path / "study")])
     assert caught.value.code == 2
     error = capsys.readouterr().err.strip()
     assert words in error.splitlines()[-1]
@@ -97,9 +100,9 @@ def test_mistakes_are_told_in_one_line_before_any_training(options, words, tmp_p
     assert not (tmp_path / "study").exists()
 
 
-def cell(ratio: str, model: str, seed: int, accuracy: float | None) -> tuple[Cell, dict]:
-    scores = {name: {"value": accuracy if name == "accuracy" else 0.5, "low": None, "high": None} for name in study.SCORES}
-    return Cell(ratio, model, seed, None, None), {"scores": scores}
+def cell(ratio: str, model: str, seed: int, accuracy: float | None) -> tuple[Cell, SimpleNamespace]:
+    scores = {name: Estimate(accuracy if name == "accuracy" else 0.5, None, None) for name in study.SCORES}
+    return Cell(ratio, model, seed, None, None), SimpleNamespace(scores=scores)
 
 
 def test_the_table_has_mean_and_spread_what_was_published_and_the_difference():

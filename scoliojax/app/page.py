@@ -1,16 +1,12 @@
-"""A page in the browser: `python -m scoliojax.app --checkpoint runs/sconet_mt`. Needs the extra `app`.
+"""The page: it takes a video, answers for it, and forgets both."""  # no `from __future__ import annotations`, see below
 
-It is served to this computer alone and asks no other for anything. A video lies in a temporary folder from its upload to its
-answer; afterwards neither is on the disk.
-"""  # no `from __future__ import annotations`: gradio hands a request to parameters that are annotated with its class
-
-import argparse
+# gradio hands a request to parameters that are annotated with its class, so annotations have to stay what they are.
 import importlib.util
 import os
-import signal
 import socket
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +22,7 @@ from data_pipelines.video.people import Segmenter
 from data_pipelines.video.walk import Walk
 from scoliojax.errors import RunError
 from scoliojax.html import embedded, render
-from scoliojax.runs.command import settle, told
-from scoliojax.runs.network import TrainedNetwork, open_network
+from scoliojax.runs.run import TrainedNetwork
 from scoliojax.screen.answer import CHUNK, Screener
 from scoliojax.screen.reader import Reader
 from scoliojax.screen.result import DISCLAIMER, verdict
@@ -219,52 +214,46 @@ def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.B
     return page
 
 
-def serve(args: argparse.Namespace) -> None:
-    """Open network and page, and wait until somebody ends it; raises `RunError` and `DataError` for the user's mistakes."""
-    settle()
-    if importlib.util.find_spec("gradio") is None:
-        raise RunError('the page needs gradio, which is not installed: pip install "scoliojax[app]"')
-    if args.megabytes < 1:
-        raise RunError(f"--megabytes={args.megabytes} accepts no video; give at least 1")
+def check_port(port: int) -> None:
+    """Raise `RunError` where the port cannot be opened on this computer."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, args.port))
+            probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise RunError(f"--port={args.port} cannot be opened on {HOST} ({reason}); give another --port") from None
-    found = make_segmenter("auto", args.models)
+            raise RunError(f"--port={port} cannot be opened on {HOST} ({reason}); give another --port") from None
+
+
+def serve(open_network: Callable[[], TrainedNetwork], models: Path | None, port: int, megabytes: int) -> None:
+    """Serve the page until somebody ends it.
+
+    Args:
+      open_network: gives the network that answers; called once everything else is found to be in order.
+      models: folder of the pose models; None for where they are fetched to.
+      port: of the page, on this computer.
+      megabytes: size of the largest video accepted.
+
+    Raises:
+      RunError: for a missing library, a size or port that cannot be used, and as of `open_network`.
+      DataError: for models that cannot be used.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise RunError('the page needs gradio, which is not installed: pip install "scoliojax[app]"')
+    if megabytes < 1:
+        raise RunError(f"--megabytes={megabytes} accepts no video; give at least 1")
+    check_port(port)
+    found = make_segmenter("auto", models)
     segmenters = [found] if found.name == "background" else [found, Background()]
-    network = open_network(args.checkpoint.absolute(), args.step, "--checkpoint")
+    network = open_network()
     with tempfile.TemporaryDirectory(prefix="scoliojax-app-") as name:
         uploads = Path(name, "uploads")
         uploads.mkdir()
         desk = Desk(network, segmenters, Path(name))
-        page = open_page(desk, uploads, args.port, args.megabytes)
-        print(f"http://{HOST}:{args.port} (from this computer only); Ctrl-C ends it", flush=True)
+        page = open_page(desk, uploads, port, megabytes)
+        print(f"http://{HOST}:{port} (from this computer only); Ctrl-C ends it", flush=True)
         try:
             threading.Event().wait()
         finally:
             page.close(verbose=False)
             desk.close()
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m scoliojax.app", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--checkpoint", required=True, type=_path, metavar="DIR", help="run directory of a trained network")
-    add("--step", default="newest", help="which checkpoint of it: its step, newest or best (by validation)")
-    add("--port", type=int, default=7860, help="of the page (%(default)s)")
-    add("--megabytes", type=int, default=200, metavar="N", help="of the largest video accepted (%(default)s)")
-    add("--models", type=_path, metavar="DIR", help="of the pose models, if not where fetch puts them")
-    args = parser.parse_args(argv)
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C, so that the temporary folder goes then, too
-        signal.signal(ending, signal.default_int_handler)
-    with told(), suppress(KeyboardInterrupt):
-        serve(args)
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser()

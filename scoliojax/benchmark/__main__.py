@@ -6,28 +6,29 @@ is that of the medians: ours over PyTorch's, so that less than 1 is faster, and 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import jax
+from data_pipelines.command import Parser, expanded_path, make_parser
+from scoliojax.runs.command import configure_runtime, report_errors
 
-from configs import sconet_mt
-from data_pipelines.schema import DataError, cache_folder
-from scoliojax.benchmark import convolving, loading, running, scoring, stepping
-from scoliojax.benchmark.timing import Row
-from scoliojax.errors import RunError
-from scoliojax.runs import directory as run_directory
+if TYPE_CHECKING:
+    from scoliojax.benchmark.timing import Row
 
 SECTIONS = ("loader", "step", "convolution", "growth", "start", "memory", "scores")
 ASKED = ("recipe",)  # only where it is asked for: minutes on a GPU, months on a CPU
 
 
 def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dict[str, Callable[[], list[Row]]]:
-    """What can be measured, by name."""
-    published, quickstart = sconet_mt.get_config(), sconet_mt.get_config("quickstart")
+    """The measurements by name."""
+    import jax
+
+    from configs import sconet_mt
+    from scoliojax.benchmark import convolving, loading, running, scoring, stepping
+
+    configs: list[Any] = [sconet_mt.get_config(variant) for variant in ("", "quickstart")]
+    published, quickstart = configs
     published.precision = precision
     whole = (
         [(8, 8, 30)] if jax.default_backend() != "cpu" else [(1, 8, 30), (4, 1, 30)]
@@ -47,13 +48,26 @@ def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dic
     }
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m scoliojax.benchmark", description=str(__doc__).partition("\n\n")[2])
-    parser.add_argument("--only", default=",".join(SECTIONS), help=f"some of {', '.join(SECTIONS + ASKED)}")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=2000, help="of the section memory")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="float32 on a CPU, bfloat16 elsewhere")
-    parser.add_argument("--json", type=Path, help="write the rows, with every single time, here as well")
+def arguments() -> Parser:
+    parser = make_parser(
+        "scoliojax.benchmark",
+        "Measure loading, steps, evaluation, start and memory on this machine, in turn with PyTorch where it is installed.",
+        "[options]",
+        "scoliojax.benchmark --only step,loader",
+    )
+    names = ", ".join(SECTIONS + ASKED)
+    parser.add_argument("--only", default=",".join(SECTIONS), metavar="A,B", help=f"some of {names}; default all but recipe")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="repetitions; default 5")
+    parser.add_argument("--steps", type=int, default=2000, metavar="N", help="steps of the section memory; default 2000")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 elsewhere")
+    parser.add_argument(
+        "--json", type=expanded_path, metavar="FILE", help="write the rows, with every single time, here as well"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments()
     args, options = parser.parse_known_args(argv)
     chosen = args.only.split(",")
     if unknown := [name for name in chosen if name not in SECTIONS + ASKED]:
@@ -65,26 +79,25 @@ def main(argv: list[str] | None = None) -> None:
     if args.json and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
         parser.error(f"--json={args.json} cannot be written; give a file in a folder that exists")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch wants some of a GPU's memory, too
-    try:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-    except DataError as error:
-        parser.error(str(error))
-    precision = args.precision or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    measures = sections(args.rounds, precision, args.steps, options)
-    environment = run_directory.environment()
-    print(f"{', '.join(environment['devices'])}; jax {environment['packages']['jax']}; commit {environment['git_commit']}")
-    print("| what | unit | ours (quartiles) | PyTorch (quartiles) | ratio | |\n|---|---|---|---|---|---|")
-    rows = []
-    for name in chosen:
-        try:
-            found = measures[name]()
-        except (RunError, DataError) as error:
-            parser.exit(2, f"error: {error}\n")
-        for row in found:
-            print(f"| {' | '.join(row.cells())} |", flush=True)
-            rows.append(row._asdict() | {"ratio": row.ratio})
-    if args.json:
-        args.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    with report_errors("the rows so far are on the terminal"):
+        configure_runtime()
+        import jax
+
+        from scoliojax.files import write_json
+        from scoliojax.runs.environment import environment
+
+        precision = args.precision or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+        measures = sections(args.rounds, precision, args.steps, options)
+        here = environment()
+        print(f"{', '.join(here['devices'])}; jax {here['packages']['jax']}; commit {here['git_commit']}")
+        print("| what | unit | ours (quartiles) | PyTorch (quartiles) | ratio | |\n|---|---|---|---|---|---|")
+        rows = []
+        for name in chosen:
+            for row in measures[name]():
+                print(f"| {' | '.join(row.cells())} |", flush=True)
+                rows.append(row._asdict() | {"ratio": row.ratio})
+        if args.json:
+            write_json(args.json, {"environment": here, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -8,21 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-from absl import app
-
+from data_pipelines.command import Parser, make_parser
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH
-from scoliojax import build
-from scoliojax import main as job
-from scoliojax.devices.mesh import data_mesh, replicated, sharded
-from scoliojax.errors import RunError
-from scoliojax.training.state import create_state
-from scoliojax.training.step import make_train_step
+from scoliojax.runs.command import add_recipe, refuse_rest, report_errors
 
 _CALL = re.compile(r" = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(")
 _ARRAY = re.compile(r"\b[a-z]+(\d+)\[([\d,]*)\]")
@@ -44,8 +35,16 @@ def read_collectives(program: str) -> Iterator[Collective]:
         yield Collective(kind, len(sizes), sum(sizes))
 
 
-def compile_step(config: build.Config) -> str:
-    """The text of the training step, compiled for all devices."""
+def compile_step(config) -> str:
+    """The text of the training step of a config, compiled for all devices."""
+    import jax
+    import jax.numpy as jnp
+
+    from scoliojax import build
+    from scoliojax.devices.mesh import data_mesh, replicated, sharded
+    from scoliojax.training.state import create_state
+    from scoliojax.training.step import make_train_step
+
     mesh = data_mesh()
     optimizer, schedule = build.build_optimizer(config)
     graph, params, batch_stats = build.build_model(config)
@@ -66,21 +65,33 @@ def compile_step(config: build.Config) -> str:
     return step.lower(state, batch).compile().as_text()
 
 
-def main(argv: list[str]) -> None:
-    if job.CONFIG.value is None or len(argv) > 1:
-        print("error: give a recipe and nothing else, e.g. --config configs/sconet_mt.py", file=sys.stderr)
-        sys.exit(2)
-    try:
-        found = list(read_collectives(compile_step(job.CONFIG.value)))
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"devices: {jax.device_count()} {jax.default_backend()}")
-    print("collective | calls | arrays | bytes a device")
-    for kind in sorted({one.kind for one in found}):
-        calls = [one for one in found if one.kind == kind]
-        print(f"{kind} | {len(calls)} | {sum(one.arrays for one in calls)} | {sum(one.bytes for one in calls):,}")
+def arguments() -> Parser:
+    parser = make_parser(
+        "scoliojax.benchmark.collectives",
+        "Compile the training step for the devices that are there, without data, and list what it sends between them.",
+        "--config FILE",
+        "scoliojax.benchmark.collectives --config configs/sconet_mt.py",
+    )
+    add_recipe(parser, required=True)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments()
+    args, changes = parser.parse_known_args(argv)
+    refuse_rest(parser, changes)
+    with report_errors("nothing was written"):
+        import jax
+
+        from scoliojax.runs.recipe import read_recipe
+
+        found = list(read_collectives(compile_step(read_recipe(args.config, changes))))
+        print(f"devices: {jax.device_count()} {jax.default_backend()}")
+        print("collective | calls | arrays | bytes a device")
+        for kind in sorted({one.kind for one in found}):
+            calls = [one for one in found if one.kind == kind]
+            print(f"{kind} | {len(calls)} | {sum(one.arrays for one in calls)} | {sum(one.bytes for one in calls):,}")
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=job.parse_flags)
+    main()

@@ -12,9 +12,10 @@ import numpy as np
 from data_pipelines.pipelines import TrainSampler
 from data_pipelines.schema import CLASSES, FRAME_SIZE, SilhouetteSet
 from scoliojax import build
-from scoliojax.benchmark import cost
+from scoliojax.benchmark.cost import peak_flops_per_second
 from scoliojax.benchmark.timing import Row, Work, interleave
 from scoliojax.devices.mesh import data_mesh, replicated, to_devices
+from scoliojax.models.cost import train_flops_per_step
 from scoliojax.training.evaluate import make_eval_step
 from scoliojax.training.state import TrainState, create_state
 from scoliojax.training.step import make_train_step
@@ -93,14 +94,14 @@ def measure(config: build.Config, what: str, shapes: list[tuple[int, int, int]],
         plain = random_batch(sequences, clips, frames)
         shared = random_batch(sequences, clips, frames, math.gcd(clips, sequences * clips // jax.device_count()))
         label = f"{what}, {sequences} x {clips} clips x {frames} frames, {config.precision}"
-        flops = cost.train_flops_per_step(config.model.channels, sequences * clips, frames)
+        flops = train_flops_per_step(config.model.channels, sequences * clips, frames)
 
         ways = theirs.steps(plain) if theirs else {}
         if "clip_frames" in shared:
             ways["plain"] = ours.step(plain)
         ways["ours"] = ours.step(shared)
         seconds = interleave(ways, rounds)
-        done = cost.train_flops_per_step(config.model.channels, 1, math.prod(shared["silhouettes"].shape[:2]))
+        done = train_flops_per_step(config.model.channels, 1, math.prod(shared["silhouettes"].shape[:2]))
         rows.append(_row(f"training step, {label}", seconds, flops, done, top))
         if "plain" in seconds:
             other = seconds | {"ours": seconds["plain"]}
@@ -123,7 +124,7 @@ def _row(what: str, seconds: dict[str, list[float]], flops: int, done: int, top:
     taken = float(np.median(seconds["ours"]))
     speed = done / taken
     note = f"{flops / 1e12:.3g} TFLOP, {speed / 1e9:.4g} GFLOP/s computed, {100 * speed / top:.0f} % of a matrix product"
-    if peak := cost.peak_flops_per_second(jax.devices()[0].device_kind):
+    if peak := peak_flops_per_second(jax.devices()[0].device_kind):
         note += f", {100 * speed / jax.device_count() / peak:.0f} % of the device's bfloat16 peak"
     return Row(what, "ms", ours, theirs, note + (f"; against {best}" if len(others) > 1 else ""))
 

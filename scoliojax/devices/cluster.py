@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import jax
 import numpy as np
@@ -37,6 +38,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     missing = [name for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
         raise RunError(f"{', '.join(missing)} is missing; --coordinator, --processes and --process belong together")
+    if jax.distributed.is_initialized():  # by an earlier command in this process
+        return
     try:
         if missing:
             jax.distributed.initialize()
@@ -52,6 +55,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         if not missing:
             raise RunError(f"--coordinator={coordinator} --processes={processes} --process={process}: {error}") from None
     except RuntimeError as error:
+        if missing and "must be called before" in str(error):  # an earlier command in this process found itself alone
+            return
         which = "this process" if process is None else f"process {process}"
         raise RunError(f"{which} cannot join the others ({one_line(error)})") from None
 
@@ -61,13 +66,13 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def say(line: str) -> None:
-    """Print a line, once for all processes."""
+def print_once(line: str, stream: TextIO | None = None) -> None:
+    """Print a line once for all processes, on standard output or another stream."""
     if is_first():
-        print(line, flush=True)
+        print(line, file=stream, flush=True)
 
 
-def wait(name: str) -> None:
+def barrier(name: str) -> None:
     """Wait for all processes to be here, for as long as it takes one of them to prepare data or to compile.
 
     Through the coordinator, not the devices: their collectives give up when a partner is half a minute late.
@@ -81,11 +86,11 @@ def all_agree(yes: bool) -> bool:
     """True when every process says yes; to be asked by all of them."""
     if jax.process_count() == 1:
         return yes
-    wait("vote")
+    barrier("vote")
     return bool(np.all(multihost_utils.process_allgather(np.array(yes))))
 
 
-def together(function: Callable) -> Callable:
+def compile_in_step(function: Callable) -> Callable:
     """A jitted function that is compiled before it is called, after which the processes wait for each other."""
     programs: dict = {}
 
@@ -93,7 +98,7 @@ def together(function: Callable) -> Callable:
         key = str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), arguments))
         if key not in programs:
             programs[key] = function.lower(*arguments).compile()
-            wait("compiled")
+            barrier("compiled")
         return programs[key](*arguments)
 
     return call if jax.process_count() > 1 else function
@@ -103,10 +108,10 @@ def together(function: Callable) -> Callable:
 def first_alone(name: str) -> Iterator[None]:
     """Let the first process do something before the others, such as filling a cache that they share."""
     if not is_first():
-        wait(name)
+        barrier(name)
     yield
     if is_first():
-        wait(name)
+        barrier(name)
 
 
 class Preemption:

@@ -1,13 +1,7 @@
-"""A trained network for other runtimes: `python -m scoliojax.export --workdir runs/sconet_mt`.
-
-Writes `export/` in the run directory: `network.stablehlo` (a frozen function, as `jax.export` serialises it, lowered for CPUs,
-NVIDIA GPUs and TPUs, that needs none of this package), `network.json` (what whoever calls it has to know) and
-`MODEL_CARD.md`. How to load it, and what is promised: `docs/export.md`.
-"""
+"""A trained network as one frozen function, with what its user has to know."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +15,16 @@ from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH, SIDE_CUT
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.synthetic import walk
 from scoliojax.errors import RunError
+from scoliojax.export import ARTEFACT, CARD, DESCRIPTION, PLATFORMS
+from scoliojax.files import whole_folder, write_json
 from scoliojax.models.sconet import set_pooling
-from scoliojax.runs import directory as run_directory
-from scoliojax.runs.command import settle, told
-from scoliojax.runs.network import TrainedNetwork, open_network
+from scoliojax.runs import environment
+from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores import model_card
+from scoliojax.scores.evaluation import find_metrics
 from scoliojax.scores.metrics import refuse_not_finite
 from scoliojax.training.evaluate import make_eval_step
 
-ARTEFACT, DESCRIPTION, CARD = "network.stablehlo", "network.json", "MODEL_CARD.md"
-PLATFORMS = ("cpu", "cuda", "tpu")
 BLOCK = 16  # frames computed at once
 TOLERANCE = 1e-5  # of the logits, against the package's own evaluation
 WALKS = (24, 7, 15)  # frames of those that an export is checked on
@@ -47,7 +41,7 @@ def frozen(network: TrainedNetwork) -> Callable[[jax.Array, jax.Array], dict[str
     def classify(silhouettes: jax.Array, frame_mask: jax.Array) -> dict[str, jax.Array]:
         n, s, h, w = silhouettes.shape
         with jax.ensure_compile_time_eval():  # what hangs on parameters alone is computed now: batch norms, class vectors
-            net = network.merged()
+            net = network.module()
             blocks = (n * s + BLOCK - 1) // BLOCK
             frames = jnp.pad(silhouettes.reshape(-1, h, w), ((0, blocks * BLOCK - n * s), (0, 0), (0, 0)))  # b 64 44
             dealt = frames.reshape(-1, BLOCK, 1, h, w)  # blocks BLOCK 1 64 44
@@ -95,7 +89,7 @@ def describe(network: TrainedNetwork, artefact: bytes, difference: float) -> dic
     """What somebody without this package has to know, in JSON's types."""
     config, kept = network.config.to_dict(), network.calibration
     temperature = kept.temperature if kept else None
-    environment = run_directory.environment()
+    here = environment.environment()
     strips = sum(config["model"]["strips"])
     return {
         "about": "Research software, not a medical device and not a diagnosis. See MODEL_CARD.md.",
@@ -151,7 +145,7 @@ def describe(network: TrainedNetwork, artefact: bytes, difference: float) -> dic
             "meaning": f"of logits from the package's evaluation, on {len(WALKS)} synthetic walks; at most {TOLERANCE:g}",
             "device": jax.local_devices()[0].device_kind,
         },
-        "versions": {"python": environment["python"], **environment["packages"], "git_commit": environment["git_commit"]},
+        "versions": {"python": here["python"], **here["packages"], "git_commit": here["git_commit"]},
     }
 
 
@@ -161,9 +155,9 @@ def write_export(folder: Path, network: TrainedNetwork) -> dict[str, Any]:
     Raises:
       RunError: when the artefact does not give the package's logits.
     """
-    config, environment = network.config.to_dict(), run_directory.read_environment(network.workdir)
+    config, trained_in = network.config.to_dict(), environment.read_environment(network.directory)
     title = f"{model_card.network(config)}, step {network.step} ({ARTEFACT})"
-    card = model_card.model_card(title, config, environment, model_card.find_metrics(network.workdir, network.step))
+    card = model_card.model_card(title, config, trained_in, find_metrics(network.directory, network.step))
     artefact = serialise(network)
     difference = largest_difference(artefact, network)
     if not difference <= TOLERANCE:
@@ -172,28 +166,8 @@ def write_export(folder: Path, network: TrainedNetwork) -> dict[str, Any]:
             f"{jax.local_devices()[0].platform}; nothing was written. Export on a CPU (JAX_PLATFORMS=cpu)"
         )
     description = describe(network, artefact, difference)
-    with run_directory.whole_folder(folder) as fresh:
+    with whole_folder(folder) as fresh:
         (fresh / ARTEFACT).write_bytes(artefact)
         (fresh / CARD).write_text(card, encoding="utf-8")
-        run_directory.write_json(fresh / DESCRIPTION, description)
+        write_json(fresh / DESCRIPTION, description)
     return description
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m scoliojax.export", description=__doc__)
-    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
-    parser.add_argument("--format", default="stablehlo", choices=["stablehlo"], help="there is one; docs/export.md says why")
-    parser.add_argument("--step", default="newest", help="which checkpoint: its step, newest or best (by validation)")
-    parser.add_argument("--output", type=Path, help="folder to make; <workdir>/export by default")
-    args = parser.parse_args(argv)
-    with told("nothing was written"):
-        workdir = args.workdir.expanduser().absolute()
-        folder = (args.output.expanduser() if args.output else workdir / "export").resolve()
-        run_directory.refuse_foreign(folder, {ARTEFACT, DESCRIPTION, CARD}, "an export")
-        settle()
-        network = open_network(workdir, args.step)
-        found = write_export(folder, network)
-    mark = ", synthetic" if network.synthetic else ""
-    print(f"step {network.step} of {workdir} for {', '.join(PLATFORMS)}, {found['artefact']['bytes'] / 1e6:.1f} MB{mark}")
-    print(f"its logits are within {found['checked']['largest_difference']:.1e} of the package's")
-    print(f"export: {folder}")

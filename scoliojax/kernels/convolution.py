@@ -18,15 +18,12 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from scoliojax.kernels.numerics import widen
+
 CHUNK = 4  # frames worked on at once
 LARGE = 64  # channels from which our own way is faster
 
 Grid = list[list[jax.Array]]
-
-
-def widen(x: jax.Array) -> jax.Array:
-    """`x` in float32, or in float64 where it already is: statistics, strips and losses are never computed in less."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def by_library(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

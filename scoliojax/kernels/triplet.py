@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from scoliojax.devices.mesh import AXIS
-from scoliojax.models.layers import widen
+from scoliojax.kernels.numerics import widen
 
 BLOCK_BYTES = 2**26  # of one `[p, a, n]` array on one device; a handful of them live at a time
 HIGHEST = jax.lax.Precision.HIGHEST

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from scoliojax.kernels.convolution import convolve, widen
+from scoliojax.kernels.batch_norm import BN_EPSILON, count_values, normalise_batch
+from scoliojax.kernels.convolution import convolve
+from scoliojax.kernels.numerics import widen
 
-BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1  # the weight of the *new* value, PyTorch's convention; flax counts the other way round
 
 
@@ -37,74 +35,6 @@ def xavier_uniform_strips(rng: np.random.Generator, shape: tuple[int, int, int])
 def batch_norm_scale(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """The published start value of batch-norm scales, float32: normal with mean 1 and standard deviation 0.02."""
     return rng.normal(1.0, 0.02, shape).astype(np.float32)
-
-
-def _mean(values: jax.Array, axes: tuple[int, ...], weights: jax.Array | None) -> jax.Array:
-    if weights is None:
-        return jnp.mean(values, axes)
-    return jnp.sum(values * _along_first(weights, values), axes) / _count(values, axes, weights)
-
-
-def _count(x: jax.Array, axes: tuple[int, ...], weights: jax.Array | None) -> int | jax.Array:
-    """How many values a mean over the leading `axes` is of."""
-    if weights is None:
-        return math.prod(x.shape[axis] for axis in axes)
-    return jnp.sum(weights) * math.prod(x.shape[axis] for axis in axes[1:])
-
-
-def _along_first(weights: jax.Array, x: jax.Array) -> jax.Array:
-    return weights.reshape(-1, *[1] * (x.ndim - 1))
-
-
-@jax.custom_vjp
-def normalise_batch(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, weights: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Batch normalisation with the batch's own statistics (Ioffe & Szegedy 2015, algorithm 1), in float32.
-
-    Mean and variance are taken in two passes: one pass (mean of squares minus squared mean) loses digits. The gradient is
-    written out so that the backward pass needs `x` alone, in its own dtype.
-
-    Args:
-      x: `[..., *features]`.
-      scale: float32 `[*features]`.
-      bias: float32 `[*features]`.
-      weights: float32 `[x.shape[0]]`, how often each of the first axis counts; None where each does once.
-
-    Returns:
-      The normalised `x` in its own dtype, and the batch's mean and biased variance, float32 `[*features]`, to be used for
-      running statistics only: no gradient flows through them.
-    """
-    return _normalise_forward(x, scale, bias, weights)[0]
-
-
-def _normalise_forward(x, scale, bias, weights):
-    axes = tuple(range(x.ndim - scale.ndim))
-    wide = widen(x)  # ... *features
-    mean = _mean(wide, axes, weights)  # *features
-    var = _mean(jnp.square(wide - mean), axes, weights)  # *features
-    inverse = jax.lax.rsqrt(var + BN_EPSILON)  # *features
-    y = ((wide - mean) * (inverse * scale) + bias).astype(x.dtype)  # ... *features
-    return (y, mean, var), (x, mean, inverse, scale, weights)
-
-
-def _normalise_backward(saved, cotangents):
-    x, mean, inverse, scale, weights = saved
-    axes = tuple(range(x.ndim - scale.ndim))
-    gradient = widen(cotangents[0])  # ... *features
-    bias_gradient = jnp.sum(gradient, axes)  # *features
-    # Adding 0 x gradient ties `normal` to the backward pass: XLA for CPU, which drops optimisation barriers, would otherwise
-    # compute it right after the forward pass and keep it until here.
-    normal = (widen(x) - (mean + 0.0 * bias_gradient)) * inverse  # ... *features
-    scale_gradient = jnp.sum(gradient * normal, axes)  # *features
-    through_statistics = (bias_gradient + normal * scale_gradient) / _count(x, axes, weights)  # ... *features
-    if weights is not None:
-        through_statistics *= _along_first(weights, x)  # ... *features
-    x_gradient = ((gradient - through_statistics) * (inverse * scale)).astype(x.dtype)  # ... *features
-    return x_gradient, scale_gradient, bias_gradient, jax.tree.map(jnp.zeros_like, weights)
-
-
-normalise_batch.defvjp(_normalise_forward, _normalise_backward)
 
 
 class BatchNorm(nnx.Module):
@@ -133,7 +63,7 @@ class BatchNorm(nnx.Module):
         scale, bias = self.scale[...], self.bias[...]  # *features
         if train:
             y, mean, var = normalise_batch(x, scale, bias, weights)
-            count = _count(x, tuple(range(x.ndim - len(self.features))), weights)
+            count = count_values(x, tuple(range(x.ndim - len(self.features))), weights)
             unbiased = var * (count / jnp.maximum(count - 1, 1))  # *features
             self.mean[...] += BN_MOMENTUM * (mean - self.mean[...])  # *features
             self.var[...] += BN_MOMENTUM * (unbiased - self.var[...])  # *features
@@ -149,30 +79,6 @@ class BatchNorm(nnx.Module):
 def _fold(scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
     factor = jax.lax.rsqrt(var + BN_EPSILON) * scale  # *features
     return factor, bias - mean * factor
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def maximum(x: jax.Array, axis: int) -> jax.Array:
-    """The maximum along a non-negative `axis`, whose gradient goes to the first of the largest values, as in PyTorch.
-
-    The library's gradient looks for the places where `x` equals its maximum. A compiler may compute `x` once more for that,
-    rounded otherwise, and then finds no such place: the gradient becomes infinite. The place is an integer here.
-    """
-    return jnp.max(x, axis)
-
-
-def _maximum_forward(x, axis):
-    return jnp.max(x, axis), (jnp.argmax(x, axis), x.shape[axis])  # both without `axis`
-
-
-def _maximum_backward(axis, saved, gradient):
-    place, size = saved
-    shape = (*gradient.shape[:axis], size, *gradient.shape[axis:])
-    here = jax.lax.broadcasted_iota(place.dtype, shape, axis) == jnp.expand_dims(place, axis)  # as x
-    return (jnp.where(here, jnp.expand_dims(gradient, axis), 0),)  # as x
-
-
-maximum.defvjp(_maximum_forward, _maximum_backward)
 
 
 class Conv(nnx.Module):

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from scoliojax.models.layers import BatchNorm, maximum, widen, xavier_uniform_strips
+from scoliojax.kernels.numerics import widen
+from scoliojax.kernels.pooling import maximum, shared_set_pooling
+from scoliojax.models.layers import BatchNorm, xavier_uniform_strips
 from scoliojax.models.resnet9 import ResNet9
 
 FEATURE_ROWS = 16  # rows of the backbone's feature map: 64 pixels over two strides of 2
@@ -35,39 +37,6 @@ def set_pooling(features: jax.Array, frame_mask: jax.Array | None = None) -> jax
     if frame_mask is not None:
         features = jnp.where(frame_mask[:, :, None, None, None], features, -jnp.inf)  # n s h w c
     return maximum(features, 1)  # n h w c
-
-
-def draw_clips(frames: jax.Array, clip_frames: jax.Array) -> jax.Array:
-    """The clips of groups that share their frames: frames `[g, u, ...]` and frame numbers `[g, m, s]` to `[g m, s, ...]`."""
-    drawn = jax.vmap(lambda group, numbers: group.at[numbers].get(mode="promise_in_bounds"))(frames, clip_frames)
-    return drawn.reshape(-1, *drawn.shape[2:])  # gm s ...
-
-
-@jax.custom_vjp
-def shared_set_pooling(features: jax.Array, clip_frames: jax.Array) -> jax.Array:
-    """Set pooling of clips that share frames: `[g, u, h, w, c]` and frame numbers `[g, m, s]` to `[g m, h, w, c]`.
-
-    It is `set_pooling` of `draw_clips`, and so are its gradients; these are added up in one order, whatever the device.
-    """
-    return jnp.max(draw_clips(features, clip_frames), axis=1)  # n h w c
-
-
-def _shared_set_pooling_forward(features, clip_frames):
-    drawn = draw_clips(features, clip_frames)  # n s h w c
-    number = clip_frames.reshape(-1, clip_frames.shape[2], 1, 1, 1)  # n s 1 1 1
-    place = jnp.take_along_axis(number, jnp.argmax(drawn, axis=1, keepdims=True), axis=1)  # n 1 h w c
-    return jnp.max(drawn, axis=1), (place, clip_frames.shape, features.shape[1])
-
-
-def _shared_set_pooling_backward(saved, gradient):
-    place, (groups, clips, _), frames = saved
-    place, gradient = (array.reshape(groups, clips, 1, *gradient.shape[1:]) for array in (place, gradient))  # g m 1 h w c
-    number = jnp.arange(frames)[:, None, None, None]  # u 1 1 1
-    parts = [jnp.where(place[:, clip] == number, gradient[:, clip], 0) for clip in range(clips)]  # m times: g u h w c
-    return sum(parts[1:], parts[0]), None  # one by one: XLA for CPU adds along an inner axis 35 times as slowly
-
-
-shared_set_pooling.defvjp(_shared_set_pooling_forward, _shared_set_pooling_backward)
 
 
 def horizontal_pyramid_pooling(features: jax.Array, strips: tuple[int, ...]) -> jax.Array:

@@ -11,16 +11,18 @@ from matplotlib.figure import Figure
 
 from data_pipelines.schema import few
 from scoliojax.errors import RunError
-from scoliojax.report import body
+from scoliojax.report import saliency
 from scoliojax.runs import directory as run_directory
-from scoliojax.runs.job import Job, near_duplicate_warning
-from scoliojax.scores import figures
+from scoliojax.runs.cohort import Cohort
+from scoliojax.runs.environment import read_environment
+from scoliojax.runs.evaluation import Screening, evaluate_part, near_duplicate_warning
+from scoliojax.runs.run import TrainedNetwork
+from scoliojax.scores import figures, strips
 from scoliojax.scores.bootstrap import Comparison, compare
+from scoliojax.scores.evaluation import Evaluation, Metrics, evaluation_folder, score
 from scoliojax.scores.metrics import Scorer
-from scoliojax.scores.results import EvaluatedSequences, score, write_results
-from scoliojax.training.evaluate import Predictions
+from scoliojax.scores.results import write_results
 from scoliojax.training.log import read_log
-from scoliojax.training.state import TrainState
 
 UNCERTAIN = 0.2  # between the two most probable classes
 CERTAIN_WRONG = 3
@@ -42,8 +44,8 @@ class Evidence:
       workdir: the run directory.
       config: of the run.
       environment: in which it was trained.
-      metrics: as `metrics.json` holds them.
-      evaluated: the sequences.
+      metrics: of the part.
+      evaluation: of the part.
       scorer: of them.
       cases: those to review, the gravest first.
       contribution: of the strips.
@@ -55,11 +57,11 @@ class Evidence:
     workdir: Path
     config: dict[str, Any]
     environment: dict[str, Any]
-    metrics: dict[str, Any]
-    evaluated: EvaluatedSequences
+    metrics: Metrics
+    evaluation: Evaluation
     scorer: Scorer
     cases: list[Case]
-    contribution: body.StripContribution
+    contribution: strips.StripContribution
     drawings: dict[str, Drawing]
     warnings: list[str]
     digest: str
@@ -76,113 +78,112 @@ class Rival(NamedTuple):
 
     workdir: Path
     config: dict[str, Any]
-    metrics: dict[str, Any]
+    metrics: Metrics
     comparison: Comparison
     differing: list[tuple[str, Any, Any]]  # config keys, and both values
 
 
-def gather(job: Job, state: TrainState, part: str) -> Evidence:
+def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> Evidence:
     """Evaluate a run and draw it; its evaluation folder is brought up to date, too."""
-    duplicates = job.leaks()
-    evaluated, found = job.evaluated(state, part, embeddings=True)
-    folder = job.workdir / "evaluation" / f"{part}-step-{int(state.step):06d}"
-    metrics = write_results(folder, evaluated, job.about(state, duplicates), job.prevalence)
-    scorer = Scorer(evaluated.scored, evaluated.classes, job.prevalence)
-    contribution = body.strip_contribution(found.strip_logits, evaluated.labels, evaluated.subjects)
+    duplicates = cohort.near_duplicates()
+    evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity, embeddings=True)
+    metrics = write_results(evaluation_folder(network.directory, part, network.step), evaluation, screening.prevalence)
+    scorer = evaluation.scorer(screening.prevalence)
+    contribution = strips.strip_contribution(evaluation.strip_logits, evaluation.labels, evaluation.subjects)
+    drawings = _draw(network, cohort, evaluation, scorer, contribution, metrics)
+    for drawing in drawings.values():
+        figures.stamp(drawing.figure, metrics.synthetic, metrics.data)
     return Evidence(
-        workdir=job.workdir,
-        config=job.config.to_dict(),
-        environment=run_directory.read_environment(job.workdir),
+        workdir=network.directory,
+        config=network.config.to_dict(),
+        environment=read_environment(network.directory),
         metrics=metrics,
-        evaluated=evaluated,
+        evaluation=evaluation,
         scorer=scorer,
-        cases=cases_to_review(evaluated),
+        cases=cases_to_review(evaluation),
         contribution=contribution,
-        drawings=_draw(job, state, evaluated, found, scorer, contribution, metrics),
-        warnings=[*near_duplicate_warning(duplicates), *metrics["notes"]],
-        digest=job.data.digest(),
+        drawings=drawings,
+        warnings=[*near_duplicate_warning(duplicates), *metrics.notes],
+        digest=cohort.data.digest(),
     )
 
 
 def _draw(
-    job: Job,
-    state: TrainState,
-    evaluated: EvaluatedSequences,
-    found: Predictions,
+    network: TrainedNetwork,
+    cohort: Cohort,
+    evaluation: Evaluation,
     scorer: Scorer,
-    contribution: body.StripContribution,
-    metrics: dict[str, Any],
+    contribution: strips.StripContribution,
+    metrics: Metrics,
 ) -> dict[str, Drawing]:
-    scored, strips = evaluated.scored, tuple(job.config.model.strips)
-    assert found.embeddings is not None  # `gather` asks for them
-    silhouettes = body.mean_silhouettes(job.read_once, found.rows, evaluated.labels, len(evaluated.classes))
+    scored, classes = evaluation.scored, evaluation.classes
+    assert evaluation.embeddings is not None  # `gather` asks for them
+    silhouettes = strips.mean_silhouettes(cohort.read_once, evaluation.rows, evaluation.labels, len(classes))
     drawings = {
         "confusion": Drawing(
             figures.confusion(metrics), "Confusion matrix", "Sequences of each true class by the class called, and their share."
         ),
         "curves": Drawing(
-            figures.roc_and_precision_recall(scorer, evaluated.subjects, metrics),
+            figures.roc_and_precision_recall(scorer, evaluation.subjects, metrics),
             "All thresholds",
             "Sensitivity against false calls, and against predictive value, with 95 % bands over subjects. Average precision "
             "and predictive values depend on how common each class is among these sequences.",
         ),
         "reliability": Drawing(
-            figures.reliability(scored._replace(probabilities=evaluated.uncalibrated), scored, metrics),
+            figures.reliability(scored._replace(probabilities=evaluation.uncalibrated), scored, metrics),
             "Reliability",
             "On the dotted line a class called with probability 0.8 is right in 8 of 10 sequences.",
         ),
         "strips": Drawing(
-            body.draw_contribution(contribution, silhouettes, strips, metrics),
+            strips.draw_contribution(contribution, silhouettes, tuple(network.config.model.strips), classes),
             "Which part of the body drives each class",
             "How much higher each strip's logit of a class is for sequences of that class than for the others, over the mean "
             "silhouette. The mean over strips is what the whole network separates the class by. Every strip sees some rows "
             "above and below it.",
         ),
         "embeddings": Drawing(
-            figures.embedding_map(found.embeddings, evaluated.labels, scored.predictions, metrics),
+            figures.embedding_map(evaluation.embeddings, evaluation.labels, scored.predictions, metrics),
             "Embedding map",
             "Each sequence by the first two principal components of its embeddings; crosses were called another class.",
         ),
     }
-    lines = read_log(job.workdir / "metrics.jsonl")
+    lines = read_log(network.directory / "metrics.jsonl")
     if any("loss" in line for line in lines):
         shows = "The losses of training, and the scores of the validation subjects where there are some."
-        drawings = {
-            "training": Drawing(figures.training_curves(lines, metrics["synthetic"], metrics["data"]), "Training", shows)
-        } | drawings
-    saliency = body.make_saliency(job.graph, state)
+        drawings = {"training": Drawing(figures.training_curves(lines), "Training", shows)} | drawings
+    find = saliency.make_saliency(network.graph, network.state)
     shown = []
-    for row in certain_cases(evaluated):
-        called, true = (evaluated.classes[ids[row]] for ids in (scored.predictions, scored.labels))
+    for row in certain_cases(evaluation):
+        called, true = (classes[ids[row]] for ids in (scored.predictions, scored.labels))
         verdict = "right" if called == true else f"wrong: is {true}"
-        title = f"{evaluated.sequences[row]}\ncalled {called}\nprobability {scored.probabilities[row].max():.2f}\n{verdict}"
-        shown.append((title, saliency(job.cache(int(found.rows[row])))))
+        title = f"{evaluation.sequences[row]}\ncalled {called}\nprobability {scored.probabilities[row].max():.2f}\n{verdict}"
+        shown.append((title, find(cohort.cache(int(evaluation.rows[row])))))
     if shown:
         drawings["saliency"] = Drawing(
-            body.draw_saliency(shown, metrics),
+            saliency.draw_saliency(shown),
             "Frames behind the most certain answers",
             "The most certain right answer for each class, then the most certain wrong ones. Bars: share of each frame in the "
-            f"gradient of the answer's margin (of walks beyond {body.SALIENCY_FRAMES} frames, as many evenly spaced ones); "
+            f"gradient of the answer's margin (of walks beyond {saliency.SALIENCY_FRAMES} frames, as many evenly spaced ones); "
             "pictures: the frames with the largest shares, with the pixels that matter.",
         )
     return drawings
 
 
-def certain_cases(evaluated: EvaluatedSequences) -> list[int]:
+def certain_cases(evaluation: Evaluation) -> list[int]:
     """Rows: the most certain right answer for each class called, then the most certain wrong ones."""
-    scored = evaluated.scored
+    scored = evaluation.scored
     certainty = scored.probabilities.max(axis=1)  # n
     order = np.argsort(-certainty, kind="stable")  # n
     right = scored.predictions == scored.labels  # n
     chosen = []
-    for index in range(len(evaluated.classes)):
+    for index in range(len(evaluation.classes)):
         chosen += [int(row) for row in order if right[row] and scored.predictions[row] == index][:1]
     return chosen + [int(row) for row in order if not right[row]][:CERTAIN_WRONG]
 
 
-def cases_to_review(evaluated: EvaluatedSequences) -> list[Case]:
+def cases_to_review(evaluation: Evaluation) -> list[Case]:
     """Missed people first, then false alarms, other wrong classes, and narrow decisions; the most certain of each first."""
-    scored = evaluated.scored
+    scored = evaluation.scored
     yes = scored.labels > 0  # n
     called = scored.predictions > 0 if scored.referred is None else scored.referred  # n
     ordered = np.sort(scored.probabilities, axis=1)[:, ::-1]  # n k
@@ -200,24 +201,24 @@ def cases_to_review(evaluated: EvaluatedSequences) -> list[Case]:
     return found
 
 
-def compare_runs(ours: Evidence, job: Job, state: TrainState, part: str) -> Rival:
+def compare_runs(ours: Evidence, network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> Rival:
     """Another run against ours; nothing is written into its folder.
 
     Raises:
       RunError: when it would be on other sequences.
     """
-    if ours.digest != job.data.digest():
-        raise RunError(f"--compare={job.workdir} has other data than {ours.workdir}; compare runs of one data set")
-    evaluated, _ = job.evaluated(state, part, keep=False)
-    here, there = set(ours.evaluated.sequences), set(evaluated.sequences)
-    if here != there:
+    there = network.directory
+    if ours.digest != cohort.data.digest():
+        raise RunError(f"--compare={there} has other data than {ours.workdir}; compare runs of one data set")
+    differing = set(ours.evaluation.sequences) ^ {cohort.data.sequences[row] for row in cohort.rows(part)}
+    if differing:
         raise RunError(
-            f"--compare={job.workdir} was evaluated on other sequences (the {part} parts differ in "
-            f"{few(sorted(here ^ there))}); compare runs of one partition"
+            f"--compare={there} was evaluated on other sequences (the {part} parts differ in {few(sorted(differing))}); "
+            "compare runs of one partition"
         )
-    metrics = score(evaluated, job.about(state, []), job.prevalence)
-    scorer = Scorer(evaluated.scored, evaluated.classes, job.prevalence)
-    comparison = compare(ours.scorer, scorer, evaluated.subjects)
-    one, other = run_directory.flatten(ours.config), run_directory.flatten(job.config.to_dict())
-    differing = [(key, one.get(key), other.get(key)) for key in sorted(one | other) if one.get(key) != other.get(key)]
-    return Rival(job.workdir, job.config.to_dict(), metrics, comparison, differing)
+    evaluation = evaluate_part(network, cohort, part, [], screening.sensitivity, keep=False)
+    comparison = compare(ours.scorer, evaluation.scorer(screening.prevalence), evaluation.subjects)
+    config = network.config.to_dict()
+    one, other = run_directory.flatten(ours.config), run_directory.flatten(config)
+    changed = [(key, one.get(key), other.get(key)) for key in sorted(one | other) if one.get(key) != other.get(key)]
+    return Rival(there, config, score(evaluation, screening.prevalence), comparison, changed)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from scoliojax.html import embedded, render
-from scoliojax.report.body import strip_bounds
 from scoliojax.report.evidence import Evidence, Rival
-from scoliojax.runs import directory as run_directory
+from scoliojax.runs.directory import flatten
+from scoliojax.runs.environment import git_commit
+from scoliojax.scores.evaluation import Metrics
 from scoliojax.scores.figures import save
 from scoliojax.scores.model_card import model_card, network, operating_point
 from scoliojax.scores.results import QUESTIONS, cell
+from scoliojax.scores.strips import strip_bounds
 
 CASES_SHOWN = 40  # on the page; `cases.csv` has all
 OVERALL = {
@@ -70,10 +72,10 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
             "report.html.j2",
             title=title,
             metrics=metrics,
-            classes=list(metrics["classes"]),
-            mark=" (synthetic)" if metrics["synthetic"] else "",
+            classes=list(metrics.classes),
+            mark=metrics.mark,
             headlines=list(_headlines(metrics)),
-            overall=[(name, cell(metrics["scores"][key]), metrics["scores"][key]["note"]) for key, name in OVERALL.items()],
+            overall=[(name, cell(metrics.scores[key]), metrics.scores[key].note) for key, name in OVERALL.items()],
             questions=_questions(metrics),
             operating_point=operating_point(metrics),
             warnings=evidence.warnings,
@@ -82,35 +84,35 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
             cases=cases[:CASES_SHOWN],
             case_count=len(cases),
             environment=evidence.environment,
-            config=sorted(run_directory.flatten(evidence.config).items()),
+            config=sorted(flatten(evidence.config).items()),
             now=datetime.date.today().isoformat(),
-            script_commit=run_directory.git_commit(),
+            script_commit=git_commit(),
         ),
         encoding="utf-8",
     )
 
 
-def run_title(workdir: Path, config: dict[str, Any], metrics: dict[str, Any]) -> str:
+def run_title(workdir: Path, config: dict[str, Any], metrics: Metrics) -> str:
     """What to call a run."""
     partition = Path(config["data"]["partition"]).stem
-    return f"{network(config)}, partition {partition}, seed {config['seed']} ({workdir.name}, step {metrics['step']})"
+    return f"{network(config)}, partition {partition}, seed {config['seed']} ({workdir.name}, step {metrics.step})"
 
 
 def _write_strips(path: Path, evidence: Evidence) -> None:
     """The numbers behind the figure of strips."""
-    classes = evidence.evaluated.classes
+    classes = evidence.evaluation.classes
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["level", "first_row", "last_row", "class", "contribution", "low", "high", "synthetic"])
         for place, (level, top, bottom) in enumerate(strip_bounds(evidence.config["model"]["strips"])):
             for index, name in enumerate(classes):
                 numbers = [f"{array[place, index]:.6f}" for array in evidence.contribution]
-                writer.writerow([level, top, bottom - 1, name, *numbers, evidence.metrics["synthetic"]])
+                writer.writerow([level, top, bottom - 1, name, *numbers, evidence.metrics.synthetic])
 
 
-def _headlines(metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _headlines(metrics: Metrics) -> Iterator[tuple[str, str]]:
     """What a clinician asks first."""
-    scores = metrics["scores"]
+    scores = metrics.scores
     best = "operating_point" if "operating_point/sensitivity" in scores else "screening"
     yield f"sensitivity ({QUESTIONS[best]})", cell(scores[f"{best}/sensitivity"], reason=True)
     yield f"specificity ({QUESTIONS[best]})", cell(scores[f"{best}/specificity"], reason=True)
@@ -118,25 +120,25 @@ def _headlines(metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "accuracy (three classes)", cell(scores["accuracy"], reason=True)
 
 
-def _questions(metrics: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _questions(metrics: Metrics) -> list[tuple[str, list[tuple[str, str]]]]:
     """Scores down, questions across: header, then rows."""
-    scores = metrics["scores"]
+    scores = metrics.scores
     asked = [name for name in QUESTIONS if f"{name}/sensitivity" in scores]
     rows = [("", [(QUESTIONS[name], "") for name in asked])]
     for key, title in COLUMNS.items():
         found = [scores.get(f"{name}/{key}") for name in asked]
         if any(found):
-            rows.append((title, [(cell(one), one["note"]) if one else ("", "") for one in found]))
+            rows.append((title, [(cell(one), one.note) if one else ("", "") for one in found]))
     return rows
 
 
-def _rival(rival: Rival, ours: dict[str, Any]) -> dict[str, Any]:
+def _rival(rival: Rival, ours: Metrics) -> dict[str, Any]:
     rows = []
     for name in COMPARED:
         if name in rival.comparison.differences:
-            difference = rival.comparison.differences[name]._asdict()
-            here, there = cell(ours["scores"][name]), cell(rival.metrics["scores"][name])
-            rows.append((name.replace("_", " ").replace("/", ": "), here, there, cell(difference), difference["note"]))
+            difference = rival.comparison.differences[name]
+            here, there = cell(ours.scores[name]), cell(rival.metrics.scores[name])
+            rows.append((name.replace("_", " ").replace("/", ": "), here, there, cell(difference), difference.note))
     tests = []
     for name, test in rival.comparison.mcnemar.items():
         p_value = "undefined: never unequal" if test.p_value is None else f"{test.p_value:.3g}"
@@ -151,12 +153,12 @@ def _rival(rival: Rival, ours: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cases(evidence: Evidence) -> Iterator[dict[str, str]]:
-    evaluated = evidence.evaluated
-    scored, classes = evaluated.scored, evaluated.classes
+    evaluation = evidence.evaluation
+    scored, classes = evaluation.scored, evaluation.classes
     for case in evidence.cases:
         found = {
-            "sequence": evaluated.sequences[case.row],
-            "subject": evaluated.subjects[case.row],
+            "sequence": evaluation.sequences[case.row],
+            "subject": evaluation.subjects[case.row],
             "reason": case.reason,
             "true": classes[scored.labels[case.row]],
             "called": classes[scored.predictions[case.row]],

@@ -1,25 +1,76 @@
-"""What every command begins with, and how it tells a user's mistake."""
+"""The options that several commands share, and the surroundings that all of them run in."""
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-import jax
-from absl import logging
-
+from data_pipelines import command
+from data_pipelines.command import Parser, expanded_path
 from data_pipelines.schema import DataError, cache_folder
-from scoliojax.errors import RunError
-from scoliojax.training.loop import Stopped
+from scoliojax.errors import RunError, Stopped
 
 STOPPED = 75  # exit status after SIGTERM: BSD's EX_TEMPFAIL, "try again"
+GOES_ON = "the same command goes on from the newest checkpoint"
 
 
-def settle() -> None:
-    """Libraries are quiet, and a restart finds the programs of the run before."""
+def add_recipe(parser: Parser, required: bool = False) -> None:
+    parser.add_argument(
+        "--config", required=required, metavar="FILE", help="recipe, FILE or FILE:VARIANT; --config.KEY=VALUE changes a key"
+    )
+
+
+def add_run(parser: Parser, name: str = "--workdir") -> None:
+    """The run directory, under the name that the command's users know it by and under the other one."""
+    names = (name, *({"--workdir", "--checkpoint"} - {name}))
+    parser.add_argument(
+        names[0], names[1], dest="directory", required=True, type=expanded_path, metavar="DIR", help="run directory"
+    )
+
+
+def add_step(parser: Parser) -> None:
+    parser.add_argument(
+        "--step", default="newest", help="checkpoint: its step, newest, or best (by validation); default newest"
+    )
+
+
+def add_part(parser: Parser) -> None:
+    parser.add_argument(
+        "--part", default="test", choices=["train", "validation", "test"], help="part to evaluate; default test"
+    )
+
+
+def add_screening(parser: Parser) -> None:
+    """The options that `runs.evaluation.Screening` takes."""
+    parser.add_argument(
+        "--sensitivity",
+        type=float,
+        metavar="X",
+        help="sensitivity wanted of the operating point; default the one kept, or 0.9",
+    )
+    parser.add_argument(
+        "--prevalence", type=float, metavar="X", help="share of people with a yes, for predictive values elsewhere"
+    )
+
+
+def add_output(parser: Parser, default: str) -> None:
+    parser.add_argument("--output", type=expanded_path, metavar="DIR", help=f"folder to make; default {default}")
+
+
+def refuse_rest(parser: Parser, rest: list[str]) -> None:
+    """End the command where arguments are left over that change no recipe."""
+    if stray := [argument for argument in rest if not argument.startswith("--config.")]:
+        parser.error(f"unexpected argument {stray[0]!r}; every option begins with --")
+
+
+def configure_runtime() -> None:
+    """Quiet libraries, and compiled programs kept for the next start, unless the user keeps them elsewhere."""
+    import jax
+    from absl import logging
+
     logging.set_verbosity(logging.FATAL)  # Orbax describes every file it touches, and prints what it raises as well
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
@@ -27,33 +78,20 @@ def settle() -> None:
 
 
 @contextmanager
-def told(interrupted: str = "the same command goes on from the newest checkpoint") -> Iterator[None]:
-    """Around a whole command: a user's mistake, a full disk or a wish to stop ends it with one line, and a status not 0.
-
-    Args:
-      interrupted: what Ctrl-C leaves behind, for that line.
-    """
-    for stream in (sys.stdout, sys.stderr):  # where the terminal or the file name is not UTF-8, a sign may become its code
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def report_errors(interrupted: str = GOES_ON) -> Iterator[None]:
+    """As of `data_pipelines.command.report_errors`; a run that stopped as it was asked to ends with status 75."""
     try:
-        yield
-    except (RunError, DataError) as error:
-        _leave(f"error: {error}", 2)
-    except OSError as error:
-        _leave(f"error: {error}; mend or free the disk, then run the same command again", 2)
+        with command.report_errors(interrupted, (DataError, RunError), _leave):
+            yield
     except Stopped as stopped:
         print(f"stopped after step {stopped.args[0]}, as asked; the same command goes on from there", file=sys.stderr)
         sys.exit(STOPPED)
-    except KeyboardInterrupt:
-        print(f"interrupted; {interrupted}", file=sys.stderr)
-        sys.exit(130)
 
 
-def _leave(line: str, status: int) -> None:
-    """End with a line for the user; in a run of several processes at once, for they would wait for each other's exit."""
-    print(line, file=sys.stderr, flush=True)
-    if jax.distributed.is_initialized():
+def _leave(status: int) -> NoReturn:
+    """End the process; in a run of several processes at once, for they would wait for each other's exit."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
         sys.stdout.flush()
         os._exit(status)
     sys.exit(status)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from scoliojax.errors import RunError
-from scoliojax.runs.directory import write_json
+from scoliojax.files import write_json
 from scoliojax.scores.metrics import softmax
 
 WANTED_SENSITIVITY = 0.9
@@ -117,8 +118,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray, scale: float) -> flo
 
     def cross_entropy(log_temperature: float) -> float:
         z = scale / math.exp(log_temperature) * logits.astype(np.float64)  # n k
-        top = z.max(axis=1, keepdims=True)  # n 1
-        return float(np.mean(np.log(np.exp(z - top).sum(axis=1)) + top[:, 0] - z[np.arange(len(labels)), labels]))
+        return float(np.mean(np.asarray(special.logsumexp(z, axis=1)) - z[np.arange(len(labels)), labels]))
 
     low, high = (math.log(border) for border in TEMPERATURES)
     found = minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-9})

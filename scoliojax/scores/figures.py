@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scoliojax.scores.bootstrap import BAND_DRAWS, LEVEL, MOST_UNDEFINED, subject_draws
+from scoliojax.scores.bootstrap import BAND_DRAWS, LEVEL, MOST_UNDEFINED, Estimate, subject_draws
+from scoliojax.scores.evaluation import Metrics
 from scoliojax.scores.metrics import CALIBRATION_BINS, Ranking, Scored, Scorer, calibration_bins
 
 COLOURS = {"negative": "#0072b2", "neutral": "#e69f00", "positive": "#cc3311", "screening": "#333333"}  # told apart by all
@@ -32,9 +32,9 @@ def save(figure: Figure, folder: Path, name: str) -> None:
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
-def confusion(metrics: dict[str, Any]) -> Figure:
+def confusion(metrics: Metrics) -> Figure:
     """Counts, and the share of the true class that they are."""
-    counts, classes = np.array(metrics["confusion"]), list(metrics["classes"])  # k k
+    counts, classes = np.array(metrics.confusion), list(metrics.classes)  # k k
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.subplots()
     rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # k k
@@ -46,11 +46,11 @@ def confusion(metrics: dict[str, Any]) -> Figure:
     axes.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel="predicted", ylabel="true")
     axes.set_xticklabels(classes)
     axes.set_yticklabels(classes)
-    axes.set_title(f"{metrics['part']}: accuracy {metrics['scores']['accuracy']['value']:.3f}, n = {metrics['n']}", fontsize=10)
-    return stamp(figure, metrics["synthetic"], metrics["data"])
+    axes.set_title(f"{metrics.part}: accuracy {metrics.scores['accuracy'].value:.3f}, n = {metrics.n}", fontsize=10)
+    return stamp(figure, metrics.synthetic, metrics.data)
 
 
-def training_curves(lines: Sequence[dict[str, float]], synthetic: bool, data: str) -> Figure:
+def training_curves(lines: Sequence[dict[str, float]]) -> Figure:
     """Losses, and scores on validation subjects, by step, from the lines of `metrics.jsonl`."""
     validated = [line for line in lines if "validation/accuracy" in line]
     logged = [line for line in lines if "loss" in line]
@@ -67,7 +67,7 @@ def training_curves(lines: Sequence[dict[str, float]], synthetic: bool, data: st
             panels[1].plot(steps, values, marker="o", markersize=3, label=name.replace("_", " "))
         panels[1].set(xlabel="step", ylim=(0.0, 1.02), title="validation subjects")
         panels[1].legend(frameon=False, fontsize=8)
-    return stamp(figure, synthetic, data)
+    return figure
 
 
 def _band(axes: Axes, x: np.ndarray, curves: np.ndarray, defined: np.ndarray, colour: str) -> None:
@@ -89,7 +89,7 @@ def _curves(true: np.ndarray, false: np.ndarray) -> list[tuple[np.ndarray, np.nd
     return found
 
 
-def roc_and_precision_recall(scorer: Scorer, subjects: Sequence[str], metrics: dict[str, Any]) -> Figure:
+def roc_and_precision_recall(scorer: Scorer, subjects: Sequence[str], metrics: Metrics) -> Figure:
     """Both curves of screening, and of positive and neutral against the rest, with pointwise 95 % bands over subjects."""
     figure = Figure(figsize=(9.4, 4.6), layout="constrained")
     roc, recall_axes = figure.subplots(1, 2)
@@ -102,10 +102,10 @@ def roc_and_precision_recall(scorer: Scorer, subjects: Sequence[str], metrics: d
             recall_axes.plot([], [], color=COLOURS[name], label=f"{name}: undefined, one side is absent")
             continue
         ranking = Ranking(yes, scorer.chances[name])
-        colour, scores = COLOURS[name], metrics["scores"]
+        colour, scores = COLOURS[name], metrics.scores
         (misses, hits, precision), *_ = _curves(*ranking.counts(np.ones((1, len(subjects)))))
-        roc.plot(misses, hits, color=colour, label=f"{name} ({scores[f'{name}/auroc']['value']:.3f})")
-        label = f"{name} ({scores[f'{name}/average_precision']['value']:.3f})"
+        roc.plot(misses, hits, color=colour, label=f"{name} ({scores[f'{name}/auroc'].value:.3f})")
+        label = f"{name} ({scores[f'{name}/average_precision'].value:.3f})"
         recall_axes.step(hits[1:], precision[1:], where="pre", color=colour, label=label)
         drawn = _curves(*ranking.counts(draws))
         defined = np.array([np.isfinite(one[0]).all() and np.isfinite(one[1]).all() for one in drawn])  # d
@@ -114,25 +114,23 @@ def roc_and_precision_recall(scorer: Scorer, subjects: Sequence[str], metrics: d
         _band(roc, grid, reached, defined, colour)
         _band(recall_axes, grid, held, defined, colour)
     roc.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
-    point = metrics["scores"]
-    if "operating_point/sensitivity" in point and None not in (
-        point["operating_point/sensitivity"]["value"], point["operating_point/specificity"]["value"],
-    ):  # fmt: skip
-        x, y = 1.0 - point["operating_point/specificity"]["value"], point["operating_point/sensitivity"]["value"]
-        roc.plot(x, y, "o", color=COLOURS["screening"], label="operating point")
+    point = [metrics.scores.get(f"operating_point/{name}") for name in ("specificity", "sensitivity")]
+    specificity, sensitivity = (one.value if one else None for one in point)
+    if specificity is not None and sensitivity is not None:
+        roc.plot(1.0 - specificity, sensitivity, "o", color=COLOURS["screening"], label="operating point")
     roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC (area)")
     recall_axes.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="precision-recall (average precision)")
     for axes in (roc, recall_axes):
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(frameon=False, fontsize=8, loc="lower right" if axes is roc else "lower left")
-    return stamp(figure, metrics["synthetic"], metrics["data"])
+    return figure
 
 
-def reliability(before: Scored, after: Scored, metrics: dict[str, Any]) -> Figure:
+def reliability(before: Scored, after: Scored, metrics: Metrics) -> Figure:
     """How often the class called was right, by its probability: as trained, and with the temperature where there is one."""
     figure = Figure(figsize=(5.0, 4.8), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
-    temperature = (metrics["calibration"] or {}).get("temperature")
+    temperature = metrics.calibration and metrics.calibration.temperature
     series = [("as trained", before, "#999999")]
     if temperature:
         series.append((f"temperature {temperature:.2f}", after, COLOURS["negative"]))
@@ -150,12 +148,10 @@ def reliability(before: Scored, after: Scored, metrics: dict[str, Any]) -> Figur
     axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that was right", title="reliability of the class called")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     below.set(xlabel="probability of the class called", ylabel="sequences")
-    return stamp(figure, metrics["synthetic"], metrics["data"])
+    return figure
 
 
-def embedding_map(
-    embeddings: np.ndarray, evaluated_labels: np.ndarray, predictions: np.ndarray, metrics: dict[str, Any]
-) -> Figure:
+def embedding_map(embeddings: np.ndarray, evaluated_labels: np.ndarray, predictions: np.ndarray, metrics: Metrics) -> Figure:
     """The first two principal components of the embeddings `[n, p, c]`, all strips together."""
     from sklearn.decomposition import PCA  # here: a second to import, and only this needs it
 
@@ -164,11 +160,11 @@ def embedding_map(
     axes = figure.subplots()
     if len(flat) < 2 or np.ptp(flat, axis=0).max() == 0:
         axes.text(0.5, 0.5, "fewer than two different embeddings", ha="center")
-        return stamp(figure, metrics["synthetic"], metrics["data"])
+        return figure
     # Lanczos finds these two alone: of 7,480 sequences in seconds, where all 4,096 components take minutes.
     found = PCA(n_components=2, svd_solver="arpack" if min(flat.shape) > 2 else "full", random_state=0)
     place = found.fit_transform(flat)  # n 2
-    for index, name in enumerate(metrics["classes"]):
+    for index, name in enumerate(metrics.classes):
         for right, marker, note in ((True, "o", ""), (False, "x", ", called another")):
             rows = (evaluated_labels == index) & ((predictions == index) == right)
             if rows.any():
@@ -176,11 +172,11 @@ def embedding_map(
     shares = found.explained_variance_ratio_
     axes.set(xlabel=f"component 1 ({shares[0]:.0%} of variance)", ylabel=f"component 2 ({shares[1]:.0%})", title="embeddings")
     axes.legend(fontsize=8)
-    return stamp(figure, metrics["synthetic"], metrics["data"])
+    return figure
 
 
 def class_ratios(
-    points: Sequence[tuple[str, str, dict[str, Any]]],
+    points: Sequence[tuple[str, str, dict[str, Estimate]]],
     titles: dict[str, str],
     published: Sequence[tuple[str, dict[str, float | None]]],
     synthetic: bool,
@@ -199,12 +195,12 @@ def class_ratios(
     figure = Figure(figsize=(3.1 * len(titles), 3.6), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
         for index, (model, colour) in enumerate(zip(models, ("#999999", "#cc3311"), strict=False)):
-            runs = [(ratios.index(one[0]), one[2][name]["value"]) for one in points if one[1] == model]
+            runs = [(ratios.index(one[0]), one[2][name].value) for one in points if one[1] == model]
             lacking = {place for place, value in runs if value is None}  # a mean of the others would be of fewer seeds
             known = [(place + 0.08 * (2 * index - 1), value) for place, value in runs if value is not None]
             axes.plot(*np.array(known).reshape(-1, 2).T, "o", color=colour, alpha=0.5, markersize=4)
             places = sorted({place for place, _ in runs} - lacking)
-            means = [np.mean([value for place, value in runs if place == here]) for here in places]
+            means = [np.mean([value for place, value in runs if place == here and value is not None]) for here in places]
             axes.plot(places, means, color=colour, label=model)
         stars = [(ratios.index(ratio), scores[name]) for ratio, scores in published if scores[name] is not None]
         if stars:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special  # not scipy.stats: every evaluation would wait a second for it
 
 from scoliojax.errors import RunError
 
@@ -44,9 +45,7 @@ def questions(classes: tuple[str, ...]) -> list[Question]:
 
 def softmax(logits: np.ndarray, scale: float) -> np.ndarray:
     """Class probabilities `[n, k]` from cosines `[n, k]` at the scale that the loss trained them with."""
-    z = scale * logits.astype(np.float64)  # n k
-    z = np.exp(z - z.max(axis=1, keepdims=True))  # n k
-    return z / z.sum(axis=1, keepdims=True)  # n k
+    return special.softmax(scale * logits.astype(np.float64), axis=1)  # n k
 
 
 def refuse_not_finite(logits: np.ndarray, sequences: Sequence[str]) -> None:

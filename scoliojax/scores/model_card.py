@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from data_pipelines.schema import CLASSES
-from scoliojax.errors import RunError
+from scoliojax.scores.evaluation import Metrics
 from scoliojax.scores.results import QUESTIONS, cell
 
 BINARY = ("sensitivity", "specificity", "ppv", "npv", "auroc")
-
-
-def find_metrics(workdir: Path, step: int) -> dict[str, Any] | None:
-    """What the evaluation of a step's test part found; None where it was never evaluated.
-
-    Raises:
-      RunError: when it cannot be read.
-    """
-    path = workdir / "evaluation" / f"test-step-{step:06d}" / "metrics.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if "subjects_known" not in found or "scores" not in found:
-            raise ValueError("it is of an earlier version")
-        return found
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path} cannot be read ({error}); evaluate that step again: --mode eval") from None
 
 
 def network(config: dict[str, Any]) -> str:
@@ -36,7 +16,7 @@ def network(config: dict[str, Any]) -> str:
     return "ScoNet-MT" if config["loss"]["triplet_weight"] else "ScoNet"
 
 
-def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], metrics: dict[str, Any] | None) -> str:
+def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], metrics: Metrics | None) -> str:
     """The card as Markdown.
 
     Args:
@@ -69,21 +49,20 @@ def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], 
         "## Data",
     ]
     imported = "imported_from" in environment  # trained on what nobody knows here
-    if metrics["synthetic"] if metrics else not config["data"]["root"] and not imported:
+    if metrics.synthetic if metrics else not config["data"]["root"] and not imported:
         lines.append("- **Synthetic walkers, not people: no figure here says anything about patients.**")
     if metrics is None:
         lines += ["- This checkpoint was never evaluated, so nothing is known of how well it works.", ""]
         return "\n".join(lines)
-    lines += [f"- {metrics['data']}, partition {metrics['partition']}, step {metrics['step']}."]
-    for part, counts in metrics["parts"].items():
+    lines += [f"- {metrics.data}, partition {metrics.partition}, step {metrics.step}."]
+    for part, counts in metrics.parts.items():
         classes = ", ".join(f"{counts[name]} {name}" for name in CLASSES)
         lines.append(f"- {part}: {counts['sequences']} sequences of {counts['subjects']} subjects ({classes}).")
-    lines += [f"- {note[0].upper()}{note[1:]}." for note in metrics["notes"]]
-    if metrics["near_duplicates"]:
-        lines.append(f"- {len(metrics['near_duplicates'])} held-out sequences are nearly ones trained on (see metrics.json).")
-    mark = " (synthetic)" if metrics["synthetic"] else ""
-    scores = metrics["scores"]
-    lines += ["", f"## Metrics on the {metrics['part']} part{mark}", "", f"Intervals: {metrics['intervals']}.", ""]
+    lines += [f"- {note[0].upper()}{note[1:]}." for note in metrics.notes]
+    if metrics.near_duplicates:
+        lines.append(f"- {len(metrics.near_duplicates)} held-out sequences are nearly ones trained on (see metrics.json).")
+    mark, scores = metrics.mark, metrics.scores
+    lines += ["", f"## Metrics on the {metrics.part} part{mark}", "", f"Intervals: {metrics.intervals}.", ""]
     lines += [f"| score{mark} | value (95 % interval) |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {cell(scores[key], reason=True)} |" for key in scores if "/" not in key]
     lines += ["", f"| question{mark} | " + " | ".join(BINARY) + " |", "|---|" + "---|" * len(BINARY)]
@@ -103,22 +82,22 @@ def _origin(environment: dict[str, Any]) -> str:
     return f"Made by {made}."
 
 
-def operating_point(metrics: dict[str, Any]) -> list[str]:
+def operating_point(metrics: Metrics) -> list[str]:
     """Calibration and threshold in sentences."""
-    found = metrics["calibration"]
+    found = metrics.calibration
     if not found:
         return ["No temperature and no threshold: the run had no validation subjects."]
-    lines, mark = [], ", synthetic" if found["synthetic"] else ""
-    if found["temperature"]:
+    lines, mark = [], ", synthetic" if found.synthetic else ""
+    if found.temperature:
         lines.append(
-            f"Temperature {found['temperature']:.4g}, fitted on {found['sequences']} validation sequences of "
-            f"{found['subjects']} subjects."
+            f"Temperature {found.temperature:.4g}, fitted on {found.sequences} validation sequences of "
+            f"{found.subjects} subjects."
         )
-    if found["threshold"] is not None:
-        specificity = "undefined" if found["specificity"] is None else f"{found['specificity']:.3f}"
+    if found.threshold is not None:
+        specificity = "undefined" if found.specificity is None else f"{found.specificity:.3f}"
         lines.append(
-            f"Refer from a probability of {found['threshold']:.4g} for {' or '.join(CLASSES[1:])}: the highest threshold with "
-            f"a sensitivity of at least {found['wanted_sensitivity']:g} on the validation subjects (there: sensitivity "
-            f"{found['sensitivity']:.3f}, specificity {specificity}{mark})."
+            f"Refer from a probability of {found.threshold:.4g} for {' or '.join(CLASSES[1:])}: the highest threshold with "
+            f"a sensitivity of at least {found.wanted_sensitivity:g} on the validation subjects (there: sensitivity "
+            f"{found.sensitivity:.3f}, specificity {specificity}{mark})."
         )
     return lines or ["Neither temperature nor threshold could be found; see the notes."]

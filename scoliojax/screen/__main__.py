@@ -9,15 +9,15 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser
 from data_pipelines.schema import DataError, few
-from data_pipelines.video.backends import BACKENDS, make_segmenter
-from data_pipelines.video.walk import inputs_of, needs_segmenter
 from scoliojax.errors import RunError
-from scoliojax.runs.command import settle, told
-from scoliojax.runs.directory import refuse_foreign
+from scoliojax.files import refuse_foreign, whole_file
+from scoliojax.runs.command import add_run, add_step, configure_runtime, report_errors
 
 if TYPE_CHECKING:
     from scoliojax.screen.reader import Reader
@@ -26,31 +26,38 @@ WINDOW = 30  # frames: about one stride at 30 frames a second
 LEAST_WINDOW = 15
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m scoliojax.screen", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def arguments() -> Parser:
+    parser = make_parser(
+        "scoliojax.screen",
+        "Answer for walks with a trained network; nothing is sent anywhere, and no frame of a video is kept.",
+        "INPUT [INPUT ...] --checkpoint DIR [options]",
+        "scoliojax.screen walk.mp4 --checkpoint runs/quickstart",
     )
     add = parser.add_argument
     add("inputs", nargs="+", type=_path, metavar="INPUT", help="video, folder of mask PNGs, pickle, or folder of videos")
-    add("--checkpoint", required=True, type=_path, metavar="DIR", help="run directory of a trained network")
-    add("--step", default="newest", help="which checkpoint of it: its step, newest or best (by validation)")
-    add("--output", type=_path, metavar="DIR", help="folder to make; screening/<input> by default")
-    add("--backend", default="auto", choices=BACKENDS, help="what finds people; auto: pose if fetched, else background")
-    add("--models", type=_path, metavar="DIR", help="of the pose models, if not where fetch puts them")
-    add("--onnx-model", type=_path, metavar="FILE", help="of --backend onnx; its .json beside it describes it")
-    add("--person", type=int, nargs="+", metavar="N", help="who, where several walk; several numbers are joined")
-    add("--window", type=int, default=WINDOW, metavar="FRAMES", help="frames to answer for by themselves (%(default)s)")
-    add("--keep-frames", action="store_true", help="also write the video's frames that were used (faces!)")
-    args = parser.parse_args(argv)
-    with told("the answers so far are whole"):
-        failed = screen(args)
-    if failed:
-        sys.exit(2)
+    add_run(parser, "--checkpoint")
+    add_step(parser)
+    add("--output", type=_path, metavar="DIR", help="folder to make; default screening/<input>")
+    add("--backend", default="auto", choices=("auto", "pose", "background", "onnx"), help="way to find people; default auto")
+    add("--models", type=_path, metavar="DIR", help="folder of the pose models, if not where fetch puts them")
+    add("--onnx-model", type=_path, metavar="FILE", help="model of --backend onnx; a .json beside it describes it")
+    add("--person", type=int, nargs="+", metavar="N", help="person, where several walk; several numbers are joined")
+    add("--window", type=int, default=WINDOW, metavar="FRAMES", help="length of a window; default %(default)s")
+    add("--keep-frames", action="store_true", help="also write the frames that were used (faces!)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments().parse_args(argv)
+    with report_errors("the answers so far are whole"):
+        if screen(args):
+            sys.exit(MISTAKE)
 
 
 def screen(args: argparse.Namespace) -> int:
     """Answer for every input; returns how many have no answer."""
-    settle()
+    from data_pipelines.video.walk import needs_segmenter
+
     if args.window < LEAST_WINDOW:
         raise RunError(f"--window={args.window} is too short to answer for; give at least {LEAST_WINDOW} frames")
     inputs = [path for given in args.inputs for path in _inputs_of(given, alone=len(args.inputs) == 1)]
@@ -62,10 +69,13 @@ def screen(args: argparse.Namespace) -> int:
     targets = [folder / name for name in names] if several else [folder]
     segmenter = None
     if any(needs_segmenter(path) for path in inputs):
+        from data_pipelines.video.backends import make_segmenter
+
         segmenter = make_segmenter(args.backend, args.models, args.onnx_model)
     elif args.onnx_model or args.models or args.backend != "auto" or args.keep_frames:
         raise RunError("--backend, --models, --onnx-model and --keep-frames are of videos, and no input is one")
-    from scoliojax.runs.network import open_network
+    configure_runtime()
+    from scoliojax.runs.run import open_run
     from scoliojax.screen.answer import Screener
     from scoliojax.screen.reader import Reader, check_target
 
@@ -73,7 +83,7 @@ def screen(args: argparse.Namespace) -> int:
         refuse_foreign(folder, {*names, "screening.csv"}, "a screening")
     for target in targets:
         check_target(target, inputs, anew=args.output is None and not several)
-    network = open_network(args.checkpoint, args.step, "--checkpoint")
+    network = open_run(args.directory, "--checkpoint").network(args.step)
     read = Reader(Screener(network, args.window), segmenter)
     if several:
         return _screen_all(read, inputs, targets, folder, args.keep_frames)
@@ -104,16 +114,16 @@ def _screen_all(read: Reader, inputs: list[Path], targets: list[Path], folder: P
 def _write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
     from scoliojax.screen.result import COLUMNS
 
-    fresh = folder / ".screening.csv.unfinished"
-    with fresh.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(folder / "screening.csv") as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    fresh.replace(folder / "screening.csv")
 
 
 def _inputs_of(given: Path, alone: bool) -> list[Path]:
     """The walks of one argument; beside others, one that cannot be used gets a row that says why."""
+    from data_pipelines.video.walk import inputs_of
+
     try:
         return inputs_of(given)
     except DataError:
@@ -130,7 +140,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser().resolve()
+    return expanded_path(text).resolve()
 
 
 def _names(inputs: list[Path]) -> list[str]:
@@ -143,4 +153,4 @@ def _names(inputs: list[Path]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -13,7 +13,7 @@ from flax import nnx
 from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.walk import Walk
-from scoliojax.runs.network import TrainedNetwork
+from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores.calibration import screening_score
 from scoliojax.scores.metrics import refuse_not_finite, softmax
 from scoliojax.training.state import Tree

@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 
 from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.video.decoding import Video
+from scoliojax.files import write_json
 from scoliojax.html import embedded, render
-from scoliojax.runs import directory as run_directory
+from scoliojax.runs.environment import git_commit
+from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.results import cell
 from scoliojax.screen.answer import Answer
 from scoliojax.screen.pictures import contact_sheet, draw_strips, draw_windows, write_animation
@@ -31,7 +33,7 @@ def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
     """
     walk = answer.walk
     silhouettes = walk.silhouettes[: answer.frames_used]  # s 64 64
-    run_directory.write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result)
     sheet = folder / "silhouettes.png"
     sheet.write_bytes(png(contact_sheet(silhouettes, walk.frames)))
     write_animation(folder / "silhouettes.gif", silhouettes, walk.times)
@@ -48,9 +50,9 @@ def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
             animation=embedded((folder / "silhouettes.gif").read_bytes(), "image/gif"),
             windows=_inline(draw_windows(answer), "windows"),
             strips=_inline(draw_strips(answer), "strips"),
-            evaluation=evaluation and {name: cell(evaluation[name]) for name in ("sensitivity", "specificity")},
+            evaluation=evaluation and {name: cell(Estimate(**evaluation[name])) for name in ("sensitivity", "specificity")},
             now=datetime.date.today().isoformat(),
-            commit=run_directory.git_commit(),
+            commit=git_commit(),
         ),
         encoding="utf-8",
     )

@@ -12,8 +12,8 @@ from PIL import Image
 from data_pipelines.schema import CLASSES, FRAME_SIZE
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.people import Person
-from scoliojax.report.body import StripContribution, draw_contribution
 from scoliojax.scores.figures import COLOURS, stamp
+from scoliojax.scores.strips import StripContribution, draw_contribution
 from scoliojax.screen.answer import Answer
 
 SHEET_FRAMES = 60
@@ -101,8 +101,8 @@ def draw_strips(answer: Answer) -> Figure:
     centred = np.stack([_centred(one.strip_logits) for one in (answer.whole, *answer.windows)])  # v p k
     contribution = StripContribution(centred[0], centred.min(axis=0), centred.max(axis=0))
     mean = cut_sides(answer.walk.silhouettes[: answer.frames_used]).mean(axis=0)  # 64 44
-    shown = {"classes": CLASSES, "synthetic": False, "data": _whose(answer)}
-    return draw_contribution(contribution, np.stack([mean] * len(CLASSES)), answer.network.config.model.strips, shown)
+    means = np.stack([mean] * len(CLASSES))  # k 64 44
+    return stamp(draw_contribution(contribution, means, answer.network.config.model.strips, CLASSES), False, _whose(answer))
 
 
 def _whose(answer: Answer) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from data_pipelines.video.people import Segmenter, SeveralPeopleError
 from data_pipelines.video.walk import checksum, needs_segmenter, read_walk
 from scoliojax.errors import RunError
-from scoliojax.runs.directory import refuse_foreign, whole_folder
+from scoliojax.files import refuse_foreign, whole_folder
 from scoliojax.screen.answer import Screener
 from scoliojax.screen.page import png, write_answer, write_frames
 from scoliojax.screen.pictures import candidates_sheet

@@ -8,8 +8,9 @@ import numpy as np
 
 from data_pipelines.schema import CLASSES
 from data_pipelines.video.walk import Flag
-from scoliojax.report.body import strip_bounds
-from scoliojax.scores.model_card import find_metrics, network
+from scoliojax.scores.evaluation import find_metrics
+from scoliojax.scores.model_card import network
+from scoliojax.scores.strips import strip_bounds
 from scoliojax.screen.answer import Answer, Reading
 
 SCHEMA = "scoliojax.screening/1"  # a reader of another number must not guess; docs/screening.md describes it
@@ -72,7 +73,7 @@ def as_dict(answer: Answer, backend: str | None, models: dict[str, str], person:
         },
         "network": {
             "name": network(trained.config.to_dict()),
-            "run": trained.workdir.name,
+            "run": trained.directory.name,
             "step": trained.step,
             "digest": trained.digest,
             "evaluation": _evaluation(answer),
@@ -124,11 +125,11 @@ def _window(answer: Answer, one: Reading) -> dict[str, Any]:
 
 def _evaluation(answer: Answer) -> dict[str, Any] | None:
     """What this network reached on its test part at the operating point; None where it was never evaluated."""
-    metrics = find_metrics(answer.network.workdir, answer.network.step)
-    if metrics is None or "operating_point/sensitivity" not in metrics["scores"]:
+    metrics = find_metrics(answer.network.directory, answer.network.step)
+    if metrics is None or "operating_point/sensitivity" not in metrics.scores:
         return None
-    scores = {name: metrics["scores"][f"operating_point/{name}"] for name in ("sensitivity", "specificity")}
-    return {"data": metrics["data"], "synthetic": metrics["synthetic"], "subjects": metrics["subjects"], **scores}
+    scores = {name: metrics.scores[f"operating_point/{name}"]._asdict() for name in ("sensitivity", "specificity")}
+    return {"data": metrics.data, "synthetic": metrics.synthetic, "subjects": metrics.subjects, **scores}
 
 
 def as_row(name: str, result: dict[str, Any] | None, error: str = "") -> dict[str, Any]:

@@ -1,1 +1,3 @@
 """`python -m scoliojax.study`: the paper's class-ratio study."""
+
+MODELS = ("sconet", "sconet_mt")

@@ -1,10 +1,53 @@
-"""`python -m scoliojax.study`."""
+"""The paper's class-ratio study: `python -m scoliojax.study --config configs/sconet_mt.py --workdir runs/study`.
 
-from scoliojax.devices import cluster
-from scoliojax.runs.command import told
-from scoliojax.study.ratios import main
+Every ratio x network x seed is a run directory of its own under `--workdir`. Finished runs are skipped and a stopped one goes
+on: after a stop, run the same command again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from data_pipelines.command import Parser, expanded_path, make_parser
+from scoliojax.runs.command import add_recipe, configure_runtime, refuse_rest, report_errors
+from scoliojax.study import MODELS
+
+
+def arguments() -> Parser:
+    parser = make_parser(
+        "scoliojax.study",
+        "Train every ratio x network x seed, or go on with them, then write one table and one picture.",
+        "--config FILE --workdir DIR [options]",
+        "scoliojax.study --config configs/sconet_mt.py --seeds 3 --workdir runs/study --config.data.root=prepared",
+    )
+    add_recipe(parser, required=True)
+    parser.add_argument(
+        "--ratios", default="1:1:2,1:1:4,1:1:8,1:1:16", metavar="A,B", help="ratios or partition files; default %(default)s"
+    )
+    parser.add_argument("--models", default=",".join(MODELS), metavar="A,B", help="networks; default %(default)s")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds, from the recipe's on; default 3")
+    parser.add_argument("--workdir", required=True, type=expanded_path, metavar="DIR", help="folder of the study")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments()
+    args, changes = parser.parse_known_args(argv)
+    refuse_rest(parser, changes)
+    with report_errors():
+        configure_runtime()
+        from scoliojax.devices import cluster
+        from scoliojax.runs.recipe import read_recipe
+        from scoliojax.study.ratios import cells, check, finish, write_study
+
+        cluster.join(None, None, None)  # before anything touches a device
+        recipe = read_recipe(args.config, changes)
+        study = cells(recipe, args.ratios.split(","), args.models.split(","), args.seeds, args.workdir)
+        check(study)
+        found = [finish(cell) for cell in study]
+        if cluster.is_first():
+            print(f"\n{write_study(args.workdir, study, found)}\nstudy: {args.workdir / 'study.md'}")
+
 
 if __name__ == "__main__":
-    with told():
-        cluster.join(None, None, None)  # before anything touches a device
     main()

@@ -1,30 +1,25 @@
 """The paper's class-ratio study: every class ratio x network x seed, trained or gone on with, then one table and one picture.
 
-    python -m scoliojax.study --config configs/sconet_mt.py --ratios 1:1:2,1:1:4,1:1:8,1:1:16 --models sconet,sconet_mt \
-        --seeds 3 --workdir runs/study --config.data.root=prepared
-
 A ratio is positive:neutral:negative of the training part, or an official partition file. Each cell is a run directory of its
-own under `--workdir`; finished cells are skipped and a stopped one goes on: after a stop, run the same command again.
+own; finished cells are skipped and a stopped one goes on.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import csv
 import statistics
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scoliojax import build
-from scoliojax import main as job
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
-from scoliojax.runs.command import settle, told
-from scoliojax.scores.model_card import find_metrics
+from scoliojax.runs.training import run_training
+from scoliojax.scores.evaluation import Metrics, find_metrics
+from scoliojax.study import MODELS
 
-MODELS = ("sconet", "sconet_mt")
 SCORES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -75,7 +70,7 @@ def cells(recipe: build.Config, ratios: list[str], models: list[str], seeds: int
 def check(study: list[Cell]) -> None:
     """Raise, before hours of training, what some cell would stop with."""
     with cluster.first_alone("data"):  # the first may have to prepare them
-        data = build.build_data(study[0].config, report=cluster.say)
+        data = build.build_data(study[0].config, report=cluster.print_once)
     for cell in study:
         build.build_sampler(cell.config, data, build.build_partition(cell.config, data))
         build.build_model(cell.config)
@@ -84,19 +79,19 @@ def check(study: list[Cell]) -> None:
             run_directory.check_data(cell.folder, data.digest())
 
 
-def finish(cell: Cell) -> dict[str, Any]:
+def finish(cell: Cell) -> Metrics:
     """Train a cell, or go on with it, or find it finished; returns its metrics on the test part."""
     name = f"{cell.ratio} {cell.model} seed {cell.seed}"
     metrics = find_metrics(cell.folder, cell.config.train.steps)
     if metrics is not None:
-        cluster.say(f"== {name}: finished")
+        cluster.print_once(f"== {name}: finished")
         return metrics
-    cluster.say(f"== {name}")
+    cluster.print_once(f"== {name}")
     try:
-        job.run_training(cell.config, cell.folder)
+        run_training(cell.config, cell.folder)
     except RunError as error:
         raise RunError(f"{name}: {error}") from None
-    cluster.wait("cell")
+    cluster.barrier("cell")
     metrics = find_metrics(cell.folder, cell.config.train.steps)
     if metrics is None:
         raise RunError(
@@ -127,7 +122,7 @@ def _spread(values: list[float | None]) -> tuple[float | None, float | None]:
     return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
 
 
-def summarise(study: list[Cell], found: list[dict[str, Any]]) -> list[Row]:
+def summarise(study: list[Cell], found: list[Metrics]) -> list[Row]:
     """Rows in the order of the study: each model, what was published for it, and the second model minus the first."""
     rows = []
     models = list(dict.fromkeys(cell.model for cell in study))
@@ -135,7 +130,7 @@ def summarise(study: list[Cell], found: list[dict[str, Any]]) -> list[Row]:
         values = {}  # by model and score, one for each seed
         for model in models:
             metrics = [one for cell, one in zip(study, found, strict=True) if (cell.ratio, cell.model) == (ratio, model)]
-            values[model] = {name: [one["scores"][name]["value"] for one in metrics] for name in SCORES}
+            values[model] = {name: [one.scores[name].value for one in metrics] for name in SCORES}
             rows.append(Row(ratio, model, len(metrics), {name: _spread(values[model][name]) for name in SCORES}))
             if published := PUBLISHED.get((_as_ratio(ratio), model)):
                 figures, source = published
@@ -181,12 +176,12 @@ def _cell(mean: float | None, spread: float | None, missing: str) -> str:
     return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
 
 
-def write_study(workdir: Path, study: list[Cell], found: list[dict[str, Any]]) -> str:
+def write_study(workdir: Path, study: list[Cell], found: list[Metrics]) -> str:
     """Write `study.md`, `study.csv` (a line for each cell), `study.png` and `study.svg`; returns the table."""
     from scoliojax.scores.figures import class_ratios, save
 
     rows = summarise(study, found)
-    data, synthetic = found[0]["data"], found[0]["synthetic"]
+    data, synthetic = found[0].data, found[0].synthetic
     text = table(rows, data, synthetic)
     (workdir / "study.md").write_text(text, encoding="utf-8")
     with (workdir / "study.csv").open("w", newline="", encoding="utf-8") as file:
@@ -194,31 +189,10 @@ def write_study(workdir: Path, study: list[Cell], found: list[dict[str, Any]]) -
         bounds = [f"{name}{end}" for name in SCORES for end in ("", "/low", "/high")]
         writer.writerow(["ratio", "model", "seed", "step", "synthetic", *bounds])
         for cell, metrics in zip(study, found, strict=True):
-            numbers = [metrics["scores"][name][end] for name in SCORES for end in ("value", "low", "high")]
-            writer.writerow([cell.ratio, cell.model, cell.seed, metrics["step"], synthetic, *numbers])
-    points = [(cell.ratio, cell.model, metrics["scores"]) for cell, metrics in zip(study, found, strict=True)]
+            numbers = [number for name in SCORES for number in metrics.scores[name][:3]]
+            writer.writerow([cell.ratio, cell.model, cell.seed, metrics.step, synthetic, *numbers])
+    points = [(cell.ratio, cell.model, metrics.scores) for cell, metrics in zip(study, found, strict=True)]
     published = [] if synthetic else [row for row in rows if row.source.startswith("published")]
     stars = [(row.ratio, {name: mean for name, (mean, _) in row.scores.items()}) for row in published]
     save(class_ratios(points, SCORES, stars, synthetic, data), workdir, "study")
     return text
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m scoliojax.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, metavar="FILE", help="recipe; --config.KEY=VALUE, too")
-    parser.add_argument("--ratios", default="1:1:2,1:1:4,1:1:8,1:1:16", help="ratios or partition files, with commas")
-    parser.add_argument("--models", default=",".join(MODELS), help="with commas")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from the recipe's on")
-    parser.add_argument("--workdir", required=True, type=Path)
-    args, overrides = parser.parse_known_args(argv)
-    with told():
-        settle()
-        recipe = job.read_recipe(args.config, overrides)
-        workdir = args.workdir.expanduser().absolute()
-        study = cells(recipe, args.ratios.split(","), args.models.split(","), args.seeds, workdir)
-        check(study)
-        found = [finish(cell) for cell in study]
-        if cluster.is_first():
-            print(f"\n{write_study(workdir, study, found)}\nstudy: {workdir / 'study.md'}")

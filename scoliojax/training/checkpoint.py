@@ -42,15 +42,15 @@ class Checkpoints:
       folder: made when missing.
       keep: how many of the newest to keep; None keeps all.
       report: takes a line for the user.
-      looking: only look, and move or delete nothing: a run may be writing here at this moment.
+      read_only: move or delete nothing: a run may be writing here at this moment.
     """
 
-    def __init__(self, folder: Path, keep: int | None, report: Callable[[str], None], looking: bool = False):
+    def __init__(self, folder: Path, keep: int | None, report: Callable[[str], None], read_only: bool = False):
         self.keep = keep
         self._folder = folder.absolute()
-        self._report, self._looking = report, looking
+        self._report, self._read_only = report, read_only
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=not looking, read_only=looking, create=not looking
+            max_to_keep=keep, cleanup_tmp_directories=not read_only, read_only=read_only, create=not read_only
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -154,7 +154,7 @@ class Checkpoints:
         return found
 
     def _set_aside(self, step: int, reason: str) -> None:
-        if self._looking:
+        if self._read_only:
             self._report(f"checkpoint {step} is damaged and left out ({reason})")
             return
         aside = self._folder.parent / f"damaged-checkpoint-{step}"
@@ -162,10 +162,10 @@ class Checkpoints:
         while aside.exists():
             count += 1
             aside = aside.with_name(f"damaged-checkpoint-{step}-{count}")
-        cluster.wait(f"set aside {step}: name")
+        cluster.barrier(f"set aside {step}: name")
         if cluster.is_first():
             (self._folder / str(step)).rename(aside)
-        cluster.wait(f"set aside {step}: done")
+        cluster.barrier(f"set aside {step}: done")
         self._manager.reload()
         self._report(f"checkpoint {step} is damaged and set aside as {aside} ({reason})")
 

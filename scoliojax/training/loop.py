@@ -9,15 +9,11 @@ from dataclasses import dataclass
 
 import jax
 
-from scoliojax.errors import RunError
+from scoliojax.errors import RunError, Stopped
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.log import Log
 from scoliojax.training.state import TrainState
 from scoliojax.training.step import Metrics, Step
-
-
-class Stopped(Exception):  # noqa: N818, nothing went wrong
-    """The run was asked to stop, and did, after the step in `args[0]`; a checkpoint of it is being written."""
 
 
 @dataclass(frozen=True)

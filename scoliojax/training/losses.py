@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
+from scoliojax.kernels.numerics import widen
 from scoliojax.kernels.triplet import triplet_loss
-from scoliojax.models.layers import widen
 from scoliojax.models.sconet import ScoNetOutput
 
 
@@ -22,10 +23,8 @@ def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, scale: float, s
       scale: inverse temperature of the cosines; published 16.
       smoothing: probability mass spread evenly over all classes; published 0.1.
     """
-    log_probability = jax.nn.log_softmax(scale * widen(logits), axis=-1)  # n p k
-    target = jax.nn.one_hot(labels, logits.shape[-1])[:, None, :]  # n 1 k
-    target = (1.0 - smoothing) * target + smoothing / logits.shape[-1]  # n 1 k
-    return -jnp.mean(jnp.sum(target * log_probability, axis=-1))
+    target = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1])[:, None, :], smoothing)  # n 1 k
+    return jnp.mean(optax.softmax_cross_entropy(scale * widen(logits), target))
 
 
 @dataclass(frozen=True)

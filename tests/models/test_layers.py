@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from scoliojax.kernels.batch_norm import normalise_batch
 from scoliojax.kernels.convolution import LARGE, by_library, convolve
-from scoliojax.models.layers import BatchNorm, Conv, convolve_normalise, maximum, normalise_batch, xavier_uniform_strips
+from scoliojax.kernels.pooling import maximum
+from scoliojax.models.layers import BatchNorm, Conv, convolve_normalise, xavier_uniform_strips
 
 
 def normal(shape, seed=0, mean=0.0):

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from scoliojax.benchmark.cost import forward_flops_per_frame
-from scoliojax.models.sconet import (
-    ScoNet,
-    draw_clips,
-    horizontal_pyramid_pooling,
-    l2_normalise,
-    set_pooling,
-    shared_set_pooling,
-)
+from scoliojax.kernels.pooling import draw_clips, shared_set_pooling
+from scoliojax.models.cost import forward_flops_per_frame
+from scoliojax.models.sconet import ScoNet, horizontal_pyramid_pooling, l2_normalise, set_pooling
 from scoliojax.training.state import split_model
 
 TINY = dict(channels=(2, 3, 4, 5), embedding_dim=4, strips=(16,))

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import dataclasses
 import json
 import re
 import shutil
@@ -19,10 +18,12 @@ from flax import nnx
 from data_pipelines.schema import FRAME_SIZE
 from scoliojax.errors import RunError
 from scoliojax.models.sconet import ScoNet
-from scoliojax.report import body, evidence
+from scoliojax.report import evidence, saliency
 from scoliojax.report.__main__ import main
+from scoliojax.runs.evaluation import Screening
+from scoliojax.scores import strips
+from scoliojax.scores.evaluation import Evaluation, Provenance
 from scoliojax.scores.metrics import Scored
-from scoliojax.scores.results import EvaluatedSequences
 from scoliojax.training.state import split_model
 from tests.conftest import assert_one_clear_error, run_module
 
@@ -160,26 +161,27 @@ def check_reports_replace_reports_and_nothing_else(run, tmp_path, capsys):
 
 
 def test_a_run_on_other_data_or_sequences_is_not_compared():
-    ours = SimpleNamespace(evaluated=evidence_of([0, 1, 2], [0, 1, 2]), digest="f00d", workdir="here")
-    other = dataclasses.replace(ours.evaluated, sequences=["00000", "00001", "00009"])
-    job = SimpleNamespace(
-        workdir="elsewhere", data=SimpleNamespace(digest=lambda: "f00d"), evaluated=lambda *a, **k: (other, None)
+    ours = SimpleNamespace(evaluation=evidence_of([0, 1, 2], [0, 1, 2]), digest="f00d", workdir="here")
+    network = SimpleNamespace(directory="elsewhere")
+    cohort = SimpleNamespace(
+        data=SimpleNamespace(digest=lambda: "f00d", sequences=["00000", "00001", "00009"]), rows=lambda part: [0, 1, 2]
     )
     with pytest.raises(RunError, match=r"--compare=elsewhere .* differ in 00002, 00009\); compare runs of one partition"):
-        evidence.compare_runs(ours, job, None, "test")
-    job.data.digest = lambda: "cafe"
+        evidence.compare_runs(ours, network, cohort, "test", Screening())
+    cohort.data.digest = lambda: "cafe"
     with pytest.raises(RunError, match="--compare=elsewhere has other data than here"):
-        evidence.compare_runs(ours, job, None, "test")
+        evidence.compare_runs(ours, network, cohort, "test", Screening())
 
 
 def evidence_of(labels, predictions, certainty=0.9, referred=None):
     labels, predictions = np.array(labels), np.array(predictions)
     certainty = np.broadcast_to(np.asarray(certainty, float), labels.shape)[:, None]
     probabilities = np.where(np.eye(3)[predictions] > 0, certainty, (1 - certainty) / 2)
-    found = EvaluatedSequences(
+    found = Evaluation(
         data="walkers", synthetic=True, part="test", classes=("negative", "neutral", "positive"),
         sequences=[f"{row:05d}" for row in range(len(labels))], subjects=[str(row) for row in range(len(labels))],
-        labels=labels, logits=np.log(probabilities), scale=1.0,
+        labels=labels, strip_logits=np.log(probabilities)[:, None], scale=1.0, rows=np.arange(len(labels)),
+        provenance=Provenance(4, "1:1:1", True, {}, []),
     )  # fmt: skip
     found.__dict__["scored"] = Scored(labels, probabilities, predictions, None if referred is None else np.array(referred))
     return found
@@ -206,7 +208,7 @@ def test_a_strip_contributes_by_what_it_separates():
     labels = np.arange(60) % 3
     logits = rng.normal(0.0, 0.05, (60, 16, 3)) + rng.normal(0.0, 1.0, (60, 16, 1))  # the second is shared by all classes
     logits[np.arange(60), 5, labels] += 0.9
-    found = body.strip_contribution(logits, labels, [str(row) for row in range(60)])
+    found = strips.strip_contribution(logits, labels, [str(row) for row in range(60)])
     assert np.argmax(found.value[:, 2]) == 5
     assert found.value[5, 2] == pytest.approx(0.9, abs=0.06)
     assert np.abs(np.delete(found.value, 5, axis=0)).max() < 0.06
@@ -215,13 +217,13 @@ def test_a_strip_contributes_by_what_it_separates():
     centred = (logits - logits.mean(2, keepdims=True)).mean(1)  # the whole network's
     whole = centred[labels == 2, 2].mean() - centred[labels != 2, 2].mean()
     assert found.value[:, 2].mean() == pytest.approx(whole)
-    absent = body.strip_contribution(logits, np.zeros(60, int), [str(row) for row in range(60)])
+    absent = strips.strip_contribution(logits, np.zeros(60, int), [str(row) for row in range(60)])
     assert np.isnan(absent.value).all()
 
 
 def test_strips_lie_where_the_pyramid_puts_them():
-    assert body.strip_bounds((2, 1)) == [(0, 0, 32), (0, 32, 64), (1, 0, 64)]
-    assert body.strip_bounds((16,))[-1] == (0, 60, FRAME_SIZE)
+    assert strips.strip_bounds((2, 1)) == [(0, 0, 32), (0, 32, 64), (1, 0, 64)]
+    assert strips.strip_bounds((16,))[-1] == (0, 60, FRAME_SIZE)
 
 
 def test_saliency_is_the_gradient_of_the_margin():
@@ -229,8 +231,8 @@ def test_saliency_is_the_gradient_of_the_margin():
     model = ScoNet(channels=(2, 3, 4, 5), embedding_dim=4, strips=(16,), rng=rng)
     graph, params, batch_stats = split_model(model)
     clip = rng.integers(0, 256, (5, 64, 44), dtype=np.uint8)
-    saliency = body.make_saliency(graph, SimpleNamespace(params=params, batch_stats=batch_stats))
-    found = saliency(clip)
+    find = saliency.make_saliency(graph, SimpleNamespace(params=params, batch_stats=batch_stats))
+    found = find(clip)
     assert found.gradient.shape == clip.shape
     np.testing.assert_array_equal(found.numbers, np.arange(5))
 
@@ -245,4 +247,4 @@ def test_saliency_is_the_gradient_of_the_margin():
     moved[1][place] -= 2.0
     assert found.gradient[place] == pytest.approx(abs(margin(moved[0]) - margin(moved[1])) / 4.0, rel=0.1)
     long = rng.integers(0, 256, (130, 64, 44), dtype=np.uint8)
-    assert len(saliency(long).numbers) == 60
+    assert len(find(long).numbers) == 60

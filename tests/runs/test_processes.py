@@ -9,7 +9,7 @@ import pytest
 from data_pipelines.pipelines import EvalBatcher
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
-from tests.conftest import assert_one_clear_error, make_set, run_module
+from tests.conftest import assert_one_clear_error, make_set, run_here, run_module
 from tests.scripts import chaos, pods
 
 
@@ -78,7 +78,7 @@ def test_a_kill_and_a_term_change_nothing(tmp_path):
 def test_flags_of_several_hosts_belong_together():
     with pytest.raises(RunError, match="--processes, --process is missing"):
         cluster.join("host:1", None, None)
-    result = run_module("scoliojax.main", "--processes=2", "--workdir=/nowhere", "--config=configs/sconet_mt.py")
+    result = run_here("scoliojax.main", "--processes=2", "--workdir=/nowhere", "--config=configs/sconet_mt.py")
     assert_one_clear_error(result, "--coordinator", "belong together")
 
 
@@ -91,8 +91,8 @@ def test_several_processes_that_jax_does_not_see_are_not_several_runs(tmp_path):
 
 
 def test_alone_nothing_waits():
-    cluster.wait("for nobody")
+    cluster.barrier("for nobody")
     with cluster.first_alone("data"):
         assert cluster.is_first()
     function = object()
-    assert cluster.together(function) is function
+    assert cluster.compile_in_step(function) is function

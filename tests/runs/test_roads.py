@@ -24,8 +24,8 @@ from tensorflow_datasets.core import shuffle
 from data_pipelines.schema import DataError
 from data_pipelines.scoliosis1k import builder, release_tree
 from data_pipelines.sources import _one_at_a_time, open_prepared, open_root, prepare, prepared_folder
-from scoliojax.main import run_training
-from scoliojax.runs.job import open_job
+from scoliojax.runs.run import open_run
+from scoliojax.runs.training import run_training
 from scoliojax.scores import bootstrap
 from scoliojax.training.checkpoint import digest
 from tests.conftest import ROOT, write_tree
@@ -137,8 +137,7 @@ def test_a_run_is_the_same_whatever_the_limits(tiny_config, tmp_path, small_limi
         for end in ("value", "low", "high"):  # sums in another order
             found, usually = (one if one is None else float(f"{one:.12g}") for one in (estimate[end], expected[name][end]))
             assert found == usually, name
-    _, state = open_job(small, "newest")
-    assert digest(state) == digests(usual)[2]
+    assert digest(open_run(small).network("newest").state) == digests(usual)[2]
 
 
 def held_up(tree: Path, output: Path) -> tuple[subprocess.Popen, Path]:

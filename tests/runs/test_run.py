@@ -12,10 +12,13 @@ from ml_collections import ConfigDict
 
 from data_pipelines.schema import DataError
 from scoliojax.errors import RunError
-from scoliojax.main import run_evaluation, run_training
 from scoliojax.runs import directory as run_directory
-from scoliojax.runs.job import Job, open_job
-from tests.conftest import ROOT, assert_one_clear_error, run_module, write_tree
+from scoliojax.runs.cohort import Cohort
+from scoliojax.runs.environment import read_environment, record_environment
+from scoliojax.runs.evaluation import Screening, calibrate, open_network, predict, report_part
+from scoliojax.runs.run import Run, TrainedNetwork, open_run
+from scoliojax.runs.training import run_training
+from tests.conftest import ROOT, assert_one_clear_error, run_here, run_module, write_tree
 
 NARROW = (
     "--config=configs/sconet_mt.py:quickstart",
@@ -37,6 +40,11 @@ SYNTHETIC = (
 
 def main(*arguments: object, **kwargs):
     return run_module("scoliojax.main", *arguments, **kwargs)
+
+
+def evaluate(workdir: Path, which: str, part: str, config=None, **screening) -> None:
+    """As `--mode eval`."""
+    report_part(*open_network(open_run(workdir, config=config), which), part, Screening(**screening))
 
 
 def digests(workdir: Path) -> dict[int, str]:
@@ -86,7 +94,7 @@ def test_the_real_input_prepared_trained_resumed_and_evaluated(silhouettes, tmp_
     prepared.rename(moved)
     config = ConfigDict(run_directory.read_config(workdir))
     config.data.root = str(moved)
-    run_evaluation(config, workdir, which="newest", part="train")
+    evaluate(workdir, "newest", "train", config)
     assert json.loads((workdir / "evaluation" / "train-step-000040" / "metrics.json").read_text(encoding="utf-8"))["n"] == 5
 
 
@@ -118,19 +126,19 @@ def test_three_steps_a_restart_and_three_more_are_six_steps_to_the_bit(straight,
 def test_a_recorded_run_needs_no_config_to_be_evaluated(straight, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(straight[0], workdir)
-    run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="3", part="train")
+    evaluate(workdir, "3", "train")
     assert (
         json.loads((workdir / "evaluation" / "train-step-000003" / "metrics.json").read_text(encoding="utf-8"))["part"]
         == "train"
     )
     with pytest.raises(RunError, match="--part=validation is empty"):
-        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="3", part="validation")
+        evaluate(workdir, "3", "validation")
     with pytest.raises(RunError, match="--step=latest is neither newest nor best"):
-        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="latest", part="test")
+        evaluate(workdir, "latest", "test")
     with pytest.raises(RunError, match=r"--step=best: .* was not validated"):
-        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="best", part="test")
+        evaluate(workdir, "best", "test")
     with pytest.raises(RunError, match="--step=5: no such checkpoint"):
-        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="5", part="test")
+        evaluate(workdir, "5", "test")
 
 
 @pytest.fixture
@@ -156,7 +164,7 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     best = max(scored, key=lambda step: scored[step]["validation/macro_f1"])  # the first of equals
     words = f"best validation/macro_f1 {scored[best]['validation/macro_f1']:.4f} (synthetic) at step {best}"
     assert words in capsys.readouterr().out
-    run_evaluation(tiny_job, tmp_path / "run", which="best", part="validation")
+    evaluate(tmp_path / "run", "best", "validation", tiny_job)
     folder = tmp_path / "run" / "evaluation" / f"validation-step-{best:06d}"
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert found["scores"]["macro_f1"]["value"] == pytest.approx(scored[best]["validation/macro_f1"])
@@ -164,23 +172,22 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     assert found["calibration"] == kept
     assert kept["sequences"] == 3
     assert "operating_point/sensitivity" in found["scores"]
-    run_evaluation(tiny_job, tmp_path / "run", which="best", part="test", wanted_sensitivity=0.5, prevalence=0.02)
+    evaluate(tmp_path / "run", "best", "test", tiny_job, sensitivity=0.5, prevalence=0.02)
     found = json.loads((tmp_path / "run" / "evaluation" / f"test-step-{best:06d}" / "metrics.json").read_text(encoding="utf-8"))
     assert found["calibration"]["wanted_sensitivity"] == 0.5
     assert "screening/ppv_at_prevalence" in found["scores"]
-    job, state = open_job(tmp_path / "run", "best")
-    kept = job.calibrate(state)
+    network, cohort = open_network(open_run(tmp_path / "run"), "best")
+    kept = calibrate(network, cohort)
     assert kept.wanted_sensitivity == 0.5  # as it was chosen last
-    job.partition = dataclasses.replace(job.partition, validation=np.arange(0))  # what is kept for this network applies
-    assert job.calibrate(state) == kept
-    assert job.calibrate(dataclasses.replace(state, params=job.initial.params)) is None
-    job.wanted_sensitivity = 0.8
+    cohort.partition = dataclasses.replace(cohort.partition, validation=np.arange(0))  # what is kept for this network applies
+    assert calibrate(network, cohort) == kept
+    other = TrainedNetwork(network.run, dataclasses.replace(network.state, params=network.run.initial_state().params))
+    assert calibrate(other, cohort) is None
     with pytest.raises(RunError, match=r"--sensitivity=0.8 needs validation subjects"):
-        job.calibrate(state)
-    job.wanted_sensitivity = None
-    job.partition = dataclasses.replace(job.partition, train=job.partition.test)
+        calibrate(network, cohort, 0.8)
+    cohort.partition = dataclasses.replace(cohort.partition, train=cohort.partition.test)
     with pytest.raises(DataError, match="stand in both the train and the test part"):
-        job.report(state, "test")
+        report_part(network, cohort, "test", Screening())
 
 
 def test_a_run_that_blows_up_leaves_what_its_batch_was_made_of(tiny_job, tmp_path):
@@ -227,7 +234,7 @@ def test_other_data_are_refused(straight, tmp_path, monkeypatch):
     shutil.copytree(straight[0], workdir)
     (workdir / "data.json").write_text('{"digest": "of other data"}', encoding="utf-8")
     with pytest.raises(RunError, match="belongs to other data"):
-        run_evaluation(ConfigDict(run_directory.read_config(workdir)), workdir, which="newest", part="test")
+        evaluate(workdir, "newest", "test")
 
 
 def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_path, capsys):
@@ -271,15 +278,15 @@ def test_a_mistake_on_the_command_line_gets_one_clear_line(kind, tmp_path):
     places["file"].write_text("", encoding="utf-8")
     arguments = [argument.format(**places) if "{" in argument else argument for argument in arguments]
     workdir = tmp_path / "run"
-    result = main(*SYNTHETIC, f"--workdir={workdir}", *arguments)
-    assert_one_clear_error(result, *words)
+    assert_one_clear_error(run_here("scoliojax.main", *SYNTHETIC, f"--workdir={workdir}", *arguments), *words)
     assert not workdir.exists()
 
 
 def test_missing_flags_and_runs(tmp_path):
-    assert_one_clear_error(main("--config=configs/sconet_mt.py"), "--workdir is missing")
-    assert_one_clear_error(main(f"--workdir={tmp_path}"), "--config is missing")
-    assert_one_clear_error(main("--mode=eval", f"--workdir={tmp_path}"), "holds no run")
+    assert_one_clear_error(run_here("scoliojax.main", "--config=configs/sconet_mt.py"), "--workdir is missing")
+    assert_one_clear_error(run_here("scoliojax.main", f"--workdir={tmp_path}"), "--config is missing")
+    assert_one_clear_error(run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}"), "holds no run")
+    assert_one_clear_error(main("--mode=eval", f"--workdir={tmp_path}"), "holds no run")  # and in a process of its own
 
 
 @pytest.mark.parametrize(
@@ -306,34 +313,35 @@ def test_a_mistake_in_the_config_is_named_before_anything_is_written(changes, wo
 
 def test_a_run_reads_every_sequence_once(tiny_job, tmp_path):
     tiny_job.data.loader_threads = 1  # two could both be the first to read one
-    job = Job(tiny_job, tmp_path)
-    reads, read = [], job.data.read
-    object.__setattr__(job.data, "read", lambda row: reads.append(row) or read(row))
-    list(job.train_batches(0))
-    list(job.train_batches(0))
+    run, cohort = Run(tmp_path, tiny_job), Cohort(tiny_job)
+    reads, read = [], cohort.data.read
+    object.__setattr__(cohort.data, "read", lambda row: reads.append(row) or read(row))
+    list(cohort.train_batches(0, run.mesh))
+    list(cohort.train_batches(0, run.mesh))
     assert len(reads) == len(set(reads)) > 0
-    assert set(reads) <= set(job.partition.train.tolist())
+    assert set(reads) <= set(cohort.partition.train.tolist())
 
 
 def test_a_sequence_that_is_read_once_is_not_kept(tiny_job, tmp_path):
     """So the memory of an evaluation does not grow with the set; what training validates on again and again stays."""
     tiny_job.data.validation_fraction = 0.34
-    job = Job(tiny_job, tmp_path)
-    assert job.read_once is job.cache  # walkers are drawn
-    job.read_once = job.cache.read_once  # as of real ones
-    reads, read = [], job.data.read
-    object.__setattr__(job.data, "read", lambda row: reads.append(row) or read(row))
+    run, cohort = Run(tmp_path, tiny_job), Cohort(tiny_job)
+    network = TrainedNetwork(run, run.initial_state())
+    assert cohort.read_once is cohort.cache  # walkers are drawn
+    cohort.read_once = cohort.cache.read_once  # as of real ones
+    reads, read = [], cohort.data.read
+    object.__setattr__(cohort.data, "read", lambda row: reads.append(row) or read(row))
     for again, times in ((False, 2), (True, 1)):
         reads.clear()
         for _ in range(2):
-            found = job.predict(job.initial, job.partition.validation, again)
-        assert sorted(reads) == sorted(job.partition.validation.tolist() * times)
+            found = predict(network, cohort, cohort.partition.validation, again)
+        assert sorted(reads) == sorted(cohort.partition.validation.tolist() * times)
     assert found.embeddings is None
     reads.clear()
-    job.leaks()
-    job.leaks()
-    kept = set(job.partition.validation.tolist())
-    assert sorted(reads) == sorted([row for row in range(len(job.data)) if row not in kept] * 2)
+    cohort.near_duplicates()
+    cohort.near_duplicates()
+    kept = set(cohort.partition.validation.tolist())
+    assert sorted(reads) == sorted([row for row in range(len(cohort.data)) if row not in kept] * 2)
 
 
 def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
@@ -356,13 +364,13 @@ def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
 
 def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tmp_path):
     run_directory.claim(tmp_path, {}, None)
-    run_directory.record_environment(tmp_path, imported_from="theirs.pt, step 5")
-    there = run_directory.read_environment(tmp_path) | {"git_commit": "f00d"}
+    record_environment(tmp_path, imported_from="theirs.pt, step 5")
+    there = read_environment(tmp_path) | {"git_commit": "f00d"}
     (tmp_path / "environment.json").write_text(json.dumps(there), encoding="utf-8")
     run_directory.claim(tmp_path, {}, "data")  # as every start of the command does, also one that only evaluates
-    assert run_directory.read_environment(tmp_path) == there
-    run_directory.record_environment(tmp_path)
-    here = run_directory.read_environment(tmp_path)
+    assert read_environment(tmp_path) == there
+    record_environment(tmp_path)
+    here = read_environment(tmp_path)
     assert here["git_commit"] != "f00d"
     assert here["imported_from"] == "theirs.pt, step 5"
 

@@ -1,26 +1,29 @@
 """What figures may not hide: whose data they show, what is undefined, and that they can be made again."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from scoliojax.scores import figures
+from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.metrics import Scored, Scorer
 
 CLASSES = ("negative", "neutral", "positive")
-UNDEFINED = {"value": None, "low": None, "high": None, "note": "undefined"}
+UNDEFINED = Estimate(None, None, None, "undefined")
 
 
-def scores_of(value: float) -> dict:
-    return {"value": value, "low": None, "high": None, "note": ""}
+def scores_of(value: float) -> Estimate:
+    return Estimate(value, None, None)
 
 
-def metrics(labels, predictions) -> dict:
+def metrics(labels, predictions) -> SimpleNamespace:
     counts = np.zeros((3, 3), int)
     np.add.at(counts, (labels, predictions), 1)
     scores = {f"{name}/{kind}": scores_of(0.5) for name in ("screening", *CLASSES) for kind in ("auroc", "average_precision")}
-    return {
-        "confusion": counts.tolist(), "classes": dict.fromkeys(CLASSES, 0), "part": "test", "n": len(labels), "synthetic": True,
-        "data": "walkers", "scores": scores | {"accuracy": scores_of(0.5)},
-    }  # fmt: skip
+    return SimpleNamespace(
+        confusion=counts.tolist(), classes=dict.fromkeys(CLASSES, 0), part="test", n=len(labels), synthetic=True,
+        data="walkers", scores=scores | {"accuracy": scores_of(0.5)},
+    )  # fmt: skip
 
 
 def texts(figure) -> str:

@@ -1,19 +1,22 @@
 """The files and the table of an evaluation, and the model card."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from scoliojax.errors import RunError
+from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.calibration import Calibration
-from scoliojax.scores.model_card import find_metrics, model_card
-from scoliojax.scores.results import EvaluatedSequences, cell, results_table, write_results
+from scoliojax.scores.evaluation import Evaluation, Provenance, find_metrics
+from scoliojax.scores.model_card import model_card
+from scoliojax.scores.results import cell, results_table, write_results
 
 CLASSES = ("negative", "neutral", "positive")
 COUNTS = {"sequences": 3, "subjects": 2, "positive": 1, "neutral": 0, "negative": 2}
-ABOUT = {"step": 7, "partition": "1:1:1", "subjects_known": True, "parts": {"test": COUNTS}, "near_duplicates": []}
+PROVENANCE = Provenance(step=7, partition="1:1:1", subjects_known=True, parts={"test": COUNTS}, near_duplicates=[])
 CONFIG = {
     "model": {"channels": [2, 3, 4, 5], "embedding_dim": 4, "strips": [16]},
     "loss": {"triplet_weight": 0.0},
@@ -24,7 +27,10 @@ CONFIG = {
 }
 
 
-def evaluated(synthetic=True, **changes) -> EvaluatedSequences:
+LOGITS = [[0.9, 0.1, 0.0], [0.1, 0.2, 0.0], [0.0, 0.0, 0.5]]
+
+
+def evaluated(synthetic=True, logits=LOGITS, **changes) -> Evaluation:
     fields = dict(
         data="walkers",
         synthetic=synthetic,
@@ -33,10 +39,12 @@ def evaluated(synthetic=True, **changes) -> EvaluatedSequences:
         sequences=["00000", "00001", "00002"],
         subjects=["a", "a", "b"],
         labels=np.array([0, 0, 2]),
-        logits=np.array([[0.9, 0.1, 0.0], [0.1, 0.2, 0.0], [0.0, 0.0, 0.5]]),
+        rows=np.arange(3),
+        strip_logits=np.asarray(logits)[:, None],
+        provenance=PROVENANCE,
         scale=16.0,
     )
-    return EvaluatedSequences(**fields | changes)
+    return Evaluation(**fields | changes)
 
 
 def calibration(**changes) -> Calibration:
@@ -55,7 +63,7 @@ def rows_of(folder) -> list[dict[str, str]]:
 def test_the_files_of_an_evaluation(tmp_path):
     folder = tmp_path / "evaluation" / "test-step-000007"
     for _ in range(2):  # the second replaces the first
-        metrics = write_results(folder, evaluated(), ABOUT)
+        metrics = write_results(folder, evaluated())
     assert {path.name for path in folder.iterdir()} == {"predictions.csv", "metrics.json", "confusion.png"}
     assert [path.name for path in folder.parent.iterdir()] == ["test-step-000007"]
     rows = rows_of(folder)
@@ -65,7 +73,8 @@ def test_the_files_of_an_evaluation(tmp_path):
     assert sum(float(rows[0][f"p_{name}"]) for name in CLASSES) == pytest.approx(1.0, abs=2e-6)
     assert "referred" not in rows[0]
     stored = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    assert stored == json.loads(json.dumps(metrics)) == find_metrics(tmp_path, 7)
+    assert stored == json.loads(json.dumps(metrics.to_json()))
+    assert find_metrics(tmp_path, 7) == metrics
     assert stored["confusion"] == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
     assert (stored["synthetic"], stored["step"], stored["subjects"]) == (True, 7, 2)
     assert stored["scores"]["accuracy"]["value"] == pytest.approx(2 / 3)
@@ -78,30 +87,30 @@ def test_the_files_of_an_evaluation(tmp_path):
 
 def test_temperature_and_threshold_are_applied(tmp_path):
     plain, with_both = evaluated(), evaluated(calibration=calibration())
-    write_results(tmp_path / "a", plain, ABOUT)
-    metrics = write_results(tmp_path / "b", with_both, ABOUT, prevalence=0.05)
+    write_results(tmp_path / "a", plain)
+    metrics = write_results(tmp_path / "b", with_both, prevalence=0.05)
     before, after = (float(rows_of(tmp_path / name)[1]["p_neutral"]) for name in "ab")
     assert before == pytest.approx(1 / (1 + np.exp(-1.6) + np.exp(-3.2)), abs=1e-6)
     assert after == pytest.approx(1 / (1 + np.exp(-0.8) + np.exp(-1.6)), abs=1e-6)
     assert [row["referred"] for row in rows_of(tmp_path / "b")] == ["no", "no", "yes"]
-    assert metrics["scores"]["operating_point/specificity"]["value"] == 1.0  # at the class called it is 0.5
-    assert metrics["scores"]["operating_point/ppv_at_prevalence"]["value"] == 1.0
+    assert metrics.scores["operating_point/specificity"].value == 1.0  # at the class called it is 0.5
+    assert metrics.scores["operating_point/ppv_at_prevalence"].value == 1.0
     assert "operating point" in results_table(metrics)
-    assert "operating point" not in results_table(write_results(tmp_path / "a", plain, ABOUT))
+    assert "operating point" not in results_table(write_results(tmp_path / "a", plain))
 
 
 def test_what_is_undefined_is_said_to_be(tmp_path):
-    table = results_table(write_results(tmp_path / "a", evaluated(), ABOUT))
+    table = results_table(write_results(tmp_path / "a", evaluated()))
     assert "undefined" in table
-    assert cell({"value": 2.5, "low": 1.25, "high": None}) == "2.5000 (1.250 to unbounded)"
-    assert cell({"value": 1.0, "low": None, "high": None}) == "1.0000"
-    assert cell({"value": None, "low": None, "high": None, "note": "undefined: why"}, reason=True) == "undefined: why"
+    assert cell(Estimate(2.5, 1.25, None)) == "2.5000 (1.250 to unbounded)"
+    assert cell(Estimate(1.0, None, None)) == "1.0000"
+    assert cell(Estimate(None, None, None, "undefined: why"), reason=True) == "undefined: why"
 
 
 def test_synthetic_stands_beside_every_synthetic_score(tmp_path):
-    table = results_table(write_results(tmp_path / "a", evaluated(), ABOUT))
+    table = results_table(write_results(tmp_path / "a", evaluated()))
     assert all("synthetic" in line for line in table.splitlines() if "." in line)
-    assert "synthetic" not in results_table(write_results(tmp_path / "b", evaluated(synthetic=False), ABOUT))
+    assert "synthetic" not in results_table(write_results(tmp_path / "b", evaluated(synthetic=False)))
 
 
 def test_logits_that_are_not_finite_are_refused_before_anything_is_written():
@@ -111,7 +120,7 @@ def test_logits_that_are_not_finite_are_refused_before_anything_is_written():
 
 def test_the_model_card_says_what_was_measured_and_what_it_is_not_for(tmp_path):
     environment = {"git_commit": "f00d", "packages": {"scoliojax": "9.9"}}
-    metrics = write_results(tmp_path / "a", evaluated(calibration=calibration()), ABOUT)
+    metrics = write_results(tmp_path / "a", evaluated(calibration=calibration()))
     card = model_card("walk.pt", CONFIG, environment, metrics)
     for words in ("# walk.pt", "not a diagnosis", "ScoNet (", "f00d", "Cobb", "Synthetic walkers, not people", "of 2 subjects",
                   "| accuracy | 0.6667", "Refer from a probability of 0.9", "Temperature 2"):  # fmt: skip
@@ -119,7 +128,9 @@ def test_the_model_card_says_what_was_measured_and_what_it_is_not_for(tmp_path):
     scores = [line for line in card.splitlines() if line.startswith("| ") and "synthetic" in line]
     assert len(scores) == 2  # the head of each table of scores
     assert "specificity 0.500, synthetic" in card
-    unknown = write_results(tmp_path / "b", evaluated(synthetic=False), ABOUT | {"subjects_known": False})
+    unknown = write_results(
+        tmp_path / "b", evaluated(synthetic=False, provenance=dataclasses.replace(PROVENANCE, subjects_known=False))
+    )
     real = model_card("walk.pt", CONFIG, environment | {"imported_from": "theirs.pt, step 5"}, unknown)
     assert "ynthetic" not in real
     assert "No temperature and no threshold" in real
@@ -138,6 +149,6 @@ def test_the_model_card_says_what_was_measured_and_what_it_is_not_for(tmp_path):
 
 def test_scores_on_what_was_trained_on_or_chosen_by_say_so(tmp_path):
     for part, words in (("train", "trained on"), ("validation", "used to choose"), ("test", None)):
-        notes = " ".join(write_results(tmp_path / part, evaluated(part=part), ABOUT)["notes"])
+        notes = " ".join(write_results(tmp_path / part, evaluated(part=part)).notes)
         assert (words or "too good") in notes or not words
         assert ("too good" in notes) == bool(words)

@@ -29,7 +29,7 @@ from data_pipelines.video.synthetic_clip import walk_across, write_clip
 from data_pipelines.video.walk import Walk, read_walk
 from scoliojax import build
 from scoliojax.runs import directory as run_directory
-from scoliojax.runs.network import open_network
+from scoliojax.runs.run import open_run
 from scoliojax.scores import calibration
 from scoliojax.scores.calibration import Calibration
 from scoliojax.screen import page
@@ -55,7 +55,7 @@ def run(tiny_config, tmp_path):
     checkpoints = Checkpoints(workdir / "checkpoints", 1, print)
     checkpoints.save(create_state(params, batch_stats, build.build_optimizer(tiny_config)[0]))
     checkpoints.close()
-    fitted = Calibration(open_network(workdir).digest, True, 0.8, 0.5, 0.9, 0.92, 0.85, 60, 50)
+    fitted = Calibration(open_run(workdir).network("newest").digest, True, 0.8, 0.5, 0.9, 0.92, 0.85, 60, 50)
     calibration.write(calibration.calibration_file(workdir, 0), fitted)
     return workdir
 
@@ -83,7 +83,7 @@ def screen(*arguments) -> int:
 
 def test_a_prepared_pickle_gets_the_numbers_of_evaluation(run, tmp_path):
     walkers = synthetic_walkers(6, 40)
-    network = open_network(run)
+    network = open_run(run).network("newest")
     batch = EvalBatcher(walkers, np.arange(6), 6, 720)(0)
     found = evaluate(make_eval_step(network.graph), network.state.params, network.state.batch_stats, [batch])
     screener = Screener(network)
@@ -102,7 +102,7 @@ def test_windows_cover_the_walk_and_each_is_read_by_itself(run):
     assert window_bounds(100, 30) == [(0, 30), (30, 60), (60, 100)]
     assert window_bounds(105, 30) == [(0, 30), (30, 60), (60, 90), (90, 105)]
     assert window_bounds(16, 30) == [(0, 16)]
-    network = open_network(run)
+    network = open_run(run).network("newest")
     silhouettes = synthetic_walkers(3, 75).read(2)
     whole = Screener(network)(Walk("walk", "masks", silhouettes, np.arange(75)))
     assert [(one.first, one.last) for one in whole.windows] == [(0, 29), (30, 59), (60, 74)]
@@ -173,7 +173,7 @@ def test_a_video_is_answered_for_in_full(run, clip, tmp_path, capsys):
 
 
 def test_the_answer_on_a_clip_is_that_on_its_true_masks(run, tmp_path):
-    network = open_network(run)
+    network = open_run(run).network("newest")
     screener = Screener(network)
     overlaps, apart = [], []
     for seed in range(4):
@@ -306,7 +306,7 @@ def test_no_input_and_no_file_of_the_users_is_replaced(run, clip, tmp_path, caps
 
 def test_an_uncalibrated_or_unsteady_answer_says_so(run):
     (run / "calibration" / "step-000000.json").unlink()
-    network = open_network(run)
+    network = open_run(run).network("newest")
     answer = Screener(network)(Walk("walk", "masks", synthetic_walkers(3, 70).read(1), np.arange(70)))
     assert answer.whole.referred is None
     named = {flag.name for flag in flags_of(answer)}

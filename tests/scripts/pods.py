@@ -14,12 +14,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from scoliojax import build
-from scoliojax.runs import directory as run_directory
-from scoliojax.training.checkpoint import Checkpoints
-from scoliojax.training.state import create_state
+from scoliojax.runs.run import open_run
 from tests.scripts import chaos
 
 RUN = (
@@ -75,14 +71,7 @@ def log(workdir: Path) -> list[dict]:
 
 def parameters(workdir: Path) -> np.ndarray:
     """All parameters of the newest checkpoint, in a row."""
-    config = ConfigDict(run_directory.read_config(workdir))
-    _, params, batch_stats = build.build_model(config)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.device_put(create_state(params, batch_stats, build.build_optimizer(config)[0]), here)
-    store = Checkpoints(workdir / "checkpoints", config.train.checkpoints_to_keep, print, looking=True)
-    state = store.restore(like)
-    store.close()
-    assert state is not None
+    state = open_run(workdir).network("newest").state
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
 
 

@@ -24,8 +24,8 @@ from data_pipelines.video.people import follow
 from data_pipelines.video.pose import Pose
 from data_pipelines.video.synthetic_clip import walk_across, write_clip
 from data_pipelines.video.walk import Walk, read_walk
-from scoliojax.runs.command import settle
-from scoliojax.runs.network import open_network
+from scoliojax.runs.command import configure_runtime
+from scoliojax.runs.run import open_run
 from scoliojax.screen.answer import Screener
 from tests.conftest import iou
 
@@ -35,7 +35,7 @@ WALKER = (300, 480)  # of the demo: the woman who crosses the meadow has her fee
 
 def synthetic(checkpoint: Path) -> None:
     """Overlap and decisions on clips of fresh walkers."""
-    screener = Screener(open_network(checkpoint.absolute(), field="--checkpoint"))
+    screener = Screener(open_run(checkpoint.absolute(), "--checkpoint").network("newest"))
     overlaps, same_decision, same_class, right = [], 0, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(CLIPS):
@@ -105,7 +105,7 @@ def real(path: Path, pictures: Path) -> None:
 
 
 def main() -> None:
-    settle()
+    configure_runtime()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, help="run directory, e.g. of the quickstart")
     parser.add_argument("--clips", type=Path, help="folder with demo.mp4 and vtest.avi")

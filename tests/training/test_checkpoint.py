@@ -139,14 +139,14 @@ def test_who_only_looks_moves_and_deletes_nothing(saved, state):
     unfinished.mkdir()  # a run may be writing it
     damage_flip(saved)
     lines: list[str] = []
-    store = Checkpoints(saved, 3, lines.append, looking=True)
+    store = Checkpoints(saved, 3, lines.append, read_only=True)
     assert digest(store.restore(state)) == digest(at_step(state, 2))
     store.close()
     assert len(lines) == 1
     assert "checkpoint 3 is damaged and left out" in lines[0]
     assert unfinished.is_dir()
     assert (saved / "3").is_dir()
-    absent = Checkpoints(saved.parent / "nowhere", 3, lines.append, looking=True)
+    absent = Checkpoints(saved.parent / "nowhere", 3, lines.append, read_only=True)
     assert absent.restore(state) is None
     assert not (saved.parent / "nowhere").exists()
 

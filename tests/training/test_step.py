@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from scoliojax import build
 from scoliojax.devices.mesh import data_mesh, replicated, to_devices
-from scoliojax.models.sconet import draw_clips
+from scoliojax.kernels.pooling import draw_clips
 from scoliojax.training.checkpoint import digest
 from scoliojax.training.state import create_state
 from scoliojax.training.step import fingerprint, make_train_step

@@ -20,7 +20,6 @@ from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import open_root
 from data_pipelines.synthetic import walk
 from scoliojax import build
-from scoliojax import main as job
 from scoliojax.errors import RunError
 from scoliojax.interop.opengait import checkpoint as opengait
 from scoliojax.interop.opengait.names import Sizes
@@ -28,9 +27,12 @@ from scoliojax.interop.torch_reference import TorchScoNet
 from scoliojax.models.layers import convolve_normalise
 from scoliojax.models.sconet import ScoNet, horizontal_pyramid_pooling, set_pooling
 from scoliojax.runs import directory as run_directory
-from scoliojax.runs.command import told
-from scoliojax.runs.network import open_network
-from scoliojax.scores.model_card import find_metrics, model_card
+from scoliojax.runs.command import report_errors
+from scoliojax.runs.environment import read_environment, record_environment
+from scoliojax.runs.recipe import read_recipe
+from scoliojax.runs.run import open_run as open_trained
+from scoliojax.scores.evaluation import find_metrics
+from scoliojax.scores.model_card import model_card
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.state import TrainState
 
@@ -41,7 +43,7 @@ OUTPUT_TOLERANCE = 2e-5  # of the embeddings and logits, beside it: absolute, an
 def _recipe(args: argparse.Namespace) -> build.Config:
     """The recipe to go on with, and what the command line changes in it, as `scoliojax.main` reads them."""
     published = str(Path(configs.__file__).with_name("sconet_mt.py"))
-    config = job.read_recipe(args.config or published, args.rest)
+    config = read_recipe(args.config or published, args.rest)
     if args.config is None and not any(argument.startswith("--config.precision") for argument in args.rest):
         config.precision = "float32"  # the numbers of the original first; a recipe may say otherwise
     return config
@@ -67,7 +69,7 @@ def bring(args: argparse.Namespace) -> None:
     fresh = workdir.with_name(f".{workdir.name}.unfinished")
     shutil.rmtree(fresh, ignore_errors=True)
     run_directory.claim(fresh, config.to_dict(), None)
-    run_directory.record_environment(fresh, imported_from=f"{Path(args.checkpoint).name}, step {found.step}")
+    record_environment(fresh, imported_from=f"{Path(args.checkpoint).name}, step {found.step}")
     checkpoints = Checkpoints(fresh / "checkpoints", 1, print)
     checkpoints.save(found.state())
     checkpoints.close()
@@ -79,7 +81,7 @@ def bring(args: argparse.Namespace) -> None:
 
 def open_run(workdir: Path, which: str = "newest") -> tuple[build.Config, Sizes, TrainState]:
     """A run directory's config, its network's sizes, and a checkpoint."""
-    network = open_network(workdir, which)
+    network = open_trained(workdir).network(which)
     section = network.config.model
     sizes = Sizes(tuple(section.channels), section.embedding_dim, tuple(section.strips), len(CLASSES))
     return network.config, sizes, network.state
@@ -96,7 +98,7 @@ def take_back(args: argparse.Namespace) -> None:
     title = Path(args.output).name
     if card.exists() and not card.read_text(errors="replace", encoding="utf-8").startswith(f"# {title}\n"):
         raise RunError(f"--output={args.output}: {card} is the card of another model; export into another folder")
-    environment = run_directory.read_environment(workdir)
+    environment = read_environment(workdir)
     text = model_card(title, config.to_dict(), environment, find_metrics(workdir, int(state.step)))
     opengait.save(args.output, model, momentum, int(state.step), settings)
     card.write_text(text, encoding="utf-8")
@@ -203,5 +205,5 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"unexpected argument {args.rest[0]!r}")
     if getattr(args, "strips", None):
         args.strips = tuple(args.strips)
-    with told():
+    with report_errors():
         args.function(args)

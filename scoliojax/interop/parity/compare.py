@@ -33,7 +33,7 @@ from scoliojax.interop.opengait.commands import open_run
 from scoliojax.interop.opengait.names import Sizes
 from scoliojax.interop.parity.recording import Recording
 from scoliojax.interop.parity.replay import Arrays, Step, ours, random_batches, random_start, theirs
-from scoliojax.runs.command import told
+from scoliojax.runs.command import report_errors
 from scoliojax.scores.metrics import published_scores
 from scoliojax.training.evaluate import Predictions, evaluate, make_eval_step
 from scoliojax.training.state import split_model
@@ -265,7 +265,7 @@ def main() -> None:
     sub.add_argument("--workdir", type=Path, required=True, help="of a trained run")
     sub.add_argument("--sequences", type=int, default=500)
     args = parser.parse_args()
-    with told():
+    with report_errors():
         if args.command == "spread":
             for name, steps in spread(args.folder):
                 print(f"| {name} | {' | '.join(f'{step:.0e}' for step in steps)} |", flush=True)

@@ -1,0 +1,86 @@
+"""The beginning and the end of every command: its options, and one line for whatever ends it early."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from data_pipelines.schema import DataError
+
+MISTAKE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit statuses; the last two as a shell has them for SIGINT and SIGPIPE
+
+
+class Parser(argparse.ArgumentParser):
+    """Options of a command; a mistake in them ends the command with one line and status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISTAKE, f"error: {message}; {self.prog} --help lists the options\n")
+
+
+def make_parser(module: str, about: str, usage: str, *examples: str) -> Parser:
+    """The options of a command.
+
+    Args:
+      module: name of the command after `python -m`.
+      about: one or two sentences.
+      usage: the options that a user has to give.
+      examples: whole commands, after `python -m`.
+    """
+    lines = "".join(f"\n  python -m {example}" for example in examples)
+    return Parser(
+        prog=f"python -m {module}",
+        usage=f"python -m {module} {usage}",
+        description=about,
+        epilog=f"example{'s' * (len(examples) > 1)}:{lines}",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28),
+        allow_abbrev=False,
+    )
+
+
+def expanded_path(text: str) -> Path:
+    """A path from the command line, absolute, with `~` for the user's home."""
+    return Path(text).expanduser().absolute()
+
+
+@contextmanager
+def report_errors(
+    interrupted: str = "nothing was written",
+    mistakes: tuple[type[Exception], ...] = (DataError,),
+    leave: Callable[[int], NoReturn] = sys.exit,
+) -> Iterator[None]:
+    """Run the body of a command; a mistake, a full disk, a closed pipe or Ctrl-C ends it with at most one line.
+
+    Args:
+      interrupted: state in which Ctrl-C leaves things, for its line.
+      mistakes: exceptions whose message is for the user.
+      leave: ends the process with a status.
+
+    Raises:
+      SystemExit: with status 2 after a mistake or an error of the file system, 130 after Ctrl-C, 141 after a closed pipe.
+    """
+    for stream in (sys.stdout, sys.stderr):  # where the terminal or the file name is not UTF-8, a sign may become its code
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    line, status = "", MISTAKE
+    try:
+        yield
+        sys.stdout.flush()  # here a closed pipe can still be told
+        return
+    except mistakes as error:
+        line = f"error: {error}"
+    except BrokenPipeError:  # whoever read the output wants no more of it
+        status = CLOSED_PIPE
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the end of the process does not try again
+    except OSError as error:
+        line = f"error: {error}; mend or free the disk, then run the same command again"
+    except KeyboardInterrupt:
+        line, status = f"interrupted; {interrupted}", INTERRUPTED
+    if line:
+        print(line, file=sys.stderr, flush=True)
+    leave(status)

@@ -1,0 +1,68 @@
+"""Maxima whose gradient reaches one place: over frames, strips, and frames that several clips share.
+
+Axis letters as in `data_pipelines.schema`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def maximum(x: jax.Array, axis: int) -> jax.Array:
+    """The maximum along a non-negative `axis`, whose gradient goes to the first of the largest values, as in PyTorch.
+
+    The library's gradient looks for the places where `x` equals its maximum. A compiler may compute `x` once more for that,
+    rounded otherwise, and then finds no such place: the gradient becomes infinite. The place is an integer here.
+    """
+    return jnp.max(x, axis)
+
+
+def _maximum_forward(x, axis):
+    return jnp.max(x, axis), (jnp.argmax(x, axis), x.shape[axis])  # both without `axis`
+
+
+def _maximum_backward(axis, saved, gradient):
+    place, size = saved
+    shape = (*gradient.shape[:axis], size, *gradient.shape[axis:])
+    here = jax.lax.broadcasted_iota(place.dtype, shape, axis) == jnp.expand_dims(place, axis)  # as x
+    return (jnp.where(here, jnp.expand_dims(gradient, axis), 0),)  # as x
+
+
+maximum.defvjp(_maximum_forward, _maximum_backward)
+
+
+def draw_clips(frames: jax.Array, clip_frames: jax.Array) -> jax.Array:
+    """The clips of groups that share their frames: frames `[g, u, ...]` and frame numbers `[g, m, s]` to `[g m, s, ...]`."""
+    drawn = jax.vmap(lambda group, numbers: group.at[numbers].get(mode="promise_in_bounds"))(frames, clip_frames)
+    return drawn.reshape(-1, *drawn.shape[2:])  # gm s ...
+
+
+@jax.custom_vjp
+def shared_set_pooling(features: jax.Array, clip_frames: jax.Array) -> jax.Array:
+    """Set pooling of clips that share frames: `[g, u, h, w, c]` and frame numbers `[g, m, s]` to `[g m, h, w, c]`.
+
+    It is `set_pooling` of `draw_clips`, and so are its gradients; these are added up in one order, whatever the device.
+    """
+    return jnp.max(draw_clips(features, clip_frames), axis=1)  # n h w c
+
+
+def _shared_set_pooling_forward(features, clip_frames):
+    drawn = draw_clips(features, clip_frames)  # n s h w c
+    number = clip_frames.reshape(-1, clip_frames.shape[2], 1, 1, 1)  # n s 1 1 1
+    place = jnp.take_along_axis(number, jnp.argmax(drawn, axis=1, keepdims=True), axis=1)  # n 1 h w c
+    return jnp.max(drawn, axis=1), (place, clip_frames.shape, features.shape[1])
+
+
+def _shared_set_pooling_backward(saved, gradient):
+    place, (groups, clips, _), frames = saved
+    place, gradient = (array.reshape(groups, clips, 1, *gradient.shape[1:]) for array in (place, gradient))  # g m 1 h w c
+    number = jnp.arange(frames)[:, None, None, None]  # u 1 1 1
+    parts = [jnp.where(place[:, clip] == number, gradient[:, clip], 0) for clip in range(clips)]  # m times: g u h w c
+    return sum(parts[1:], parts[0]), None  # one by one: XLA for CPU adds along an inner axis 35 times as slowly
+
+
+shared_set_pooling.defvjp(_shared_set_pooling_forward, _shared_set_pooling_backward)

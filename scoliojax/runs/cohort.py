@@ -1,0 +1,114 @@
+"""The data of a run: all sequences, their partition, and the batches drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from data_pipelines.leaks import NearDuplicate, near_duplicates, refuse_shared_subjects
+from data_pipelines.pipelines import SequenceCache, TrainSampler, eval_batches, train_batches
+from data_pipelines.schema import SilhouetteSet
+from data_pipelines.splits import Partition
+from scoliojax import build
+from scoliojax.devices import cluster
+from scoliojax.devices.mesh import to_devices
+from scoliojax.errors import RunError
+from scoliojax.files import write_json
+from scoliojax.runs.run import Run
+from scoliojax.scores.evaluation import Provenance
+
+
+class Cohort:
+    """The sequences that a run trains on and is evaluated on.
+
+    Args:
+      config: of the run; its section `data` is read.
+
+    Attributes:
+      data: all sequences.
+      partition: their training, validation and test part.
+      cache: decoded sequences in memory.
+
+    Raises:
+      RunError: for a section that describes no data.
+      DataError: for data that cannot be opened, or do not fit the config.
+    """
+
+    def __init__(self, config: build.Config):
+        self.config = config
+        with cluster.first_alone("data"):  # the first may have to prepare them
+            self.data: SilhouetteSet = build.build_data(config, report=cluster.print_once)
+        self.cache: SequenceCache = build.build_cache(config, self.data)
+        # A sequence that is read once is not kept, so that an evaluation's memory does not grow; but walkers take long to draw.
+        self.read_once = self.cache if self.data.synthetic else self.cache.read_once
+        self.partition: Partition = build.build_partition(config, self.data)
+
+    @cached_property
+    def sampler(self) -> TrainSampler:
+        """The sampler of the training batches, this process's share; raises `RunError` where devices do not divide them."""
+        return build.build_sampler(self.config, self.data, self.partition, self.cache)
+
+    @property
+    def mark(self) -> str:
+        """The mark beside a score of synthetic data."""
+        return " (synthetic)" if self.data.synthetic else ""
+
+    def train_batches(self, start: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+        """Training batches from step `start` on, sharded over the mesh."""
+        batches = train_batches(self.sampler, start, self.config.train.steps, self.config.data.loader_threads)
+        return (to_devices(batch, mesh) for batch in batches)
+
+    def eval_batches(self, rows: np.ndarray, mesh: Mesh, keep: bool = False) -> Iterator[dict[str, Any]]:
+        """Whole sequences in padded batches, sharded over the mesh.
+
+        Args:
+          rows: int, indices of the sequences.
+          mesh: of the devices.
+          keep: keep the sequences in memory, because this process will read them again.
+        """
+        batcher = build.build_eval_batcher(self.config, self.data, rows, self.cache if keep else self.read_once)
+        for batch in eval_batches(batcher, self.config.data.loader_threads):
+            yield {"rows": batch.pop("rows"), **to_devices(batch, mesh)}
+
+    def near_duplicates(self) -> list[NearDuplicate]:
+        """Held-out sequences that nearly equal one trained on; raises `DataError` when a subject stands in two parts."""
+        refuse_shared_subjects(self.data, self.partition)
+        found = near_duplicates(self.data, self.partition, self.read_once) if cluster.is_first() else []
+        cluster.barrier("leaks")
+        return found
+
+    def rows(self, part: str) -> np.ndarray:
+        """Indices of the sequences of a part; raises `RunError` where the part is empty."""
+        rows = getattr(self.partition, part)
+        if not len(rows):
+            raise RunError(f"--part={part} is empty; data.validation_fraction={self.config.data.validation_fraction}")
+        return rows
+
+    def provenance(self, step: int, duplicates: list[NearDuplicate]) -> Provenance:
+        """Facts that a reader needs beside the scores of the network of a step."""
+        return Provenance(
+            step=step,
+            partition=self.config.data.partition,
+            subjects_known=self.data.synthetic or self.data.subjects != self.data.sequences,
+            parts={
+                part: {"sequences": len(rows), "subjects": len({self.data.subjects[row] for row in rows})}
+                | self.data.class_counts(rows)
+                for part, rows in vars(self.partition).items()
+            },
+            near_duplicates=[duplicate._asdict() for duplicate in duplicates],
+        )
+
+
+def examine_batch(run: Run, cohort: Cohort, step: int) -> str:
+    """Record the sequences and frames of the batch of a finished step in the run directory; returns where they are."""
+    rows, frames = cohort.sampler.draw(step - 1)
+    path = run.directory / f"not-finite-step-{step:06d}.json"
+    if cluster.is_first():
+        sequences = [cohort.data.sequences[row] for row in rows]
+        write_json(path, {"step": step, "sequences": sequences, "frames": frames.tolist()})
+    return f"its sequences and frames are in {path}"

@@ -1,0 +1,193 @@
+"""A run: its directory, its config and its network, without any data."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+from ml_collections import ConfigDict
+
+from scoliojax import build
+from scoliojax.devices import cluster
+from scoliojax.devices.mesh import data_mesh, replicated
+from scoliojax.errors import RunError
+from scoliojax.runs import directory as run_directory
+from scoliojax.scores import calibration
+from scoliojax.scores.calibration import Calibration
+from scoliojax.training.checkpoint import Checkpoints, check_which, digest
+from scoliojax.training.evaluate import EvalStep, make_eval_step
+from scoliojax.training.state import TrainState, create_state
+
+
+class Run:
+    """A run directory, the config of the run, and the network and optimiser that the config describes.
+
+    Args:
+      directory: the run directory.
+      config: of the run.
+      field: option that named the directory, for messages.
+
+    Raises:
+      RunError: for a config that describes no network or no optimiser.
+    """
+
+    def __init__(self, directory: Path, config: build.Config, field: str = "--workdir"):
+        self.directory, self.config, self.field = directory, config, field
+        self.optimizer, self.schedule = build.build_optimizer(config)
+        self.graph, self._params, self._batch_stats = build.build_model(config)
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """All devices of all processes."""
+        return data_mesh()
+
+    @cached_property
+    def eval_step(self) -> EvalStep:
+        """The compiled evaluation over the mesh."""
+        return cluster.compile_in_step(make_eval_step(self.graph, replicated(self.mesh)))
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, on every device of the mesh."""
+        return jax.device_put(create_state(self._params, self._batch_stats, self.optimizer), replicated(self.mesh))
+
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.directory / "checkpoints", self.config.train.checkpoints_to_keep, cluster.print_once)
+
+    def best_checkpoint(self) -> Checkpoints:
+        return Checkpoints(self.directory / "best", None, cluster.print_once)
+
+    def network(self, which: str, sharding: Sharding | None = None) -> TrainedNetwork:
+        """The network of a checkpoint; the run directory stays as it is.
+
+        Args:
+          which: `newest`, `best` (by validation) or a step.
+          sharding: placement of its arrays; None for the first device of this process, whatever devices the run was on.
+
+        Raises:
+          RunError: for another word, and where there is no such checkpoint.
+        """
+        check_which(which)
+        folder = self.directory / ("best" if which == "best" else "checkpoints")
+        if not folder.is_dir():
+            if which == "best":
+                raise RunError(
+                    f"--step=best: {self.directory} was not validated during training; give --step newest or a number, or "
+                    "set train.eval_every and train there"
+                )
+            raise RunError(f"{self.field}={self.directory} has no {which} checkpoint; train there first")
+        sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            jax.eval_shape(lambda: create_state(self._params, self._batch_stats, self.optimizer)),
+        )
+        checkpoints = Checkpoints(folder, None, lambda line: cluster.print_once(line, sys.stderr), read_only=True)
+        state = checkpoints.restore(like, int(which) if which.isdigit() else None)
+        checkpoints.close()
+        if state is None:
+            raise RunError(f"{self.field}={self.directory} has no {which} checkpoint yet; train there first")
+        return TrainedNetwork(self, state)
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """One state of a run's network.
+
+    Attributes:
+      run: the run that the network belongs to.
+      state: parameters, statistics, momentum and step.
+    """
+
+    run: Run
+    state: TrainState
+
+    @property
+    def directory(self) -> Path:
+        return self.run.directory
+
+    @property
+    def config(self) -> build.Config:
+        return self.run.config
+
+    @property
+    def graph(self) -> nnx.GraphDef:
+        return self.run.graph
+
+    @property
+    def step(self) -> int:
+        return int(self.state.step)
+
+    @property
+    def scale(self) -> float:
+        """The inverse temperature of the cosine logits in the loss that the network was trained with."""
+        return self.config.loss.scale
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of parameters and statistics: equal for networks that are equal to the bit."""
+        return digest({"params": self.state.params, "batch_stats": self.state.batch_stats})
+
+    @cached_property
+    def synthetic(self) -> bool:
+        """True where everything that the network learnt in this run it learnt from synthetic walkers."""
+        seen_here = run_directory.read_data(self.directory) is not None  # otherwise it came from elsewhere
+        return seen_here and not self.config.data.root
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Temperature and operating point that are kept beside the checkpoint; None where there are none."""
+        return calibration.read(calibration.calibration_file(self.directory, self.step), self.digest)
+
+    def module(self) -> Any:
+        """The network as a module of its own."""
+        return nnx.merge(self.graph, self.state.params, self.state.batch_stats, copy=True)
+
+
+def recorded_config(directory: Path, field: str = "--workdir") -> build.Config:
+    """The config of an existing run directory.
+
+    Args:
+      directory: the run directory.
+      field: option that named the directory, for messages.
+
+    Raises:
+      RunError: where there is no run, or its network does not read silhouettes.
+    """
+    if directory.is_file():
+        raise RunError(
+            f"{field}={directory} is a file; give the folder of a run, and bring a PyTorch checkpoint here with "
+            "python -m scoliojax.interop.opengait import"
+        )
+    recorded = run_directory.read_config(directory, field)
+    name = recorded.get("model", {}).get("name")
+    if name not in build.MODELS:
+        raise RunError(
+            f"{field}={directory} is a checkpoint of another modality: its network {name!r} does not read silhouettes; give a "
+            f"run of {', '.join(sorted(build.MODELS))}"
+        )
+    return ConfigDict(recorded)
+
+
+def open_run(directory: Path, field: str = "--workdir", config: build.Config | None = None, root: str | None = None) -> Run:
+    """Open an existing run directory, which stays as it is.
+
+    Args:
+      directory: the run directory.
+      field: option that named the directory, for messages.
+      config: config to use; None for the recorded one.
+      root: present place of the data; None for the config's.
+
+    Raises:
+      RunError: as of `recorded_config`, and for a config that describes no network.
+    """
+    recorded = recorded_config(directory, field)
+    if config is None:
+        config = recorded
+    if root:
+        config.data.root = root
+    return Run(directory, config, field)

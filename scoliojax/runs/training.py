@@ -1,0 +1,167 @@
+"""A training run from its first batch, or its newest checkpoint, to the evaluation of its test part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from scoliojax import build
+from scoliojax.devices import cluster
+from scoliojax.devices.cluster import Preemption
+from scoliojax.devices.mesh import replicated
+from scoliojax.models.cost import train_flops_per_step
+from scoliojax.runs import directory as run_directory
+from scoliojax.runs import environment
+from scoliojax.runs.cohort import Cohort, examine_batch
+from scoliojax.runs.evaluation import Screening, report_part, validation_scores
+from scoliojax.runs.run import Run, TrainedNetwork
+from scoliojax.training.checkpoint import BestCheckpoint
+from scoliojax.training.log import Log, RunLog
+from scoliojax.training.loop import Schedule, train
+from scoliojax.training.state import TrainState
+from scoliojax.training.step import make_train_step
+
+BEST_BY = "validation/macro_f1"
+LONG_RUN = 3600.0  # seconds on a CPU beyond which a run begins with a warning
+CPU_SPEED = 1e11  # floating-point operations a second that the warning assumes
+PROFILED = range(10, 15)  # steps of a process, from 0: late enough for everything to be compiled
+
+
+def training_schedule(config: build.Config) -> Schedule:
+    """The section `train` of a config; raises `RunError` for a key that is unknown or missing, and for impossible numbers."""
+    with build.section("train"):
+        return Schedule(**config.train.to_dict())
+
+
+def run_training(
+    config: build.Config, directory: Path, screening: Screening | None = None, profile: Path | None = None
+) -> None:
+    """Train, from the start or from the newest checkpoint, then evaluate the test part.
+
+    Args:
+      config: of the run.
+      directory: the run directory.
+      screening: the screening question, for the evaluation; None leaves it at its defaults.
+      profile: folder for a profiler trace of some steps; None leaves it out.
+
+    Raises:
+      RunError: for a config, a directory or data that do not fit each other.
+      DataError: for data that cannot be used.
+      Stopped: after SIGTERM, with a checkpoint.
+    """
+    schedule = training_schedule(config)
+    if (directory / "config.json").exists():  # refuse before any data is made
+        run_directory.check_config(directory, config.to_dict())
+    run = Run(directory, config)
+    loss = build.build_loss(config, run.mesh)
+    _warn_if_long(config)
+    cohort = Cohort(config)
+    _ = cohort.sampler  # refuses a batch that the devices or the data do not allow
+    digest = cohort.data.digest()
+    moved = environment.describe_move(directory)
+    run_directory.claim(directory, config.to_dict(), digest)
+    cluster.barrier("claimed")
+    run_directory.check_data(directory, digest)  # of every process: all see one folder, and the same data
+    _introduce(run, cohort, moved)
+    checkpoints, initial = run.checkpoints(), run.initial_state()
+    state = checkpoints.restore(initial) or initial
+    start = int(state.step)
+    if start:
+        cluster.print_once(f"going on from step {start}")
+    if start < schedule.steps:
+        environment.record_environment(directory)
+        validate = None
+        if schedule.eval_every:
+
+            def scores(state: TrainState) -> dict[str, float]:
+                return validation_scores(TrainedNetwork(run, state), cohort)
+
+            validate = BestCheckpoint(scores, run.best_checkpoint(), BEST_BY, initial)
+        step = make_train_step(run.graph, loss, run.optimizer, run.schedule, replicated(run.mesh))
+        batches = cohort.train_batches(start, run.mesh)
+        log = RunLog(directory, start, schedule.steps) if cluster.is_first() else Log()
+        with log, Preemption() as stop, _profiled(batches, profile) as batches:
+            try:
+                state = train(
+                    state,
+                    cluster.compile_in_step(step),
+                    batches,
+                    schedule,
+                    checkpoints,
+                    log,
+                    validate,
+                    stop,
+                    examine=lambda number: examine_batch(run, cohort, number),
+                )
+            finally:
+                checkpoints.wait()  # whatever ended the loop, what was being saved is whole
+        if validate:
+            best = f"{validate.score:.4f}{cohort.mark} at step {validate.step}"
+            cluster.print_once(f"best {BEST_BY} {best}: --mode eval --step=best")
+    checkpoints.close()
+    report_part(TrainedNetwork(run, state), cohort, "test", screening or Screening())
+
+
+def _introduce(run: Run, cohort: Cohort, moved: str | None) -> None:
+    """Print data, partition, devices and run directory."""
+    config, sampler = run.config, cohort.sampler
+    cluster.print_once(f"{cohort.data.name}\n{cohort.partition.describe(cohort.data)}")
+    where = f"{jax.device_count()} {jax.default_backend()} device(s)"
+    if jax.process_count() > 1:
+        where += f" of {jax.process_count()} processes"
+    cluster.print_once(f"{where}, {config.precision}, run directory {run.directory}")
+    if moved:
+        cluster.print_once(moved)
+    if sampler.short_sequences:
+        cluster.print_once(
+            f"{sampler.short_sequences} training sequences have fewer than {config.data.frames_per_clip} frames; "
+            "theirs are drawn with replacement"
+        )
+
+
+def _warn_if_long(config: build.Config) -> None:
+    """Where an accelerator's recipe meets a CPU, print how long it would take, and what to run instead."""
+    if jax.default_backend() != "cpu":
+        return
+    data, model = config.data, config.model
+    clips = data.subjects_per_batch * data.clips_per_subject
+    flops = config.train.steps * train_flops_per_step(model.channels, clips, data.frames_per_clip)
+    if flops < LONG_RUN * CPU_SPEED:
+        return
+    hours = flops / CPU_SPEED / 3600.0
+    took = f"{hours / 24.0:.0f} days" if hours > 48.0 else f"{hours:.0f} hours"
+    cluster.print_once(
+        f"this recipe is meant for an accelerator: its {config.train.steps} steps would take about {took} on a CPU of "
+        f"{CPU_SPEED / 1e9:.0f} GFLOP/s; for a first try run --config configs/sconet_mt.py:quickstart"
+    )
+
+
+@contextmanager
+def _profiled(batches: Iterator[Any], folder: Path | None) -> Iterator[Iterator[Any]]:
+    """The same batches; while those of `PROFILED` are worked on, the profiler writes a trace into `folder`."""
+    if folder is None:
+        yield batches
+        return
+    running = False
+
+    def watched() -> Iterator[Any]:
+        nonlocal running
+        for number, batch in enumerate(batches):
+            if number == PROFILED.start:
+                jax.profiler.start_trace(folder)
+                running = True
+            if number == PROFILED.stop:
+                jax.profiler.stop_trace()
+                running = False
+            yield batch
+
+    try:
+        yield watched()
+    finally:
+        if running:
+            jax.profiler.stop_trace()
+    cluster.print_once(f"profile: {folder}")
