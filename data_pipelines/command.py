@@ -50,14 +50,14 @@ def expanded_path(text: str) -> Path:
 
 @contextmanager
 def report_errors(
-    interrupted: str = "nothing was written",
+    interrupted: str | Callable[[], str] = "nothing was written",
     mistakes: tuple[type[Exception], ...] = (DataError,),
     leave: Callable[[int], NoReturn] = sys.exit,
 ) -> Iterator[None]:
     """Run the body of a command; a mistake, a full disk, a closed pipe or Ctrl-C ends it with at most one line.
 
     Args:
-      interrupted: state in which Ctrl-C leaves things, for its line.
+      interrupted: state in which Ctrl-C leaves things, for its line; or a function that finds it out.
       mistakes: exceptions whose message is for the user.
       leave: ends the process with a status.
 
@@ -80,7 +80,7 @@ def report_errors(
     except OSError as error:
         line = f"error: {error}; mend or free the disk, then run the same command again"
     except KeyboardInterrupt:
-        line, status = f"interrupted; {interrupted}", INTERRUPTED
+        line, status = f"interrupted; {interrupted if isinstance(interrupted, str) else interrupted()}", INTERRUPTED
     if line:
         print(line, file=sys.stderr, flush=True)
     leave(status)

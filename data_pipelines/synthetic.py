@@ -13,13 +13,13 @@ writes such walkers as a tree in the released layout, to try `data_pipelines.pre
 
 from __future__ import annotations
 
-import argparse
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.command import Parser, expanded_path, make_parser, report_errors
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SilhouetteSet
 from data_pipelines.silhouettes import normalise_sequence
 
@@ -262,32 +262,39 @@ def contact_sheet(seed: int = 0, frames: int = 12, rows_per_class: int = 2) -> n
     return np.vstack([title, *rows])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write synthetic walkers as a tree in the released Scoliosis1K layout.")
+def arguments() -> Parser:
+    parser = make_parser(
+        "data_pipelines.synthetic",
+        "Write synthetic walkers as a tree in the released Scoliosis1K layout, or draw some of them.",
+        "--output DIR | --sheet FILE.png [options]",
+        "data_pipelines.synthetic --output tree --subjects 60",
+    )
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--output", type=Path, help="folder to make; must not exist or be empty")
-    target.add_argument("--sheet", type=Path, help="PNG to draw a few walkers into, instead")
-    parser.add_argument("--subjects", type=int, default=60)
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    if args.sheet:
-        import cv2
+    target.add_argument("--output", type=expanded_path, metavar="DIR", help="folder to make; must not exist or be empty")
+    target.add_argument("--sheet", type=expanded_path, metavar="FILE", help="PNG to draw a few walkers into, instead")
+    parser.add_argument("--subjects", type=int, default=60, metavar="N", help="number of walkers; default %(default)s")
+    parser.add_argument("--frames", type=int, default=60, metavar="N", help="frames of each walk; default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the walkers; default %(default)s")
+    return parser
 
-        if not cv2.imwrite(str(args.sheet), contact_sheet(args.seed)):
-            raise SystemExit(f"error: --sheet={str(args.sheet)!r} cannot be written; give a .png in a folder that exists")
-        return
-    try:
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments().parse_args(argv)
+    with report_errors("the tree is not complete; delete it"):
+        if args.sheet:
+            import cv2
+
+            if not cv2.imwrite(str(args.sheet), contact_sheet(args.seed)):
+                raise DataError(f"--sheet={str(args.sheet)!r} cannot be written; give a .png in a folder that exists")
+            return
         if args.output.exists() and any(args.output.iterdir()):
             raise DataError(f"--output={str(args.output)!r} is not empty; give a new folder")
         walkers = synthetic_walkers(args.subjects, args.frames, args.seed)
-    except DataError as error:
-        raise SystemExit(f"error: {error}") from None
-    for row, sequence in enumerate(walkers.sequences):
-        folder = args.output / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"
-        folder.mkdir(parents=True)
-        (folder / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
-    print(f"{len(walkers)} synthetic sequences in {args.output}")
+        for row, sequence in enumerate(walkers.sequences):
+            folder = args.output / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"
+            folder.mkdir(parents=True)
+            (folder / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
+        print(f"{len(walkers)} synthetic sequences in {args.output}")
 
 
 if __name__ == "__main__":

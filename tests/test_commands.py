@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from scoliojax import build
+from scoliojax.__main__ import COMMANDS
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.command import report_errors
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.state import create_state
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_module
 
-# Python runs this first in every process, also in those that a command starts; at its end the process leaves what it imported.
+# Each process leaves a list of what it imported: the one that runs the commands, and those that a command starts.
 LISTING = """
 import atexit, json, os, sys
 
@@ -30,6 +31,19 @@ def leave():
         json.dump(sorted(sys.modules), file)
 
 atexit.register(leave)
+"""
+# One process runs commands one after the other, each as `python -m` does, with Python's own way of doing that.
+RUNNER = """
+import json, runpy, sys
+
+for module, *arguments in json.load(sys.stdin):
+    sys.argv = [module, *arguments]
+    status = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        status = ended.code or 0
+    print(f"== {module} {' '.join(arguments)}: {status}", flush=True)
 """
 RECIPE = "--config=configs/sconet_mt.py:quickstart"
 SMALL = (
@@ -97,31 +111,52 @@ class Listed:
             "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         }  # fmt: skip
 
-    def start(self, module: str, *arguments: str) -> subprocess.Popen:
-        """As a user would."""
-        words = [argument.format(folder=self.folder, run=self.run) for argument in arguments]
+    def _words(self, command: tuple[str, ...]) -> list[str]:
+        return [word.format(folder=self.folder, run=self.run) for word in command]
+
+    def start(self, *command: str) -> subprocess.Popen:
+        """One command in a process of its own, as a user would start it."""
+        return self._open([sys.executable, "-m", *self._words(command)])
+
+    def _open(self, words: list[str], **streams) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-m", module, *words],
+            words,
             cwd=ROOT,
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
+            **streams,
         )
 
-    def imported(self, process: subprocess.Popen, *statuses: int) -> set[str]:
-        """Wait for a command's end; the packages that it, or a process of its own, had imported by then."""
+    def run_all(self, commands: list[tuple[str, ...]], *other: int) -> set[str]:
+        """Run commands in one process; the packages that it, and processes of its own, imported.
+
+        Args:
+          commands: module and arguments of each.
+          other: exit statuses beside 0 that the last one may end with.
+        """
+        process = self._open([sys.executable, "-c", RUNNER], stdin=subprocess.PIPE)
+        given = json.dumps([self._words(command) for command in commands])
+        found, printed = self.imported(process, given)
+        ended = re.findall(r"^== (.*): (\d+)$", printed, re.M)
+        assert len(ended) == len(commands), printed
+        for number, (command, status) in enumerate(ended, 1):
+            assert int(status) in ((0, *other) if number == len(ended) else (0,)), f"{command} ended with {status}: {printed}"
+        return found
+
+    def imported(self, process: subprocess.Popen, given: str | None = None) -> tuple[set[str], str]:
+        """Wait for a process; the packages that it and processes of its own imported, and what it printed."""
         try:
-            printed, _ = process.communicate(timeout=300)
+            printed, _ = process.communicate(given, timeout=300)
         finally:
             process.kill()  # which does nothing to one that has ended
-        assert process.returncode in (statuses or (0,)), f"{process.args}: {printed}"
         found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in self._listings.iterdir()}
-        assert str(process.pid) in found, f"{process.args} left no listing"
+        assert str(process.pid) in found, f"{process.args} left no listing: {printed}"
         for path in self._listings.iterdir():
             path.unlink()
-        return {name.partition(".")[0] for modules in found.values() for name in modules}
+        return {name.partition(".")[0] for modules in found.values() for name in modules}, printed
 
 
 @pytest.fixture
@@ -129,25 +164,16 @@ def listed(tmp_path):
     return Listed(tmp_path)
 
 
-def neither(listed: Listed, commands: list[tuple[str, ...]], banned: set[str]) -> None:
-    """Run commands to their ends, and assert that no process of theirs imported what is banned."""
-    for command in commands:
-        found = listed.imported(listed.start(*command)) & banned
-        assert not found, f"{' '.join(command)} imported {found}"
-
-
 @pytest.mark.long
 def test_no_command_of_ours_imports_tensorflow_or_torch(listed):
     banned = {"tensorflow", "torch"}
     subjects = "".join(f"{row:05d},Zoë {row}\n" for row in range(18))
     (listed.folder / "subjects.csv").write_text(f"sequence,subject\n{subjects}", encoding="utf-8")
-    neither(listed, OURS, banned)
+    (listed.folder / "other.tgz").write_bytes(b"")
+    screening = SCREENING if importlib.util.find_spec("av") is not None else []  # of the extra `screen`
+    assert not listed.run_all([*OURS, *screening, FETCH], 2) & banned  # the last is refused: the true archive is not at hand
     (predictions,) = (listed.run / "evaluation").glob("*/predictions.csv")
     assert ",Zoë " in predictions.read_text(encoding="utf-8"), "files are UTF-8 in every locale"
-    if importlib.util.find_spec("av") is not None:  # of the extra `screen`
-        neither(listed, SCREENING, banned)
-    (listed.folder / "other.tgz").write_bytes(b"")
-    assert not listed.imported(listed.start(*FETCH), 1) & banned  # it is refused: the true one is not at hand
     if importlib.util.find_spec("gradio") is not None:  # of the extra `app`
         assert not imported_by_the_page(listed) & banned
 
@@ -163,7 +189,9 @@ def imported_by_the_page(listed: Listed) -> set[str]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
         assert "not a medical device" in answer.read().decode()
     page.send_signal(signal.SIGINT)
-    return listed.imported(page)
+    found, printed = listed.imported(page)
+    assert page.returncode == 0, printed
+    return found
 
 
 @pytest.mark.long
@@ -174,10 +202,49 @@ def test_no_command_beside_torch_imports_tensorflow(listed, tiny_config):
     checkpoints = Checkpoints(listed.run / "checkpoints", 1, print)
     checkpoints.save(create_state(params, batch_stats, build.build_optimizer(tiny_config)[0]))
     checkpoints.close()
-    neither(listed, THEIRS, {"tensorflow"})
-    found = listed.imported(listed.start(*PARITY), 0, 2)  # 2: of an untrained network's decisions one changed
+    found = listed.run_all([*THEIRS, PARITY], 2)  # 2: of an untrained network's decisions one changed
     assert "tensorflow" not in found
     assert "torch" in found, "what is imported is not seen"
+
+
+HELP = """
+import io, json, runpy, sys
+from contextlib import redirect_stdout
+
+lines = {}
+for module in json.load(sys.stdin):
+    sys.argv, text = [module, "--help"], io.StringIO()
+    try:
+        with redirect_stdout(text):
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        assert not ended.code, (module, ended.code)
+    lines[module] = text.getvalue()
+print(json.dumps([lines, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def test_help_fits_a_screen_shows_an_example_and_loads_nothing_that_computes():
+    done = subprocess.run(
+        [sys.executable, "-c", HELP],
+        input=json.dumps(list(COMMANDS)),
+        env=os.environ | {"COLUMNS": "80"},
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
+    texts, imported = json.loads(done.stdout)
+    assert not {"jax", "flax", "optax", "orbax", "tensorflow_datasets", "cv2", "torch", "grain", "matplotlib"} & set(imported)
+    for module, text in texts.items():
+        assert f"usage: python -m {module}" in text
+        assert "example" in text, module
+        assert len(text.splitlines()) <= 40, f"{module}: {len(text.splitlines())} lines"
+
+
+def test_the_package_lists_its_commands():
+    printed = run_module("scoliojax").stdout
+    assert all(f"python -m {module} " in printed for module in COMMANDS)
 
 
 def test_what_the_terminal_cannot_show_is_shown_as_its_code(monkeypatch):
@@ -191,4 +258,6 @@ def test_what_the_terminal_cannot_show_is_shown_as_its_code(monkeypatch):
 def test_every_command_that_is_written_down_is_among_these():
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
     named = {module for text in texts for module in re.findall(r"python -m ((?:scoliojax|data_pipelines)[a-z0-9_.]*)", text)}
-    assert named == {command[0] for command in (*OURS, *SCREENING, *THEIRS, PARITY, FETCH, APP)}
+    assert (
+        named - {"scoliojax"} == {command[0] for command in (*OURS, *SCREENING, *THEIRS, PARITY, FETCH, APP)} == set(COMMANDS)
+    )

@@ -15,6 +15,7 @@ import pytest
 from data_pipelines.schema import CLASSES
 from scoliojax import build
 from scoliojax.export import __main__ as export
+from scoliojax.export import artefact as exporting
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.run import open_run
 from scoliojax.scores import calibration
@@ -178,15 +179,15 @@ def test_mistakes_are_told_in_one_line_and_leave_nothing(run, tmp_path, capsys):
 
 
 def test_what_is_not_the_packages_evaluation_is_not_written(run, capsys, monkeypatch):
-    monkeypatch.setattr(export, "serialise", lambda network: b"")
-    monkeypatch.setattr(export, "largest_difference", lambda artefact, network: 2e-5)
+    monkeypatch.setattr(exporting, "serialise", lambda network: b"")
+    monkeypatch.setattr(exporting, "largest_difference", lambda *given: 2e-5)
     workdir = run.make()
     assert_one_clear_error(refused(capsys, "--workdir", workdir), "2.0e-05", "nothing was written")
     assert not (workdir / "export").exists()
 
 
 def test_a_network_that_gives_no_numbers_is_not_written(run, capsys, monkeypatch):
-    monkeypatch.setattr(export, "serialise", lambda network: b"")
+    monkeypatch.setattr(exporting, "serialise", lambda network: b"")
     workdir = run.make(spoil=float("nan"))
     assert_one_clear_error(refused(capsys, "--workdir", workdir), "not finite", "--step")
     assert not (workdir / "export").exists()

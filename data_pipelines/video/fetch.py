@@ -6,15 +6,16 @@ files are checked against the SHA-256 below, here and whenever they are used.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import subprocess
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines.command import Parser, expanded_path, make_parser, report_errors
 from data_pipelines.schema import DataError, cache_folder
 
 PACKAGE = "@mediapipe/pose@0.5.1675469404"
@@ -113,19 +114,27 @@ def _npm_pack(scratch: Path) -> Path:
     return found[0]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m data_pipelines.video.fetch", description=__doc__)
-    parser.add_argument("--output", type=Path, help="folder for the models; where they are looked for by default")
-    parser.add_argument("--archive", type=Path, help="the package as a .tgz file, where npm is not at hand")
-    args = parser.parse_args()
-    try:
-        folder = args.output.expanduser() if args.output else model_folder()
-        fetch(folder, args.archive)
-    except DataError as error:
-        raise SystemExit(f"error: {error}") from None
-    except OSError as error:
-        raise SystemExit(f"error: --output={str(folder)!r} cannot be written ({error}); give another folder") from None
-    print(f"{', '.join(CHECKSUMS)} in {folder}")
+def arguments() -> Parser:
+    parser = make_parser(
+        "data_pipelines.video.fetch",
+        "Fetch the two models of the pose backend (BlazePose, Apache-2.0), once.",
+        "[options]",
+        "data_pipelines.video.fetch",
+    )
+    parser.add_argument("--output", type=expanded_path, metavar="DIR", help="folder for the models; default: where pose looks")
+    parser.add_argument("--archive", type=expanded_path, metavar="FILE", help="the package as a .tgz, where npm is not at hand")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments().parse_args(argv)
+    with report_errors("no model was left half-written"):
+        folder = args.output or model_folder()
+        try:
+            fetch(folder, args.archive)
+        except OSError as error:
+            raise DataError(f"--output={str(folder)!r} cannot be written ({error}); give another folder") from None
+        print(f"{', '.join(CHECKSUMS)} in {folder}")
 
 
 if __name__ == "__main__":

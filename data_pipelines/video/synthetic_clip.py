@@ -5,14 +5,15 @@ python -m data_pipelines.video.synthetic_clip --output walk.mp4 --label positive
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.schema import CLASSES
+from data_pipelines.command import Parser, expanded_path, make_parser, report_errors
+from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.synthetic import draw_walker, render_walk
 
 SIZE = (200, 320)  # rows, columns
@@ -104,25 +105,35 @@ def write_clip(
     return path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m data_pipelines.video.synthetic_clip", description=__doc__)
-    parser.add_argument("--output", required=True, type=Path, help="video file to write, e.g. walk.mp4")
-    parser.add_argument("--label", default="positive", choices=CLASSES)
-    parser.add_argument("--frames", type=int, default=90)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    if not 2 <= args.frames <= 3000:
-        raise SystemExit(f"error: --frames={args.frames} must lie between 2 and 3000")
-    images, _ = walk_across(args.seed, CLASSES.index(args.label), args.frames, (480, 854), 3.6)
-    try:
-        write_clip(args.output, images)
-    except ModuleNotFoundError:
-        raise SystemExit('error: writing a video needs PyAV: pip install "scoliojax[screen]"') from None
-    except (OSError, ValueError) as error:
-        raise SystemExit(
-            f"error: --output={str(args.output)!r} cannot be written ({error}); give a file such as walk.mp4"
-        ) from None
-    print(f"a synthetic walker, {args.label}, {args.frames} frames, in {args.output}")
+def arguments() -> Parser:
+    parser = make_parser(
+        "data_pipelines.video.synthetic_clip",
+        "Write a video of a synthetic walker, to try screening without a person.",
+        "--output FILE [options]",
+        "data_pipelines.video.synthetic_clip --output walk.mp4 --label positive",
+    )
+    parser.add_argument("--output", required=True, type=expanded_path, metavar="FILE", help="video to write, e.g. walk.mp4")
+    parser.add_argument("--label", default="positive", choices=CLASSES, help="class of the walker; default %(default)s")
+    parser.add_argument("--frames", type=int, default=90, metavar="N", help="frames of the clip; default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the walker; default %(default)s")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments().parse_args(argv)
+    with report_errors("the clip is not complete; delete it"):
+        if not 2 <= args.frames <= 3000:
+            raise DataError(f"--frames={args.frames} must lie between 2 and 3000")
+        images, _ = walk_across(args.seed, CLASSES.index(args.label), args.frames, (480, 854), 3.6)
+        try:
+            write_clip(args.output, images)
+        except ModuleNotFoundError:
+            raise DataError('writing a video needs PyAV: pip install "scoliojax[screen]"') from None
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"--output={str(args.output)!r} cannot be written ({error}); give a file such as walk.mp4"
+            ) from None
+        print(f"a synthetic walker, {args.label}, {args.frames} frames, in {args.output}")
 
 
 if __name__ == "__main__":

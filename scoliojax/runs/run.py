@@ -148,7 +148,7 @@ class TrainedNetwork:
         return nnx.merge(self.graph, self.state.params, self.state.batch_stats, copy=True)
 
 
-def recorded_config(directory: Path, field: str = "--workdir") -> build.Config:
+def recorded_config(directory: Path, field: str = "--workdir") -> Any:
     """The config of an existing run directory.
 
     Args:
@@ -185,7 +185,7 @@ def open_run(directory: Path, field: str = "--workdir", config: build.Config | N
     Raises:
       RunError: as of `recorded_config`, and for a config that describes no network.
     """
-    recorded = recorded_config(directory, field)
+    recorded: build.Config = recorded_config(directory, field)
     if config is None:
         config = recorded
     if root:

@@ -242,7 +242,9 @@ def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_
     tiny_job.data.subjects_per_batch = 1000  # ends it before it begins
     with pytest.raises(DataError, match="subjects_per_batch=1000"):
         run_training(tiny_job, tmp_path)
-    assert re.search(r"would take about [1-9]\d* days; .*sconet_mt\.py:quickstart", capsys.readouterr().out)
+    assert re.search(
+        r"would take about [1-9]\d* days on a CPU of 100 GFLOP/s; .*sconet_mt\.py:quickstart", capsys.readouterr().out
+    )
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(straight, tmp_path):

@@ -244,7 +244,7 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
         ([clip, "--checkpoint", tmp_path, *base], f"--checkpoint={tmp_path} holds no run"),
         ([clip, "--checkpoint", torch, *base], "scoliojax.interop.opengait import"),
         ([clip, "--checkpoint", other, *base], "of another modality: its network 'skeletongait' does not read silhouettes"),
-        ([clip, "--checkpoint", run, "--step", "best", *base], "has no best checkpoint"),
+        ([clip, "--checkpoint", run, "--step", "best", *base], "was not validated during training"),
         ([clip, "--checkpoint", run, "--step", "7", *base], "--step=7: no such checkpoint"),
         ([clip, "--checkpoint", run, "--step", "last", *base], "--step=last is neither newest nor best"),
         ([clip, "--checkpoint", run, "--window", "3", *base], "--window=3 is too short"),
