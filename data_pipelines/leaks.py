@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.schema import DataError, SilhouetteSet, few
+from data_pipelines.schema import DataError, SilhouetteSet, abbreviate
 from data_pipelines.splits import Partition
 
 BLOCK = 4  # pixels; the hash sees blocks of so many rows and columns
@@ -32,14 +32,12 @@ class NearDuplicate(NamedTuple):
 
 def refuse_shared_subjects(data: SilhouetteSet, partition: Partition) -> None:
     """Raise `DataError` naming the subjects who stand in two parts."""
-    for one, other in combinations(vars(partition), 2):
-        shared = {data.subjects[row] for row in getattr(partition, one)} & {
-            data.subjects[row] for row in getattr(partition, other)
-        }
-        if shared:
+    subjects = {part: {data.subjects[row] for row in rows} for part, rows in vars(partition).items()}
+    for first, second in combinations(subjects, 2):
+        if shared := subjects[first] & subjects[second]:
             raise DataError(
-                f"data.partition: subjects {few(sorted(shared))} stand in both the {one} and the {other} part, so a score "
-                "would be that of people already seen; mend the partition"
+                f"data.partition: subjects {abbreviate(sorted(shared))} stand in both the {first} and the {second} part, "
+                "so a score would be that of people already seen; mend the partition"
             )
 
 

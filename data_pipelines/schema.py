@@ -51,7 +51,7 @@ def class_id(name: str) -> int:
         raise DataError(f"unknown class {name!r}; expected one of {', '.join(CLASSES)} (any case)") from None
 
 
-def few(items, shown: int = 5) -> str:
+def abbreviate(items, shown: int = 5) -> str:
     """A list for a message: the first few items, and how many more there are."""
     items = [str(item) for item in items]
     return ", ".join(items[:shown]) + (f" and {len(items) - shown} more" if len(items) > shown else "")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, class_id, few
+from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id
 
 MIN_TEST_SHARE = Fraction(1, 20)  # of each class; the official 1:1:2 leaves 14 of 200 neutral ones
 RATIO = re.compile(r"\d+(:\d+){2}")
@@ -119,23 +119,23 @@ def _from_file(data: SilhouetteSet, partition: str) -> tuple[np.ndarray, np.ndar
     for field, ids in zip(("TRAIN_SET", "TEST_SET"), parts, strict=True):
         twice = sorted(item for item, count in Counter(ids).items() if count > 1)
         if twice:
-            raise DataError(f"data.partition={partition!r}: {field} lists {few(twice)} more than once")
+            raise DataError(f"data.partition={partition!r}: {field} lists {abbreviate(twice)} more than once")
         if not ids:
             raise DataError(f"data.partition={partition!r}: {field} is empty")
     overlap = sorted(set(parts[0]) & set(parts[1]))
     if overlap:
-        raise DataError(f"data.partition={partition!r}: {few(overlap)} stand in both TRAIN_SET and TEST_SET; keep one")
+        raise DataError(f"data.partition={partition!r}: {abbreviate(overlap)} stand in both TRAIN_SET and TEST_SET; keep one")
     row_of = {sequence: row for row, sequence in enumerate(data.sequences)}
     missing = sorted(item for item in {*parts[0], *parts[1]} if item not in row_of)
     if missing:
         raise DataError(
-            f"data.partition={partition!r} names sequences that are not in the data: {few(missing)}; "
+            f"data.partition={partition!r} names sequences that are not in the data: {abbreviate(missing)}; "
             "use the partition that belongs to this data, or prepare the missing sequences"
         )
     train, test = (np.array(sorted(row_of[item] for item in ids), np.int64) for ids in parts)
     shared = sorted({data.subjects[row] for row in train} & {data.subjects[row] for row in test})
     if shared:
-        raise DataError(f"data.partition={partition!r}: subjects {few(shared)} have sequences in both parts")
+        raise DataError(f"data.partition={partition!r}: subjects {abbreviate(shared)} have sequences in both parts")
     return train, test
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, few
+from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, abbreviate
 from data_pipelines.scoliosis1k.release_tree import (
     SPLIT,
     VERSION,
@@ -138,12 +138,14 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         if subject_of:
             unknown = [one.sequence for one in sequences if one.sequence not in subject_of]
             if unknown:
-                raise DataError(f"--subjects={self._subjects!r} has no line for {few(unknown)}; every sequence needs one")
+                raise DataError(
+                    f"--subjects={self._subjects!r} has no line for {abbreviate(unknown)}; every sequence needs one"
+                )
         self._sequences, self._problems, self._subject_of = sequences, problems, subject_of
         with tqdm(desc="preparing sequences", total=len(sequences)) as self._bar:
             super()._download_and_prepare(dl_manager, download_config)
         if not self._columns["labels"]:
-            raise DataError(f"--input={self._tree!r}: no sequence is left; {few(problems, 2)}")
+            raise DataError(f"--input={self._tree!r}: no sequence is left; {abbreviate(problems, 2)}")
         metadata = cast(tfds.core.MetadataDict, self.info.metadata)
         metadata.update(self._columns)
         metadata.update(skipped=problems, source=fingerprint(sequences, str(sorted(subject_of.items()))))
@@ -176,4 +178,4 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
 
     def _complain(self, problems: list[str]) -> None:
         if problems and not self._skip_bad:
-            raise DataError(f"{few(problems, 3)}; mend the data, or go on without with --skip-bad")
+            raise DataError(f"{abbreviate(problems, 3)}; mend the data, or go on without with --skip-bad")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.schema import FRAME_SIZE, DataError, class_id, existing_folder, few
+from data_pipelines.schema import FRAME_SIZE, DataError, abbreviate, class_id, existing_folder
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.silhouettes import normalise_sequence
 
@@ -95,7 +95,7 @@ def scan(root: str | Path, field: str) -> tuple[list[ReleasedSequence], list[str
         except OSError as error:
             problems.append(f"{identity}: cannot be read ({error})")
     if not found:
-        why = f" ({few(problems, 2)})" if problems else ""
+        why = f" ({abbreviate(problems, 2)})" if problems else ""
         raise DataError(f"{field}={str(root)!r} has no sequence{why}; expected {LAYOUT}")
     return found, problems
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from data_pipelines.schema import few
+from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError
 from scoliojax.report import body
 from scoliojax.runs import directory as run_directory
@@ -213,7 +213,7 @@ def compare_runs(ours: Evidence, job: Job, state: TrainState, part: str) -> Riva
     if here != there:
         raise RunError(
             f"--compare={job.workdir} was evaluated on other sequences (the {part} parts differ in "
-            f"{few(sorted(here ^ there))}); compare runs of one partition"
+            f"{abbreviate(sorted(here ^ there))}); compare runs of one partition"
         )
     metrics = score(evaluated, job.about(state, []), job.prevalence)
     scorer = Scorer(evaluated.scored, evaluated.classes, job.prevalence)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines.leaks import NearDuplicate, near_duplicates, refuse_shared_subjects
 from data_pipelines.pipelines import eval_batches, train_batches
-from data_pipelines.schema import CLASSES, SilhouetteSet, few
+from data_pipelines.schema import CLASSES, SilhouetteSet, abbreviate
 from data_pipelines.splits import Partition
 from scoliojax import build
 from scoliojax.devices import cluster
@@ -252,7 +252,7 @@ def near_duplicate_warning(duplicates: list[NearDuplicate]) -> list[str]:
     """What a user has to be told about near-duplicates; nothing where there are none."""
     if not duplicates:
         return []
-    pairs = few([f"{one.sequence} is nearly {one.twin}" for one in duplicates])
+    pairs = abbreviate([f"{one.sequence} is nearly {one.twin}" for one in duplicates])
     return [f"held-out sequences that are nearly ones trained on: {pairs}; one person under two names makes a score too good"]
 
 

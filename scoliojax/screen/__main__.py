@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.schema import DataError, few
+from data_pipelines.schema import DataError, abbreviate
 from data_pipelines.video.backends import BACKENDS, make_segmenter
 from data_pipelines.video.walk import inputs_of, needs_segmenter
 from scoliojax.errors import RunError
@@ -138,7 +138,7 @@ def _names(inputs: list[Path]) -> list[str]:
     stems = [path.stem for path in inputs]
     names = [path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-") for path in inputs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise RunError(f"several inputs are called {few(twice)}; screen them into folders of their own")
+        raise RunError(f"several inputs are called {abbreviate(twice)}; screen them into folders of their own")
     return names
 
 
