@@ -1,7 +1,7 @@
 """`python -m scoliojax.benchmark [--only SECTION,...] [--rounds N] [--json FILE]`.
 
-Times are medians with their quartiles. Where PyTorch is installed, the PyTorch reference runs in turn with ours, and the ratio
-is that of the medians: ours over PyTorch's, so that less than 1 is faster, and for speeds more.
+Times are medians with quartiles. If PyTorch is installed, the PyTorch reference is timed in turn with our code. The ratio is
+ours / PyTorch, of the medians: for times, less than 1 means that ours is faster; for speeds, more than 1.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from pathlib import Path
 import jax
 
 from configs import sconet_mt
-from data_pipelines.schema import DataError, cache_folder
-from scoliojax.benchmark import convolving, loading, running, scoring, stepping
+from data_pipelines.schema import DataError
+from scoliojax.benchmark import convolving, loading, running, stepping
 from scoliojax.benchmark.timing import Row
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
+from scoliojax.runs.command import settle
 
 SECTIONS = ("loader", "step", "convolution", "growth", "start", "memory", "scores")
-ASKED = ("recipe",)  # only where it is asked for: minutes on a GPU, months on a CPU
+ASKED = ("recipe",)  # only on request: takes minutes on a GPU, months on a CPU
 
 
 def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dict[str, Callable[[], list[Row]]]:
-    """What can be measured, by name."""
+    """Functions that measure the sections, by name."""
     published, quickstart = sconet_mt.get_config(), sconet_mt.get_config("quickstart")
     published.precision = precision
-    whole = (
-        [(8, 8, 30)] if jax.default_backend() != "cpu" else [(1, 8, 30), (4, 1, 30)]
-    )  # on a CPU the whole batch takes minutes
+    # On a CPU the whole batch would take minutes.
+    whole = [(1, 8, 30), (4, 1, 30)] if jax.default_backend() == "cpu" else [(8, 8, 30)]
     return {
         "loader": lambda: loading.measure(rounds),
         "step": lambda: [
@@ -42,7 +42,7 @@ def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dic
         "growth": lambda: stepping.growth(quickstart, "quickstart", rounds),
         "start": lambda: running.first_step(max(1, rounds // 2)),
         "memory": lambda: running.memory(steps),
-        "scores": lambda: scoring.measure(rounds),
+        "scores": lambda: running.scores(rounds),
         "recipe": lambda: running.recipe(options),
     }
 
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--json={args.json} cannot be written; give a file in a folder that exists")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch wants some of a GPU's memory, too
     try:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+        settle()
     except DataError as error:
         parser.error(str(error))
     precision = args.precision or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
