@@ -59,12 +59,8 @@ def near_duplicates(data: SilhouetteSet, partition: Partition, read: Callable[[i
     or a copy that was cut much shorter.
 
     Every sequence is read once and not kept. The time of the comparison grows with the square of the number of sequences: 3 s
-    for 7,465 held-out and as many training sequences.
-
-    Args:
-      data: the whole set.
-      partition: rows of `data`.
-      read: row to uint8 `[s, h, w]`; called from several threads.
+    for 7,465 held-out and as many training sequences. `read` returns uint8 `[s, h, w]` for a row of `data`, and is called from
+    several threads.
     """
     rows = np.concatenate([partition.train, partition.validation, partition.test])
     if not len(rows):

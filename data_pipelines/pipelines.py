@@ -26,14 +26,8 @@ Batch = dict[str, np.ndarray]
 class SequenceCache:
     """Reads sequences with their sides removed, and keeps the first ones in memory until it is full.
 
-    Nothing is evicted, because training reads all sequences equally often. Callable from several threads.
-
-    Args:
-      data: the whole set.
-      limit: size in bytes; 0 keeps nothing.
-
-    Raises:
-      DataError: for a negative limit.
+    `limit` is in bytes; 0 keeps nothing. Nothing is evicted, because training reads all sequences equally often. Callable
+    from several threads. A negative limit raises `DataError`.
     """
 
     def __init__(self, data: SilhouetteSet, limit: int = 0):

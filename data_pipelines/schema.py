@@ -96,7 +96,7 @@ def existing_folder(path: str | Path, field: str) -> Path:
         if not problem and not any(folder.iterdir()):
             problem = "is empty"
     except OSError as error:
-        raise DataError(f"{field}={str(path)!r} cannot be read ({error.strerror}); mend its rights") from None
+        raise DataError(f"{field}={str(path)!r} cannot be read ({error.strerror}); change its permissions") from None
     if problem:
         raise DataError(f"{field}={str(path)!r} {problem}; give the folder that holds the data")
     return folder

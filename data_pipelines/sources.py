@@ -33,15 +33,11 @@ def is_prepared(root: Path) -> bool:
     try:
         return (prepared_folder(root) / "dataset_info.json").is_file()
     except OSError as error:
-        raise DataError(f"{root} cannot be read ({error.strerror}); mend its rights or pick another folder") from None
+        raise DataError(f"{root} cannot be read ({error.strerror}); change its permissions or pick another folder") from None
 
 
 def prepare(
-    tree: str,
-    output: Path,
-    subjects: str | None = None,
-    skip_bad: bool = False,
-    report: Callable[[str], None] = print,
+    tree: str, output: Path, subjects: str | None = None, skip_bad: bool = False, report: Callable[[str], None] = print
 ) -> list[str]:
     """Prepare a released tree into `output`. The memory needed hardly depends on the size of the tree.
 
@@ -77,12 +73,10 @@ def prepare(
                 for leftover in target.parent.glob(f"{UNFINISHED}*"):
                     shutil.rmtree(leftover)
             if not target.exists():
-                try:
-                    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints messages about downloads
-                        builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
-                        builder.download_and_prepare(download_dir=downloads)
-                finally:
-                    shutil.rmtree(downloads, ignore_errors=True)
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as later:  # TFDS prints about downloads
+                    later.callback(shutil.rmtree, downloads, ignore_errors=True)
+                    builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
+                    builder.download_and_prepare(download_dir=downloads)
                 return _metadata(target)["skipped"]
     except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError, naming the file, if the disk is full
         if isinstance(error, RuntimeError) and str(target.parent) not in str(error):
@@ -195,11 +189,7 @@ def open_prepared(root: Path) -> SilhouetteSet:
 
 
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
-    """Open `data.root`.
-
-    Args:
-      root: folder made by `data_pipelines.prepare`, or a released tree.
-      report: receives messages for the user.
+    """Open `data.root`, a folder made by `data_pipelines.prepare` or a released tree; `report` receives messages for the user.
 
     Raises:
       DataError: for a root that is missing, empty, damaged, or has another layout.

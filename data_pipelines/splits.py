@@ -45,7 +45,6 @@ def make_partition(data: SilhouetteSet, partition: str, validation_fraction: flo
     """Divide a set into a training, a validation and a test part.
 
     Args:
-      data: the whole set.
       partition: path of an official JSON file, or a positive : neutral : negative ratio of the training part, e.g. "1:1:8".
       validation_fraction: share of the training sequences for validation, chosen by subject, equal for each class; in [0, 1).
       seed: random seed; the same data, ratio and seed give the same partition.

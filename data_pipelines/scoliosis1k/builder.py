@@ -20,6 +20,7 @@ from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, ReleasedSequ
 
 SHARD_BYTES = 64 * 2**20  # of silhouettes in one file; TFDS holds the file that it writes in memory
 AHEAD_BYTES = 64 * 2**20  # of silhouettes that are read in advance
+COLUMNS = ("sequences", "subjects", "labels", "views", "n_frames", "checksums")  # lists of the metadata
 Result = tuple[np.ndarray, int] | DataError  # silhouettes [s, 64, 64] and their CRC-32, or why they cannot be used
 
 
@@ -95,9 +96,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         self._tree = tree
         self._subjects = subjects
         self._skip_bad = skip_bad
-        self._columns: dict[str, list] = {
-            name: [] for name in ("sequences", "subjects", "labels", "views", "n_frames", "checksums")
-        }
+        self._columns: dict[str, list] = {name: [] for name in COLUMNS}
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -153,7 +152,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
                 continue
             silhouettes, checksum = result  # s 64 64
             subject = self._subject_of.get(sequence.sequence, sequence.sequence)
-            row = (sequence.sequence, subject, sequence.label, sequence.view, len(silhouettes), checksum)
+            row = (sequence.sequence, subject, sequence.label, sequence.folder.name, len(silhouettes), checksum)
             for column, value in zip(self._columns.values(), row, strict=True):
                 column.append(value)
             example = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": silhouettes}

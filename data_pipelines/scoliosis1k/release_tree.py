@@ -28,12 +28,8 @@ class ReleasedSequence:
 
     sequence: str
     label: int
-    folder: Path
+    folder: Path  # its name is the view
     names: tuple[str, ...]  # file names, not paths: 1,493 walks of 300 frames would need too many `Path` objects
-
-    @property
-    def view(self) -> str:
-        return self.folder.name
 
     @property
     def files(self) -> list[Path]:
@@ -75,9 +71,7 @@ def read_mask(path: Path) -> np.ndarray:
 def scan(root: str | Path, field: str) -> tuple[list[ReleasedSequence], list[str]]:
     """List the sequences of a released tree, sorted by id, without opening them.
 
-    Args:
-      root: the tree.
-      field: name of the option that gave the tree, for messages.
+    `field` is the option that gave the tree, for messages.
 
     Returns:
       The sequences, and one line for each folder that cannot be used.

@@ -79,9 +79,7 @@ def camera_shift(images: list[np.ndarray]) -> float:
     shifts = []
     for image in images:
         others, theirs = detector.detectAndCompute(image, None)
-        if features is None or theirs is None:
-            continue
-        matches = matcher.match(features, theirs)
+        matches = matcher.match(features, theirs) if features is not None and theirs is not None else []
         if len(matches) < FEWEST_MATCHES:
             continue
         here = np.array([points[match.queryIdx].pt for match in matches])

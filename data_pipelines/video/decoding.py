@@ -74,12 +74,11 @@ class Video:
             raise DataError(f"{self.path} does not exist; give a video file, a folder of mask PNGs or a prepared pickle")
         if self.path.stat().st_size == 0:
             raise DataError(f"{self.path} is empty (0 bytes); copy or record it again")
-        for first in self._decode():
-            self.height, self.width = first.image.shape[:2]
-            if min(self.height, self.width) < SMALLEST_SIDE:
-                raise DataError(f"{self.path}: a picture of {self.width} x {self.height} pixels is too small; record it larger")
-            return
-        raise DataError(f"{self.path}: not one frame can be decoded; copy or record it again")
+        if (first := next(self._decode(), None)) is None:
+            raise DataError(f"{self.path}: not one frame can be decoded; copy or record it again")
+        self.height, self.width = first.image.shape[:2]
+        if min(self.height, self.width) < SMALLEST_SIDE:
+            raise DataError(f"{self.path}: a picture of {self.width} x {self.height} pixels is too small; record it larger")
 
     def frames(self) -> Iterator[Frame]:
         """All frames in order; updates `decoded` at the end."""
@@ -121,8 +120,7 @@ class Video:
                     if counts.taken % every:
                         counts.taken += 1
                         continue
-                    image = self._upright(frame, float(stream.sample_aspect_ratio or 1))
-                    if image is None:
+                    if (image := self._upright(frame, float(stream.sample_aspect_ratio or 1))) is None:
                         counts.undecodable += 1
                         continue
                     counts.taken += 1
@@ -152,12 +150,8 @@ class Video:
             if not 0 < stream.width * stream.height <= MOST_PIXELS:
                 raise DataError(f"{self.path}: frames of {stream.width} x {stream.height} pixels; expected up to 8192 x 8192")
             stream.thread_type = "AUTO"
-            self.source |= {
-                "stored_width": stream.width,
-                "stored_height": stream.height,
-                "codec": context.name,
-                "frames_per_second": float(stream.average_rate or 0) or None,
-            }
+            self.source.update(stored_width=stream.width, stored_height=stream.height, codec=context.name)
+            self.source["frames_per_second"] = float(stream.average_rate or 0) or None
             yield container, stream
 
     def _upright(self, frame: VideoFrame, stretch: float) -> np.ndarray | None:

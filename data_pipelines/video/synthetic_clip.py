@@ -35,12 +35,9 @@ def background(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> np.nda
 def walk_across(
     seed: int, label: int, frames: int = 60, size: tuple[int, int] = SIZE, scale: float = SCALE, start: float = 0.12
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A walker crossing the picture from left to right, a pure function of the arguments.
+    """A walker crossing the picture from left to right, a pure function of seed, class id `label` and the other arguments.
 
     Args:
-      seed: random seed of walker and scene.
-      label: class id.
-      frames: number of frames.
       size: rows and columns of a frame.
       scale: pixels of the clip per pixel of the walker's raw mask.
       start: first position of the walker's middle, as a fraction of the width; the last position is `1 - start`.

@@ -128,8 +128,7 @@ def checksum(path: Path) -> str:
     total = hashlib.sha256()
     for file in sorted(path.glob("*.png")) if path.is_dir() else [path]:
         with file.open("rb") as content:
-            while piece := content.read(2**20):
-                total.update(piece)
+            hashlib.file_digest(content, lambda: total)  # adds the content to `total`
     return total.hexdigest()
 
 

@@ -16,6 +16,7 @@ import jax
 
 from configs import sconet_mt
 from data_pipelines.schema import DataError
+from scoliojax import build
 from scoliojax.benchmark import convolving, loading, running, stepping
 from scoliojax.benchmark.timing import Row
 from scoliojax.errors import RunError
@@ -28,7 +29,8 @@ ASKED = ("recipe",)  # only on request: takes minutes on a GPU, months on a CPU
 
 def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dict[str, Callable[[], list[Row]]]:
     """Functions that measure the sections, by name."""
-    published, quickstart = sconet_mt.get_config(), sconet_mt.get_config("quickstart")
+    published: build.Config = sconet_mt.get_config()
+    quickstart = sconet_mt.get_config("quickstart")
     published.precision = precision
     # On a CPU the whole batch would take minutes.
     whole = [(1, 8, 30), (4, 1, 30)] if jax.default_backend() == "cpu" else [(8, 8, 30)]

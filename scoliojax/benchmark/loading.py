@@ -27,17 +27,15 @@ SEQUENCES, FRAMES = 40, 300  # frames of a Scoliosis1K sequence
 SUBJECTS, CLIPS, LENGTH = 8, 8, 30  # the published batch
 
 
+@functools.cache
 def _load(path: Path) -> np.ndarray:
     return pickle.loads(path.read_bytes())  # s 64 64
-
-
-_load_once = functools.cache(_load)
 
 
 def _read_batch(files: list[Path], keep: bool, seed: int) -> list[list[np.ndarray]]:
     """Frames of each clip as the original's worker reads them: one pickle per clip, kept in memory or not, frame by frame."""
     rng = np.random.default_rng(seed)
-    load = _load_once if keep else _load
+    load = _load if keep else _load.__wrapped__  # without the cache
     clips = []
     for file in np.repeat(rng.choice(len(files), SUBJECTS, replace=False), CLIPS):
         silhouettes = load(files[file])  # s 64 64
@@ -86,7 +84,7 @@ def _ours(data: SilhouetteSet, gigabytes: float, batches: int) -> Callable[[], o
 
     def draw() -> None:
         start = next(starts)
-        deque(train_batches(sampler, start, start + batches, len(os.sched_getaffinity(0))), maxlen=0)
+        deque(train_batches(sampler, start, start + batches, len(os.sched_getaffinity(0))), maxlen=0)  # reads all
 
     return draw
 
@@ -96,12 +94,11 @@ def measure(rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
         folder = Path(temporary)
         walkers = synthetic_walkers(SEQUENCES, FRAMES)
-        files = []
         for row, sequence in enumerate(walkers.sequences):
             view = folder / "tree" / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"
             view.mkdir(parents=True)
-            files.append(view / "000_180.pkl")
-            files[-1].write_bytes(pickle.dumps(walkers.read(row)))
+            (view / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
+        files = sorted((folder / "tree").rglob("*.pkl"))
         prepare(str(folder / "tree"), folder / "prepared")
         prepared = open_prepared(folder / "prepared")
         rows = []

@@ -42,7 +42,7 @@ class Ours:
     """Compiled training step and evaluation of a run with this config."""
 
     def __init__(self, config: build.Config):
-        self.config, self.mesh = config, data_mesh()
+        self.mesh = data_mesh()
         optimizer, schedule = build.build_optimizer(config)
         graph, params, batch_stats = build.build_model(config)
         self.state: TrainState = jax.device_put(create_state(params, batch_stats, optimizer), replicated(self.mesh))
