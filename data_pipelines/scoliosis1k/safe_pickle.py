@@ -14,7 +14,7 @@ from data_pipelines.schema import FRAME_SIZE, DataError
 
 
 def _reconstruct(kind: type, shape: tuple[int, ...], typecode: Any) -> np.ndarray:
-    """Build the empty array that a numpy pickle fills later; a larger one is refused, because it allocates memory unseen."""
+    """Build the empty array that a numpy pickle fills later; a larger one would take memory before any data is read."""
     if kind is not np.ndarray or shape != (0,):
         raise pickle.UnpicklingError(f"an array is rebuilt from {kind!r} and shape {shape!r}")
     return np.ndarray(shape, typecode)

@@ -105,12 +105,12 @@ def sight(mask: np.ndarray, frame: Frame) -> Sighting:
     return Sighting(frame.number, frame.time, box, silhouette, fault)
 
 
-def overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
+def overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> float:
     """Intersection over union of two boxes."""
-    tall = min(one[2], other[2]) - max(one[0], other[0])
-    wide = min(one[3], other[3]) - max(one[1], other[1])
+    tall = min(first[2], second[2]) - max(first[0], second[0])
+    wide = min(first[3], second[3]) - max(first[1], second[1])
     both = max(tall, 0) * max(wide, 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
     return both / (sum(areas) - both)
 
 

@@ -163,8 +163,7 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None) -> W
         source=video.source | {"frames": decoded.frames, "frames_taken": decoded.taken, "seconds": round(decoded.seconds, 3)},
         people=candidates,
     )
-    others = len(candidates) - len(set(wanted or [1]))
-    walk.flags = list(_flags(video, person, others, np.array(brightness)))
+    walk.flags = list(_flags(video, person, len(candidates) - len(set(wanted or [1])), np.array(brightness)))
     return walk
 
 

@@ -123,8 +123,7 @@ def _row(what: str, seconds: dict[str, list[float]], flops: int, done: int, top:
     others = [name for name in seconds if name.startswith("PyTorch")]
     best = min(others, key=lambda name: np.median(seconds[name]), default="")
     ours, theirs = ([1e3 * second for second in seconds.get(name, [])] for name in ("ours", best))
-    taken = float(np.median(seconds["ours"]))
-    speed = done / taken
+    speed = done / float(np.median(seconds["ours"]))
     note = f"{flops / 1e12:.3g} TFLOP, {speed / 1e9:.4g} GFLOP/s computed, {100 * speed / top:.0f} % of a matrix product"
     if peak := cost.peak_flops_per_second(jax.devices()[0].device_kind):
         note += f", {100 * speed / jax.device_count() / peak:.0f} % of the device's bfloat16 peak"
