@@ -1,6 +1,6 @@
-"""grain pipelines: endless P x K training batches as a function of (seed, step), and finite, ordered evaluation batches.
+"""grain pipelines: P x K training batches as a function of (seed, step), and evaluation batches in a fixed order.
 
-Both hand out numpy batches of one process's share. Frames stay uint8; they become floats on the device.
+Both give numpy batches with the share of one process. Frames stay uint8; the device converts them to floats.
 """
 
 from __future__ import annotations
@@ -17,23 +17,17 @@ import numpy as np
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, SilhouetteSet
 from data_pipelines.silhouettes import cut_sides
 
-SHARED_MOST = 7 / 8  # of the frames drawn; where more of them differ, each clip has its own
-SHARED_STEPS = 32  # steps whose draws tell how many frames a batch will need
-EVAL_LENGTH_STEP = 60  # evaluation pads to a multiple of this many frames, so that few lengths are compiled
+SHARED_MOST = 7 / 8  # largest fraction of distinct frames among those drawn for which clips share frames
+SHARED_STEPS = 32  # number of steps from whose draws the number of shared frames is estimated
+EVAL_LENGTH_STEP = 60  # evaluation pads to a multiple of this number of frames, so that few lengths are compiled
 Batch = dict[str, np.ndarray]
 
 
 class SequenceCache:
-    """Reads sequences with their sides cut, and keeps those that came first in memory, as many as fit: all come alike often.
+    """Reads sequences with their sides removed, and keeps the first ones in memory until it is full.
 
-    Callable from several threads.
-
-    Args:
-      data: the set.
-      limit: bytes to keep at most; 0 keeps none.
-
-    Raises:
-      DataError: for a negative limit.
+    `limit` is in bytes; 0 keeps nothing. Nothing is evicted, because training reads all sequences equally often. Callable
+    from several threads. A negative limit raises `DataError`.
     """
 
     def __init__(self, data: SilhouetteSet, limit: int = 0):
@@ -45,17 +39,17 @@ class SequenceCache:
         self._lock = threading.Lock()
 
     def read_once(self, row: int) -> np.ndarray:
-        """uint8 `[s, 64, 44]`, contiguous, not to be written to; not kept, for whoever needs it once."""
+        """uint8 `[s, 64, 44]`, contiguous, read-only; does not add the sequence to the cache."""
         if row in self._kept:
             return self._kept[row]
         clip = np.ascontiguousarray(cut_sides(self._data.read(row)))  # s 64 44
-        if len(clip) != self._data.n_frames[row]:  # frame numbers are drawn by that
+        if len(clip) != self._data.n_frames[row]:  # the sampler draws frame numbers below n_frames
             raise DataError(f"{self._data.sequences[row]} has {len(clip)} frames and should have {self._data.n_frames[row]}")
         return clip
 
     def __call__(self, row: int) -> np.ndarray:
-        """As `read_once`, and keeps the sequence if there is room."""
-        if row in self._kept:  # most of the time; no thread waits for another then
+        """As `read_once`, but keeps the sequence if there is room."""
+        if row in self._kept:  # the common case, without waiting for the lock
             return self._kept[row]
         clip = self.read_once(row)
         with self._lock:
@@ -67,38 +61,25 @@ class SequenceCache:
 
 @dataclass(frozen=True)
 class TrainSampler:
-    """The published P x K sampling (Hermans et al. 2017, section 2): P sequences, K clips of each, frames at random.
+    """P x K sampling (Hermans et al. 2017, arXiv 1703.07737, section 2): P sequences, K clips of each, random frames.
 
-    Sequences are drawn without replacement from those of the training part. A clip's frames are drawn without order and
-    without replacement; with replacement where the sequence is shorter than the clip.
-
-    Attributes:
-      data: the whole set.
-      rows: indices into `data` of the sequences to train on.
-      seed: with the step, determines the batch.
-      subjects_per_batch: P.
-      clips_per_subject: K.
-      frames_per_clip: S.
-      process_index: which equal share of the P x K clips to load.
-      process_count: how many processes share the batch.
-      cache: reads `data`; None reads it anew every time.
-      clips_together: neighbouring clips of one sequence that share their frames, so that one drawn by several of them is
-        handed out once; divides K and the process's share.
+    Sequences are drawn without replacement from the training part. The frames of a clip are drawn without replacement and in
+    random order; with replacement if the sequence is shorter than the clip.
 
     Raises:
-      DataError: when `rows` holds fewer than P sequences, or the clips cannot be shared out equally.
+      DataError: if `rows` has fewer than P sequences, or the clips cannot be divided equally.
     """
 
-    data: SilhouetteSet
-    rows: np.ndarray
-    seed: int
-    subjects_per_batch: int
-    clips_per_subject: int
-    frames_per_clip: int
-    process_index: int = 0
-    process_count: int = 1
-    cache: SequenceCache | None = None
-    clips_together: int = 1
+    data: SilhouetteSet  # the whole set
+    rows: np.ndarray  # rows of `data` to train on
+    seed: int  # seed and step determine the batch
+    subjects_per_batch: int  # P
+    clips_per_subject: int  # K
+    frames_per_clip: int  # S
+    process_index: int = 0  # index of this process's share of the P x K clips
+    process_count: int = 1  # number of equal shares
+    cache: SequenceCache | None = None  # None reads every sequence anew
+    clips_together: int = 1  # clips of one sequence that share their distinct frames; divides K and the process's share
 
     def __post_init__(self):
         for field in ("subjects_per_batch", "clips_per_subject", "frames_per_clip"):
@@ -124,11 +105,11 @@ class TrainSampler:
 
     @property
     def short_sequences(self) -> int:
-        """How many sequences have fewer frames than a clip, so that theirs are drawn with replacement."""
+        """Number of sequences with fewer frames than a clip, so that their frames are drawn with replacement."""
         return int(np.sum(self.data.n_frames[self.rows] < self.frames_per_clip))
 
     def draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """What the global batch of a step is made of: sequence rows `[P]` and frame numbers `[P, K, S]`."""
+        """Sequence rows `[P]` and frame numbers `[P, K, S]` of the global batch of a step."""
         rng = np.random.default_rng((self.seed, step))
         chosen = rng.choice(self.rows, self.subjects_per_batch, replace=False)  # P
         clips, length = self.clips_per_subject, self.frames_per_clip
@@ -143,8 +124,8 @@ class TrainSampler:
     def __call__(self, step: int) -> Batch:
         """This process's share of the batch.
 
-        `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`. Where it saves frames, `silhouettes` are
-        `[g, u, 64, 44]`, and `clip_frames` int32 `[g, m, s]` say which of them each of the n = g m clips is made of.
+        `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`. If sharing saves frames, `silhouettes` is
+        `[g, u, 64, 44]`, and `clip_frames` int32 `[g, m, s]` has the positions in u of the frames of the n = g m clips.
         """
         chosen, frames = self.draw(step)
         groups, clip_frames = self._share_frames(frames)
@@ -153,7 +134,7 @@ class TrainSampler:
         mine = slice(first // together, (first + share) // together)
         subjects = np.arange(len(groups))[mine] * together // self.clips_per_subject  # g
         read = self.cache or SequenceCache(self.data)
-        decoded = {subject: read(int(chosen[subject])) for subject in np.unique(subjects)}  # s 64 44; once, whatever K is
+        decoded = {subject: read(int(chosen[subject])) for subject in np.unique(subjects)}  # s 64 44; once for all K clips
         silhouettes = np.empty((len(subjects), groups.shape[1], FRAME_SIZE, FRAME_WIDTH), np.uint8)
         for out, subject, numbers in zip(silhouettes, subjects, groups[mine], strict=True):
             np.take(decoded[subject], numbers, axis=0, out=out, mode="clip")  # u 64 44
@@ -162,9 +143,9 @@ class TrainSampler:
         return batch if clip_frames is None else batch | {"clip_frames": clip_frames[mine]}
 
     def _share_frames(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Of the frame numbers `[P, K, S]` drawn: those to hand out `[g, u]`, and of which of these clips are made `[g, m, s]`.
+        """Distinct frame numbers `[g, u]` among the drawn `[P, K, S]`, and the positions of the drawn ones in u, `[g, m, s]`.
 
-        The second is None where each clip has its own. All processes agree, since all draw the whole batch.
+        The second is None if no frames are shared. All processes decide alike, because each draws the whole batch.
         """
         own = frames.reshape(-1, self.frames_per_clip)  # n s
         length = self._shared_length
@@ -173,22 +154,22 @@ class TrainSampler:
         drawn, has = self._drawn(frames)
         if np.sum(has, axis=1).max() > length:
             return own, None
-        shared = np.argsort(~has, axis=1, kind="stable")[:, :length]  # g u; filled up with frames that no clip has
+        shared = np.argsort(~has, axis=1, kind="stable")[:, :length]  # g u; padded with frames that no clip uses
         places = np.take_along_axis(np.cumsum(has, axis=1, dtype=np.int32) - 1, drawn, axis=1)  # g ms
         return shared, places.reshape(len(drawn), self.clips_together, -1)
 
     def _drawn(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of `[P, K, S]`: the numbers that clips together drew, `[g, m s]`, and whether they did so, by number, `[g, ...]`."""
+        """Frame numbers `[P, K, S]` by group `[g, m s]`, and which numbers each group drew, bool `[g, number]`."""
         drawn = frames.reshape(-1, self.clips_together * self.frames_per_clip)  # g ms
-        has = np.zeros((len(drawn), max(frames.max() + 1, drawn.shape[1])), bool)  # g numbers
+        has = np.zeros((len(drawn), max(frames.max() + 1, drawn.shape[1])), bool)  # g number
         np.put_along_axis(has, drawn, True, axis=1)
         return drawn, has
 
     @functools.cached_property
     def _shared_length(self) -> int:
-        """How many frames clips together share: one length, so that one is compiled, and a batch that needs more has none.
+        """Number of frames u that a group shares, constant so that one shape is compiled; 0 if sharing would save too little.
 
-        0 where it would save too little.
+        A batch with a group that needs more frames does not share any.
         """
         if self.clips_together == 1:
             return 0
@@ -198,38 +179,29 @@ class TrainSampler:
 
 
 def train_batches(sampler: TrainSampler, start: int, stop: int, threads: int = 2) -> grain.IterDataset:
-    """Training batches of steps `start` to `stop - 1`, prepared ahead of time by `threads` threads."""
+    """Training batches of the steps `start` to `stop - 1`, prefetched by `threads` threads."""
     steps = grain.MapDataset.range(start, stop).map(sampler)
     return steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
 
 
 @dataclass(frozen=True)
 class EvalBatcher:
-    """Whole sequences, padded: each of `rows` once, those of one padded length together, batches filled up with masked rows.
+    """Whole padded sequences: each of `rows` once, batched by padded length; the last batch of a length has masked rows.
 
-    So the shape that a device sees depends on the sequence alone, not on how many devices and processes there are, and neither
-    do the last digits of its result.
-
-    Attributes:
-      data: the whole set.
-      rows: indices into `data` of the sequences to evaluate.
-      batch_size: of the global batch, of which a process loads its equal share.
-      max_frames: of a sequence; later ones are left out.
-      process_index: which share.
-      process_count: how many processes share the batch.
-      read: row to uint8 `[s, 64, 44]`, such as a `SequenceCache` or its `read_once`; None reads `data` and keeps nothing.
+    The padded length of a sequence, and with it the rounding of its result, depends only on the sequence, not on the number of
+    devices and processes.
 
     Raises:
-      DataError: when there is nothing to evaluate, a size is not positive, or the batch cannot be shared out equally.
+      DataError: if there is nothing to evaluate, a size is not positive, or the batch cannot be divided equally.
     """
 
-    data: SilhouetteSet
-    rows: np.ndarray
-    batch_size: int
-    max_frames: int
-    process_index: int = 0
-    process_count: int = 1
-    read: Callable[[int], np.ndarray] | None = None
+    data: SilhouetteSet  # the whole set
+    rows: np.ndarray  # rows of `data` to evaluate
+    batch_size: int  # sequences of the global batch
+    max_frames: int  # frames of a sequence; later ones are left out
+    process_index: int = 0  # index of this process's share of the batch
+    process_count: int = 1  # number of equal shares
+    read: Callable[[int], np.ndarray] | None = None  # row to uint8 [s, 64, 44], e.g. a `SequenceCache`; None does not cache
 
     def __post_init__(self):
         if self.batch_size % self.process_count:
@@ -259,22 +231,22 @@ class EvalBatcher:
         return len(self._batches)
 
     def __call__(self, index: int) -> Batch:
-        """One share: `silhouettes` uint8 `[n, s, 64, 44]`, `frame_mask` bool `[n, s]`; and `rows` int32 of the *global* batch.
+        """This process's `silhouettes` uint8 `[n, s, 64, 44]` and `frame_mask` bool `[n, s]`; `rows` int32 of the global batch.
 
-        Padding has row -1. Every process knows all rows, so that it can read results of all.
+        Padding has row -1. Every process gets all rows, because it also gets the results of all processes.
         """
         length, rows = self._batches[index]
         share = self.batch_size // self.process_count
         mine = rows[self.process_index * share : (self.process_index + 1) * share]
         read = self.read or SequenceCache(self.data)
-        clips = [read(int(row))[: self.max_frames] for row in mine]  # each s 64 44
         batch = {
             "silhouettes": np.zeros((share, length, FRAME_SIZE, FRAME_WIDTH), np.uint8),
             "frame_mask": np.zeros((share, length), bool),
             "rows": np.full(self.batch_size, -1, np.int32),
         }
-        batch["frame_mask"][:, 0] = True  # a padded row still needs one frame to take a maximum over
-        for position, clip in enumerate(clips):
+        batch["frame_mask"][:, 0] = True  # set pooling takes a maximum, which needs at least one frame
+        for position, row in enumerate(mine):
+            clip = read(int(row))[: self.max_frames]  # s 64 44
             batch["silhouettes"][position, : len(clip)] = clip
             batch["frame_mask"][position, : len(clip)] = True
         batch["rows"][: len(rows)] = rows

@@ -1,7 +1,7 @@
 """Prepare Scoliosis1K once: `python -m data_pipelines.prepare --input TREE --output DIR`, then train with `data.root=DIR`.
 
-TREE is the released pickle tree or the raw tree of PNG masks; raw masks go through the silhouette normalisation. All cores
-work; an interrupted run leaves nothing that could be taken for a whole data set, and can simply be started again.
+TREE is the released tree of pickles or a raw tree of PNG masks; raw masks are normalised. All cores are used. An interrupted
+run leaves no folder that could be mistaken for a complete data set; run the same command again.
 """
 
 from __future__ import annotations

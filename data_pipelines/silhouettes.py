@@ -1,7 +1,7 @@
-"""Raw mask to normalised 64 x 64 silhouette, byte for byte as the published preprocessing does it.
+"""Normalisation of a raw mask to a 64 x 64 silhouette, byte for byte as in the published preprocessing.
 
-The steps follow the gait field's usual size normalisation (OU-MVLP and GaitSet onwards) as Scoliosis1K's release was made:
-scale the person to one height, then put the column that halves the person's area in the middle.
+The steps are the usual size normalisation of gait recognition (OU-MVLP, GaitSet and later), as used for the Scoliosis1K
+release: scale the person to a fixed height, then centre the column that halves the person's area.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import numpy as np
 
 from data_pipelines.schema import FRAME_SIZE, SIDE_CUT
 
-MIN_PIXEL_SUM = 10_000  # in units of grey value: about 39 white pixels
+MIN_PIXEL_SUM = 10_000  # sum of grey values, about 39 white pixels
 
 
 def normalise_silhouette(mask: np.ndarray) -> np.ndarray | None:
-    """Cut, scale and centre one raw mask.
+    """Crop, scale and centre one raw mask.
 
     Args:
-      mask: uint8 `[h, w]`, 0 background to 255 person, any size.
+      mask: uint8 `[h, w]` of any size; 0 is background, 255 is person.
 
     Returns:
-      uint8 `[64, 64]`, or None where the frame is to be dropped: (almost) nothing in it, a person so thin that no column
-      remains at height 64, or no centre column.
+      uint8 `[64, 64]`, or None for a frame to be dropped: the mask is (almost) empty, or the person is so thin that no column
+      is left at height 64, or no centre column exists.
     """
-    import cv2  # here: commands answer --help without it
+    import cv2  # imported here so that commands answer --help without it
 
     if mask.sum(dtype=np.int64) <= MIN_PIXEL_SUM:
         return None
@@ -38,7 +38,7 @@ def normalise_silhouette(mask: np.ndarray) -> np.ndarray | None:
     person = cv2.resize(person, (scaled_width, FRAME_SIZE), interpolation=cv2.INTER_CUBIC)  # 64 w
     area_to_the_left = np.cumsum(person.sum(axis=0, dtype=np.int64))  # w
     centre = int(np.argmax(area_to_the_left > area_to_the_left[-1] / 2))
-    if centre == 0:  # the published code cannot tell column 0 from "no centre" and drops the frame; so do we
+    if centre == 0:  # the published code cannot distinguish column 0 from "no centre" and drops the frame; so do we
         return None
     half = FRAME_SIZE // 2
     left, right = centre - half, centre + half
@@ -49,11 +49,11 @@ def normalise_silhouette(mask: np.ndarray) -> np.ndarray | None:
 
 
 def normalise_sequence(masks: Iterable[np.ndarray]) -> np.ndarray:
-    """Normalise every mask and drop the unusable ones: uint8 `[s, 64, 64]`, with `s` = 0 when none is usable."""
+    """Normalise every mask and drop the unusable ones: uint8 `[s, 64, 64]`, with `s` = 0 if none is usable."""
     frames = [frame for frame in map(normalise_silhouette, masks) if frame is not None]
     return np.stack(frames) if frames else np.zeros((0, FRAME_SIZE, FRAME_SIZE), np.uint8)  # s 64 64
 
 
 def cut_sides(silhouettes: np.ndarray) -> np.ndarray:
-    """Cut the empty columns on both sides: `[..., 64, 64]` to `[..., 64, 44]`, a view."""
+    """Remove the empty columns on both sides: `[..., 64, 64]` to `[..., 64, 44]`, a view."""
     return silhouettes[..., SIDE_CUT : FRAME_SIZE - SIDE_CUT]

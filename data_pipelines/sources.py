@@ -1,4 +1,4 @@
-"""Opens what `data.root` points at: a prepared folder, or a released tree that is prepared into a cache on first use."""
+"""Opening of `data.root`: a prepared folder, or a released tree that is prepared into a cache on first use."""
 
 from __future__ import annotations
 
@@ -19,85 +19,71 @@ import numpy as np
 from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, cache_folder, existing_folder
 from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, read_subjects, scan
 
-UNFINISHED = "incomplete."  # how TFDS begins the names of folders that it writes in, before it renames them
+UNFINISHED = "incomplete."  # prefix of the folders that TFDS writes to before it renames them
 REMEDY = "delete it and run data_pipelines.prepare again"
 
 
 def prepared_folder(root: Path) -> Path:
-    """Where `data_pipelines.prepare --output root` puts the finished data set."""
+    """Folder of the finished data set after `data_pipelines.prepare --output root`."""
     return root / "scoliosis1k" / VERSION
 
 
 def is_prepared(root: Path) -> bool:
-    """TFDS renames a finished data set into place as a whole, so the folder is there or it is not.
-
-    Raises:
-      DataError: where that cannot be told.
-    """
+    """True if `root` holds a complete data set, which TFDS moves into place by a rename; raises `DataError` if unreadable."""
     try:
         return (prepared_folder(root) / "dataset_info.json").is_file()
     except OSError as error:
-        raise DataError(f"{root} cannot be read ({error.strerror}); mend its rights or pick another folder") from None
+        raise DataError(f"{root} cannot be read ({error.strerror}); change its permissions or pick another folder") from None
 
 
 def prepare(
-    tree: str,
-    output: Path,
-    subjects: str | None = None,
-    skip_bad: bool = False,
-    report: Callable[[str], None] = print,
+    tree: str, output: Path, subjects: str | None = None, skip_bad: bool = False, report: Callable[[str], None] = print
 ) -> list[str]:
-    """Prepare a released tree into `output`, in memory that hardly grows with its size.
+    """Prepare a released tree into `output`. The memory needed hardly depends on the size of the tree.
 
-    A call that fails or is interrupted leaves nothing behind, one that is killed leaves what the next removes. Of two calls
-    for one folder the second waits for the first, and takes what that made of the same tree.
+    A call that fails or is interrupted removes its files; the files of a killed call are removed by the next call. Of two calls
+    for one folder the second waits for the first, and uses its result if the tree is the same.
 
     Args:
-      tree: the released tree, of pickles or of PNG masks.
-      output: folder for the prepared data set; made when missing.
-      subjects: CSV file `sequence,subject`.
-      skip_bad: leave out what cannot be used.
-      report: takes a line for the user.
+      tree: released tree of pickles or of PNG masks.
+      output: folder for the prepared data set; created if missing.
+      subjects: CSV file with the columns `sequence,subject`.
+      skip_bad: leave out unusable sequences instead of raising.
+      report: receives messages for the user.
 
     Returns:
       One line for each sequence that was left out.
 
     Raises:
-      DataError: for anything wrong with the tree, or an output folder that cannot be written.
+      DataError: for an unusable tree, or an output folder that cannot be written.
     """
-    import tensorflow_datasets as tfds  # here, and in `open_prepared`: a second, which synthetic walkers do without
+    import tensorflow_datasets as tfds  # imported here and in `open_prepared`: takes a second, not needed for walkers
 
     from data_pipelines.scoliosis1k.builder import Scoliosis1k
 
-    tfds.disable_progress_bar()  # ours counts sequences
+    tfds.disable_progress_bar()  # the builder shows its own, which counts sequences
     output = output.expanduser()
     source, target = Path(tree).expanduser().absolute(), prepared_folder(output)
     if source in (output.absolute(), *output.absolute().parents) or output.absolute() in source.parents:
         raise DataError(f"--output={str(output)!r} and --input={tree!r} lie in each other; pick another folder")
-    downloads = target.parent / f"{UNFINISHED}downloads"  # there are none, but TFDS wants a place for them
+    downloads = target.parent / f"{UNFINISHED}downloads"  # nothing is downloaded, but TFDS needs a folder
     try:
         with _one_at_a_time(target.parent, report) as alone:
             if alone:
                 for leftover in target.parent.glob(f"{UNFINISHED}*"):
                     shutil.rmtree(leftover)
             if not target.exists():
-                try:
-                    with contextlib.redirect_stdout(io.StringIO()):  # TFDS talks of downloads
-                        builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
-                        builder.download_and_prepare(download_dir=downloads)
-                finally:
-                    shutil.rmtree(downloads, ignore_errors=True)
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as later:  # TFDS prints about downloads
+                    later.callback(shutil.rmtree, downloads, ignore_errors=True)
+                    builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
+                    builder.download_and_prepare(download_dir=downloads)
                 return _metadata(target)["skipped"]
-    except (OSError, RuntimeError) as error:  # ArrayRecord meets a full disk with the second, and names the file
+    except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError, naming the file, if the disk is full
         if isinstance(error, RuntimeError) and str(target.parent) not in str(error):
             raise
-        if not is_prepared(output):  # otherwise another was faster, on a file system without locks
+        if not is_prepared(output):  # otherwise another process finished first, on a file system without locks
             raise DataError(f"--output={str(output)!r} cannot be written ({error}); make room or pick another folder") from None
-    return _take(tree, output, subjects, skip_bad)
-
-
-def _take(tree: str, output: Path, subjects: str | None, skip_bad: bool) -> list[str]:
-    """What was skipped in a set that is there already; raises `DataError` where it is not the one that is asked for."""
+    # Another process has prepared the folder.
     sequences, _ = scan(tree, "--input")
     metadata = _metadata(prepared_folder(output))
     if metadata["source"] != fingerprint(sequences, str(sorted(read_subjects(subjects).items()))):
@@ -108,7 +94,7 @@ def _take(tree: str, output: Path, subjects: str | None, skip_bad: bool) -> list
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
-    """What a prepared folder says of itself; raises `DataError` where that is damaged."""
+    """Metadata of a prepared folder; raises `DataError` if they are damaged."""
     try:
         columns = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
         if metadata_digest(columns) != columns["digest"]:
@@ -120,58 +106,47 @@ def _metadata(folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path, report: Callable[[str], None]) -> Iterator[bool]:
-    """Make a folder, and lock it against other preparations by a file in it. With nothing in it, it goes again at the end.
+    """Create a folder and hold a lock file in it; remove both at the end, the folder only if it is empty.
 
-    Gives False on a file system that has no locks.
+    Yields False on a file system without locks.
     """
     path, locked = folder / ".preparing", False
     made = [folder, *(parent for parent in folder.parents if not parent.exists())]
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # the previous holder has removed the folder or the file: try again
+                file = held.enter_context(path.open("a", encoding="utf-8"))
+                locked = _lock(file, folder, report)
+                if not locked or os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break
+            held.close()
         try:
-            file = path.open("a", encoding="utf-8")
-        except FileNotFoundError:  # whoever had the folder has just removed it
-            continue
-        try:
-            locked = _lock(file, folder, report)
-            if not locked or os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                break
-        except FileNotFoundError:  # the file that was waited for is gone
-            pass
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-    try:
-        yield locked
-    finally:
-        path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something is in it
-            for parent in made:
-                parent.rmdir()
-        file.close()
+            yield locked
+        finally:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder is not empty
+                for parent in made:
+                    parent.rmdir()
 
 
 def _lock(file: TextIO, folder: Path, report: Callable[[str], None]) -> bool:
-    """Lock a file, after whoever has it; False where there are no locks."""
+    """Lock a file, waiting for the process that holds it; False on a file system without locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
     except BlockingIOError:
-        pass
+        report(f"another preparation is at work in {folder}; waiting for it")
+        fcntl.flock(file, fcntl.LOCK_EX)
     except OSError:
         return False
-    report(f"another preparation is at work in {folder}; waiting for it")
-    fcntl.flock(file, fcntl.LOCK_EX)
     return True
 
 
 def open_prepared(root: Path) -> SilhouetteSet:
-    """Open a prepared folder. Every sequence is checked against its checksum when it is first read; every read is against
-    those within the ArrayRecord file.
+    """Open a prepared folder. The first read of a sequence verifies its checksum; ArrayRecord verifies its own at every read.
 
     Raises:
-      DataError: when it is damaged; reading a damaged record later raises it, too, and names the record.
+      DataError: if the folder is damaged; also from `read`, naming the record, if a record is damaged.
     """
     import tensorflow_datasets as tfds
 
@@ -184,7 +159,7 @@ def open_prepared(root: Path) -> SilhouetteSet:
         if set(sizes.values()) != {len(records)}:
             raise ValueError(f"{len(records)} records for {sizes}")
         labels, n_frames = (np.array(columns[name], np.int32) for name in ("labels", "n_frames"))
-    except Exception as error:  # TFDS and ArrayRecord raise many kinds for damaged files; all of it means the same here
+    except Exception as error:  # TFDS and ArrayRecord raise many kinds of exception for damaged files
         raise DataError(f"{folder} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
 
     def read(row: int) -> np.ndarray:
@@ -200,7 +175,7 @@ def open_prepared(root: Path) -> SilhouetteSet:
         return silhouettes
 
     checked: set[int] = set()
-    read(0)  # ArrayRecord looks at a file, and notices that it is cut off, at the first read
+    read(0)  # ArrayRecord opens a file, and detects that it is truncated, at the first read
     return SilhouetteSet(
         name=str(root),
         synthetic=False,
@@ -214,14 +189,10 @@ def open_prepared(root: Path) -> SilhouetteSet:
 
 
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
-    """Open `data.root`.
-
-    Args:
-      root: a folder made by `data_pipelines.prepare`, or a released tree.
-      report: takes a line for the user.
+    """Open `data.root`, a folder made by `data_pipelines.prepare` or a released tree; `report` receives messages for the user.
 
     Raises:
-      DataError: for a root that is missing, empty, of another layout, or damaged.
+      DataError: for a root that is missing, empty, damaged, or has another layout.
     """
     folder = existing_folder(root, "data.root")
     if is_prepared(folder):

@@ -1,8 +1,9 @@
-"""Partitions: the official JSON files, and class-ratio partitions of our own, never cutting through a subject.
+"""Partitions: the official JSON files, and random partitions with a given class ratio that never divide a subject.
 
-The official files are named after the positive : neutral : negative ratio of the training part and put every sequence into
-one of two halves. The release does not say which sequences share an adolescent, so an official partition is taken as it is;
-our own keep a subject's sequences together as far as the subjects are known (`data_pipelines.prepare --subjects`).
+The official files are named after the positive : neutral : negative ratio of the training part and assign every sequence to
+training or test. The release does not say which sequences belong to one adolescent, so an official partition is used
+unchanged. Random partitions keep the sequences of a subject together if the subjects are known
+(`data_pipelines.prepare --subjects`).
 """
 
 from __future__ import annotations
@@ -16,22 +17,23 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, class_id, few
+from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id
 
-MIN_TEST_SHARE = Fraction(1, 20)  # of each class; the official 1:1:2 leaves 14 of 200 neutral ones
+MIN_TEST_SHARE = Fraction(1, 20)  # of each class; the official 1:1:2 leaves 14 of 200 neutral sequences
 RATIO = re.compile(r"\d+(:\d+){2}")
+FIELDS = ("TRAIN_SET", "TEST_SET")  # lists of ids in an official file: strings of five digits; numbers are accepted too
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Indices into a `SilhouetteSet`, in its order. `validation` is carved out of the training part and may be empty."""
+    """Sorted row indices of a `SilhouetteSet`. `validation` is taken from the training part and may be empty."""
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
 
     def describe(self, data: SilhouetteSet) -> str:
-        """The achieved counts, one line per part."""
+        """Number of sequences and class counts, one line per part."""
         return "\n".join(
             f"{part:<10} {len(rows):5d} sequences: "
             + " / ".join(f"{count} {name}" for name, count in data.class_counts(rows).items())
@@ -40,13 +42,12 @@ class Partition:
 
 
 def make_partition(data: SilhouetteSet, partition: str, validation_fraction: float, seed: int = 0) -> Partition:
-    """Cut a set into training, validation and test part.
+    """Divide a set into a training, a validation and a test part.
 
     Args:
-      data: the whole set.
       partition: path of an official JSON file, or a positive : neutral : negative ratio of the training part, e.g. "1:1:8".
-      validation_fraction: share of the training sequences to set aside, by subject, each class alike; in [0, 1).
-      seed: of our own cuts; the same data, ratio and seed give the same partition.
+      validation_fraction: share of the training sequences for validation, chosen by subject, equal for each class; in [0, 1).
+      seed: random seed; the same data, ratio and seed give the same partition.
 
     Raises:
       DataError: for a ratio or file that does not fit the data.
@@ -65,12 +66,12 @@ def make_partition(data: SilhouetteSet, partition: str, validation_fraction: flo
 def _by_ratio(data: SilhouetteSet, ratio: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     parts = dict(zip(RATIO_ORDER, map(int, ratio.split(":")), strict=True))
     available = data.class_counts()
-    missing = [name for name in RATIO_ORDER if available[name] < 2]
-    if missing or min(parts.values()) == 0:
+    if min(available.values()) < 2 or min(parts.values()) == 0:
         raise DataError(
             f"data.partition={ratio!r} needs two sequences of every class and no zero in the ratio; the data has {available}"
         )
-    # The unit of the ratio is as large as half the data allows, with some of every class left to test on.
+    # The unit of the ratio is the largest for which the training part holds at most half of the data and leaves sequences of
+    # every class for the test part.
     unit = Fraction(len(data) // 2, sum(parts.values()))
     for name, part in parts.items():
         left_for_test = max(1, -(-available[name] * MIN_TEST_SHARE // 1))
@@ -87,18 +88,17 @@ def _by_ratio(data: SilhouetteSet, ratio: str, seed: int) -> tuple[np.ndarray, n
 
 
 def _take_subjects(data: SilhouetteSet, rows: np.ndarray, quota: dict[int, int], seed: int) -> np.ndarray:
-    """Whole subjects in random order, each taken when all its sequences still fit the class quotas; sorted rows."""
+    """Sorted rows of subjects in random order; a subject is taken if all its sequences still fit the class quotas."""
     by_subject: dict[str, list[int]] = {}
     for row in rows:
         by_subject.setdefault(data.subjects[row], []).append(int(row))
-    left = dict(quota)
+    left = Counter(quota)
     taken: list[int] = []
     for subject in np.random.default_rng(seed).permutation(sorted(by_subject)):
-        labels = data.labels[by_subject[subject]]
-        if all(np.sum(labels == label) <= left[label] for label in set(labels.tolist())):
+        counts = Counter(data.labels[by_subject[subject]].tolist())
+        if counts <= left:
             taken += by_subject[subject]
-            for label in labels.tolist():
-                left[label] -= 1
+            left -= counts
     return np.array(sorted(taken), np.int64)
 
 
@@ -106,7 +106,7 @@ def _from_file(data: SilhouetteSet, partition: str) -> tuple[np.ndarray, np.ndar
     path = Path(partition).expanduser()
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-        parts = [[_sequence_id(item) for item in content[field]] for field in ("TRAIN_SET", "TEST_SET")]
+        parts = [[f"{item:05d}" if isinstance(item, int) else str(item) for item in content[field]] for field in FIELDS]
     except FileNotFoundError:
         raise DataError(
             f'data.partition={partition!r} is neither a file nor a ratio such as "1:1:8" (positive:neutral:negative)'
@@ -116,29 +116,20 @@ def _from_file(data: SilhouetteSet, partition: str) -> tuple[np.ndarray, np.ndar
             f"data.partition={partition!r} is not a partition file ({error!r}); "
             'expected {"TRAIN_SET": [ids], "TEST_SET": [ids]}'
         ) from None
-    for field, ids in zip(("TRAIN_SET", "TEST_SET"), parts, strict=True):
-        twice = sorted(item for item, count in Counter(ids).items() if count > 1)
-        if twice:
-            raise DataError(f"data.partition={partition!r}: {field} lists {few(twice)} more than once")
+    for field, ids in zip(FIELDS, parts, strict=True):
+        if twice := sorted(item for item, count in Counter(ids).items() if count > 1):
+            raise DataError(f"data.partition={partition!r}: {field} lists {abbreviate(twice)} more than once")
         if not ids:
             raise DataError(f"data.partition={partition!r}: {field} is empty")
-    overlap = sorted(set(parts[0]) & set(parts[1]))
-    if overlap:
-        raise DataError(f"data.partition={partition!r}: {few(overlap)} stand in both TRAIN_SET and TEST_SET; keep one")
+    if overlap := sorted(set(parts[0]) & set(parts[1])):
+        raise DataError(f"data.partition={partition!r}: {abbreviate(overlap)} stand in both TRAIN_SET and TEST_SET; keep one")
     row_of = {sequence: row for row, sequence in enumerate(data.sequences)}
-    missing = sorted(item for item in {*parts[0], *parts[1]} if item not in row_of)
-    if missing:
+    if missing := sorted({*parts[0], *parts[1]} - row_of.keys()):
         raise DataError(
-            f"data.partition={partition!r} names sequences that are not in the data: {few(missing)}; "
+            f"data.partition={partition!r} names sequences that are not in the data: {abbreviate(missing)}; "
             "use the partition that belongs to this data, or prepare the missing sequences"
         )
     train, test = (np.array(sorted(row_of[item] for item in ids), np.int64) for ids in parts)
-    shared = sorted({data.subjects[row] for row in train} & {data.subjects[row] for row in test})
-    if shared:
-        raise DataError(f"data.partition={partition!r}: subjects {few(shared)} have sequences in both parts")
+    if shared := sorted({data.subjects[row] for row in train} & {data.subjects[row] for row in test}):
+        raise DataError(f"data.partition={partition!r}: subjects {abbreviate(shared)} have sequences in both parts")
     return train, test
-
-
-def _sequence_id(item: object) -> str:
-    """Official files write ids as strings of five digits; numbers are taken too."""
-    return f"{item:05d}" if isinstance(item, int) else str(item)

@@ -1,14 +1,14 @@
-"""Parametric walkers seen from the front: data for trying and testing where no real data is at hand.
+"""Synthetic walkers in front view, drawn from a parametric model: data for demonstrations and tests without real data.
 
-Nobody walked here. The three classes differ as the clinic describes adolescent idiopathic scoliosis from the front: shoulder
-tilt, lateral trunk shift, a curved spine, pelvic tilt and unequal arm swing. One number, the severity, scales all five; every
-subject has their own mixture and side, everybody has a little natural asymmetry, and `neutral` lies between the other two and
-overlaps both. A walker is drawn as a raw mask, roughened as a segmentation network would, and then takes the same
-normalisation as a real mask.
+The three classes differ in the clinical signs of adolescent idiopathic scoliosis that are visible from the front: shoulder
+tilt, lateral trunk shift, a curved spine, pelvic tilt and unequal arm swing. One number, the severity, scales all five signs.
+Their mixture and side vary between subjects, every subject has a little natural asymmetry, and `neutral` lies between the
+other two classes and overlaps both. A walker is drawn as a raw mask with errors like those of a segmentation network, and then
+normalised like a real mask.
 
     python -m data_pipelines.synthetic --output TREE --subjects 60
 
-writes such walkers as a tree in the released layout, to try `data_pipelines.prepare` on, and `--sheet walkers.png` draws some.
+writes walkers as a tree in the released layout, as input for `data_pipelines.prepare`; `--sheet walkers.png` draws a picture.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from data_pipelines.command import Parser, expanded_path, make_parser, report_er
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SilhouetteSet
 from data_pipelines.silhouettes import normalise_sequence
 
-RASTER = (96, 72)  # rows, columns of the raw mask
-STATURE = 86.0  # rows that a standing body takes
-SEEN = 6.0  # pixels beyond a part's edge that its soft rim and the roughening can reach
+RASTER = (96, 72)  # rows and columns of the raw mask
+STATURE = 86.0  # rows; height of a standing body
+SEEN = 6.0  # pixels; largest distance from the edge of a body part at which it changes the mask
 SEVERITY = {"negative": 0.08, "neutral": 0.47, "positive": 1.0}  # class means
 SEVERITY_SPREAD = {"negative": 0.08, "neutral": 0.10, "positive": 0.15}  # class standard deviations
 
 
 @dataclass(frozen=True)
 class Walker:
-    """One subject. Lengths in statures, angles in radians, times in frames; `+` leans to the image's right."""
+    """One subject. Lengths in body heights, angles in radians, times in frames; positive is towards the right of the image."""
 
     leg: float
     trunk: float
@@ -56,7 +56,7 @@ class Walker:
 
 
 def draw_walker(rng: np.random.Generator, label: int) -> Walker:
-    """A random subject of the class `label`: body shape and gait vary for everybody, the five signs with the class."""
+    """Random subject of the class `label`: body shape and gait do not depend on the class, the five signs do."""
     name = CLASSES[label]
     severity = abs(rng.normal(SEVERITY[name], SEVERITY_SPREAD[name]))
     side = rng.choice([-1.0, 1.0])
@@ -90,14 +90,26 @@ def draw_walker(rng: np.random.Generator, label: int) -> Walker:
 
 
 def render_walk(walker: Walker, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw a walk as raw masks: uint8 `[s, 96, 72]`, soft edges, segmentation-like faults."""
-    coverage = _draw_body(walker, frames)  # s h w
-    return _roughen(coverage, rng)  # s h w
+    """Raw masks of a walk: uint8 `[s, 96, 72]` with soft, irregular edges, and now and then a hole or a spot at the edge."""
+    import cv2  # imported here so that commands answer --help without it
+
+    distance = _draw_body(walker, frames)  # s h w
+    height, width = RASTER
+    y, x = np.mgrid[0:height, 0:width]
+    coarse = rng.normal(0.0, 0.55, (frames, height // 8, width // 8)).astype(np.float32)  # s h/8 w/8
+    for frame, noise in zip(distance, coarse, strict=True):  # h w, h/8 w/8
+        frame += cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
+        if rng.random() < 0.06:
+            radius, fill = rng.uniform(1.5, 4.0), rng.random() < 0.4
+            rows, columns = np.nonzero(np.abs(frame) < 2.0)
+            centre = rng.integers(len(rows))
+            gap = np.hypot(y - rows[centre], x - columns[centre]).astype(np.float32) - radius  # h w
+            frame[:] = np.maximum(frame, -gap) if fill else np.minimum(frame, gap)
+    return (np.clip(distance + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)  # s h w
 
 
-def _draw_body(walker: Walker, frames: int) -> np.ndarray:
-    """Coverage `[s, h, w]` in pixels of signed distance to the body's edge, positive inside."""
-    body = walker
+def _draw_body(body: Walker, frames: int) -> np.ndarray:
+    """Signed distance to the edge of the body in pixels, positive inside: float32 `[s, h, w]`."""
     stride = 2.0 * np.pi * np.arange(frames) / body.period + body.phase  # s
     rows, columns = np.ogrid[0 : RASTER[0], 0 : RASTER[1]]
     y = ((RASTER[0] - 4 - rows.astype(np.float32)) / STATURE)[None]  # 1 h 1; height above the ground
@@ -109,7 +121,7 @@ def _draw_body(walker: Walker, frames: int) -> np.ndarray:
     inside = np.full((frames, *RASTER), -np.inf, np.float32)  # s h w
 
     def window(across, up, reach: float) -> tuple[slice, slice]:
-        """The pixels where a part can be seen in any frame; further away it is as good as absent."""
+        """Rows and columns in which a body part can change the mask of any frame."""
         reach = reach * STATURE + SEEN
         middle, ground = (RASTER[1] - 1) / 2, RASTER[0] - 4
         left, right = (int(edge(across) * STATURE + middle + sign * reach) for edge, sign in ((np.min, -1), (np.max, 1)))
@@ -129,18 +141,18 @@ def _draw_body(walker: Walker, frames: int) -> np.ndarray:
         gap = np.hypot(here_x - ax - along * dx, here_y - ay - along * dy)  # s h' w'
         add(place, start_radius + (end_radius - start_radius) * along - gap)
 
-    # Pelvis: sways once a stride, rises twice; the pelvis drops on the side of the swinging leg.
+    # Pelvis: sways once per stride and rises twice; it drops on the side of the swinging leg.
     pelvis_x = body.sway * np.sin(stride)  # s
     pelvis_y = body.leg + 0.008 * np.cos(2.0 * stride)  # s
     pelvis_angle = body.pelvic_tilt + 0.03 * np.sin(stride)  # s
-    # Spine: a shift that grows with height plus a curve that is widest halfway up.
+    # Spine: a lateral shift that grows with height, and a curve that is widest halfway up.
     shoulder_x = pelvis_x + body.trunk_shift  # s
     shoulder_y = pelvis_y + body.trunk  # s
     shoulder_angle = body.shoulder_tilt - 0.02 * np.sin(stride)  # s
 
     for side in (-1.0, 1.0):
         half_stride = stride + (0.0 if side < 0 else np.pi)  # s
-        # Legs: the swinging foot rises; seen from the front the knee rises less and moves a little outwards.
+        # Legs: the swinging foot rises; in front view the knee rises less and moves a little outwards.
         hip = (
             pelvis_x + side * 0.26 * body.hip_width * np.cos(pelvis_angle),
             pelvis_y - 0.03 + side * 0.26 * body.hip_width * np.sin(pelvis_angle),
@@ -151,7 +163,7 @@ def _draw_body(walker: Walker, frames: int) -> np.ndarray:
         limb(hip, knee, 0.060 * body.limb, 0.038 * body.limb)
         limb(knee, ankle, 0.040 * body.limb, 0.024 * body.limb)
         limb(ankle, (ankle[0] + side * 0.012, ankle[1] - 0.018), 0.026, 0.022)
-        # Arms: opposite to the leg; a forward swing shows as a shorter arm and a bent elbow.
+        # Arms: opposite to the leg; in front view a forward swing is a shorter arm and a bent elbow.
         swing = body.arm_swing * (1.0 + side * body.swing_asymmetry) * np.sin(half_stride + np.pi)  # s
         reach = 0.5 * body.arm * np.cos(0.9 * swing)  # s
         shoulder = (
@@ -164,7 +176,7 @@ def _draw_body(walker: Walker, frames: int) -> np.ndarray:
         limb(shoulder, elbow, 0.034 * body.limb, 0.026 * body.limb)
         limb(elbow, hand, 0.026 * body.limb, 0.020 * body.limb)
 
-    # Trunk: one outline from hips over waist to shoulders around the bent spine, both ends tilted.
+    # Trunk: one outline around the bent spine from hips to shoulders, tilted at both ends.
     widest = max(body.hip_width, body.shoulder_width) + abs(body.curve)
     place = window((pelvis_x, shoulder_x), (pelvis_y, shoulder_y), widest)
     here_x, here_y = x[:, :, place[1]], y[:, place[0]]  # 1 1 w', 1 h' 1
@@ -181,53 +193,26 @@ def _draw_body(walker: Walker, frames: int) -> np.ndarray:
     half_width = 0.5 * np.interp(up, heights, widths).astype(np.float32)  # s h' w'
     add(place, np.minimum(half_width - np.abs(here_x - spine), np.minimum(up, 1.0 - up) * body.trunk))
 
-    # Neck and head follow the upper spine and level themselves out half-way.
-    lean = 0.5 * body.trunk_shift  # the head comes back towards the middle
+    # Neck and head: half of the trunk shift is corrected towards the middle.
+    lean = 0.5 * body.trunk_shift
     head = (shoulder_x - 0.3 * lean, shoulder_y + 0.045 + body.head)
     limb((shoulder_x, shoulder_y - 0.02), head, 0.034, 0.030)
     limb((head[0], head[1] - 0.018), (head[0], head[1] + 0.012), 0.72 * body.head, 0.80 * body.head)
     return inside
 
 
-def _roughen(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Signed distance in pixels to uint8 masks with a wavering edge, and now and then a bite or a speck."""
-    import cv2  # here: commands answer --help without it
-
-    frames, height, width = distance.shape
-    coarse = rng.normal(0.0, 0.55, (frames, height // 8, width // 8)).astype(np.float32)  # s h/8 w/8
-    for frame in range(frames):  # OpenCV resizes one image at a time
-        distance[frame] += cv2.resize(coarse[frame], (width, height), interpolation=cv2.INTER_LINEAR)
-        if rng.random() < 0.06:
-            _disc(distance[frame], rng, radius=rng.uniform(1.5, 4.0), fill=rng.random() < 0.4)
-    return (np.clip(distance + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)  # s h w
-
-
-def _disc(distance: np.ndarray, rng: np.random.Generator, radius: float, fill: bool) -> None:
-    """Add (`fill`) or take away a disc near the body's edge of one frame, in place."""
-    rows, columns = np.nonzero(np.abs(distance) < 2.0)
-    pick = rng.integers(len(rows))
-    y, x = np.mgrid[0 : distance.shape[0], 0 : distance.shape[1]]
-    gap = np.hypot(y - rows[pick], x - columns[pick]).astype(np.float32) - radius  # h w
-    np.copyto(distance, np.maximum(distance, -gap) if fill else np.minimum(distance, gap))
-
-
 def walk(subject: int, frames: int, seed: int) -> tuple[int, np.ndarray]:
-    """The walk of one subject, a function of its arguments: class id and normalised silhouettes uint8 `[s, 64, 64]`."""
+    """Class id and normalised silhouettes uint8 `[s, 64, 64]` of one subject, a pure function of the arguments."""
     rng = np.random.default_rng((seed, subject))
     label = subject % len(CLASSES)
     return label, normalise_sequence(render_walk(draw_walker(rng, label), frames, rng))
 
 
 def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSet:
-    """A set of walkers, one sequence per subject, classes in turn. Each is drawn whenever it is read.
-
-    Args:
-      subjects: how many walkers.
-      frames: frames of each walk.
-      seed: the set is a function of `subjects`, `frames` and `seed`.
+    """A set of `subjects` walkers with one sequence of `frames` frames each, the classes in turn, drawn at every read.
 
     Raises:
-      DataError: when fewer walkers than classes, or no frame, is asked for.
+      DataError: for fewer walkers than classes, or no frame.
     """
     if subjects < len(CLASSES):
         raise DataError(f"data.synthetic.subjects={subjects} does not fill {len(CLASSES)} classes; give at least 3")
@@ -240,14 +225,14 @@ def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSe
         sequences=names,
         subjects=names,
         labels=np.arange(subjects, dtype=np.int32) % len(CLASSES),
-        n_frames=np.full(subjects, frames, np.int32),  # no walker is ever too small to be kept
+        n_frames=np.full(subjects, frames, np.int32),  # normalisation never drops a frame of a walker
         read=lambda subject: walk(subject, frames, seed)[1],
         content=f"walkers of seed {seed}",
     )
 
 
 def contact_sheet(seed: int = 0, frames: int = 12, rows_per_class: int = 2) -> np.ndarray:
-    """A picture of some walkers, a row each, labelled with their class: uint8 `[h, w]`."""
+    """Picture with one row per walker, labelled with the class: uint8 `[h, w]`."""
     import cv2
 
     margin = 96

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.schema import few
+from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError
 
 
@@ -53,4 +53,4 @@ def refuse_foreign(folder: Path, ours: set[str], kind: str) -> None:
     if folder.is_file():
         raise RunError(f"--output={folder} is a file; give a new folder")
     if folder.exists() and (other := sorted({path.name for path in folder.iterdir()} - ours)):
-        raise RunError(f"--output={folder} holds something else than {kind} ({few(other)}); give a new folder")
+        raise RunError(f"--output={folder} holds something else than {kind} ({abbreviate(other)}); give a new folder")

@@ -1,4 +1,4 @@
-"""The TFDS builder: a released tree to ArrayRecord, in bounded memory and without TensorFlow."""
+"""TFDS builder: conversion of a released tree to ArrayRecord, in bounded memory and without TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,47 +8,34 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, few
-from data_pipelines.scoliosis1k.release_tree import (
-    SPLIT,
-    VERSION,
-    ReleasedSequence,
-    fingerprint,
-    metadata_digest,
-    read_subjects,
-    scan,
-)
+from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, abbreviate
+from data_pipelines.scoliosis1k import release_tree
+from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, ReleasedSequence, fingerprint, metadata_digest
 
-SHARD_BYTES = 64 * 2**20  # of silhouettes in one file: TFDS keeps those of the file that it writes in memory
-AHEAD_BYTES = 64 * 2**20  # of silhouettes that are read before the file before theirs is written
+SHARD_BYTES = 64 * 2**20  # of silhouettes in one file; TFDS holds the file that it writes in memory
+AHEAD_BYTES = 64 * 2**20  # of silhouettes that are read in advance
+COLUMNS = ("sequences", "subjects", "labels", "views", "n_frames", "checksums")  # lists of the metadata
+Result = tuple[np.ndarray, int] | DataError  # silhouettes [s, 64, 64] and their CRC-32, or why they cannot be used
 
 
-class _Read(NamedTuple):
-    """A sequence as it was read, or what is wrong with it."""
-
-    silhouettes: np.ndarray | None  # s 64 64
-    checksum: int
-    problem: str = ""
-
-
-def _read(sequence: ReleasedSequence) -> _Read:
-    """Runs in a thread: reading, decoding and summing let go of the interpreter."""
+def _read(sequence: ReleasedSequence) -> Result:
+    """Runs in a thread: reading, decoding and CRC-32 release the interpreter lock."""
     try:
         silhouettes = sequence.silhouettes()  # s 64 64
     except DataError as error:
-        return _Read(None, 0, str(error))
-    return _Read(silhouettes, zlib.crc32(silhouettes.data))
+        return error
+    return silhouettes, zlib.crc32(silhouettes.data)
 
 
-def _read_ahead(sequences: Iterable[ReleasedSequence]) -> Iterator[tuple[ReleasedSequence, _Read]]:
-    """All sequences in order, read by all cores, never more than `AHEAD_BYTES` (or one sequence) before they are asked for."""
-    waiting: deque[tuple[ReleasedSequence, Future[_Read]]] = deque()
+def _read_ahead(sequences: Iterable[ReleasedSequence]) -> Iterator[tuple[ReleasedSequence, Result]]:
+    """All sequences in order, read by all cores, at most `AHEAD_BYTES` (or one sequence) in advance."""
+    waiting: deque[tuple[ReleasedSequence, Future[Result]]] = deque()
     pool = ThreadPoolExecutor(os.cpu_count())
     held = 0
     try:
@@ -67,7 +54,7 @@ def _read_ahead(sequences: Iterable[ReleasedSequence]) -> Iterator[tuple[Release
 
 
 def _shards(sequences: list[ReleasedSequence]) -> list[list[ReleasedSequence]]:
-    """The sequences of each file, in order: as many as stay within `SHARD_BYTES`, at least one."""
+    """The sequences of each file, in order: at most `SHARD_BYTES` of silhouettes, but at least one sequence."""
     shards: list[list[ReleasedSequence]] = []
     room = 0
     for sequence in sequences:
@@ -85,18 +72,18 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
     Zhou et al., "Gait Patterns as Biomarkers: A Video-Based Approach for Classifying Scoliosis", MICCAI 2024, arXiv 2407.05726.
 
     One record is one sequence: `sequence` (id), `label` (0 negative, 1 neutral, 2 positive) and `silhouettes`, uint8
-    `[s, 64, 64]`. Records keep the order of the ids. The metadata lists ids, subjects, labels, views, frame counts and CRC-32
-    checksums of the frames in that order, so that a run can sample without opening a record and trust what it opens, and a
-    digest of themselves.
+    `[s, 64, 64]`. Records are sorted by id. The metadata list, in this order, ids, subjects, labels, views, frame counts and
+    CRC-32 checksums of the frames, so that a run can draw clips without opening a record and verify each record that it opens.
+    They also hold a digest of themselves.
 
-    Records are written file by file as they are read. A builder that shuffles would collect the whole split first, and beyond
-    1 GB would need TensorFlow for it.
+    Records are written file by file as they are read. A builder that shuffles would collect the whole split first, and would
+    need TensorFlow for more than 1 GB.
 
     Args:
-      tree: the released tree, or the raw tree of PNG masks.
-      subjects: optional CSV file `sequence,subject`.
-      skip_bad: leave out what cannot be used, and list it in the metadata, instead of refusing the tree.
-      **kwargs: of the TFDS base class, `data_dir` above all.
+      tree: released tree of pickles or of PNG masks.
+      subjects: optional CSV file with the columns `sequence,subject`.
+      skip_bad: leave out unusable sequences and list them in the metadata, instead of raising `DataError`.
+      **kwargs: arguments of the TFDS base class, such as `data_dir`.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -109,9 +96,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         self._tree = tree
         self._subjects = subjects
         self._skip_bad = skip_bad
-        self._columns: dict[str, list] = {
-            name: [] for name in ("sequences", "subjects", "labels", "views", "n_frames", "checksums")
-        }
+        self._columns: dict[str, list] = {name: [] for name in COLUMNS}
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -131,19 +116,18 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         )
 
     def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager, download_config: Any = None) -> None:
-        """Write the records, then what the metadata say of them."""
-        sequences, problems = scan(self._tree, "--input")
-        self._complain(problems)
-        subject_of = read_subjects(self._subjects)
-        if subject_of:
-            unknown = [one.sequence for one in sequences if one.sequence not in subject_of]
-            if unknown:
-                raise DataError(f"--subjects={self._subjects!r} has no line for {few(unknown)}; every sequence needs one")
+        """Write the records, then the metadata."""
+        sequences, problems = release_tree.scan(self._tree, "--input")
+        self._refuse(problems)
+        subject_of = release_tree.read_subjects(self._subjects)
+        unknown = [item.sequence for item in sequences if item.sequence not in subject_of]
+        if subject_of and unknown:
+            raise DataError(f"--subjects={self._subjects!r} has no line for {abbreviate(unknown)}; every sequence needs one")
         self._sequences, self._problems, self._subject_of = sequences, problems, subject_of
         with tqdm(desc="preparing sequences", total=len(sequences)) as self._bar:
             super()._download_and_prepare(dl_manager, download_config)
         if not self._columns["labels"]:
-            raise DataError(f"--input={self._tree!r}: no sequence is left; {few(problems, 2)}")
+            raise DataError(f"--input={self._tree!r}: no sequence is left; {abbreviate(problems, 2)}")
         metadata = cast(tfds.core.MetadataDict, self.info.metadata)
         metadata.update(self._columns)
         metadata.update(skipped=problems, source=fingerprint(sequences, str(sorted(subject_of.items()))))
@@ -157,23 +141,23 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         return {SPLIT: [functools.partial(self._examples, shard, results) for shard in _shards(self._sequences)]}
 
     def _examples(
-        self, shard: list[ReleasedSequence], results: Iterator[tuple[ReleasedSequence, _Read]]
+        self, shard: list[ReleasedSequence], results: Iterator[tuple[ReleasedSequence, Result]]
     ) -> Iterator[tuple[int, dict]]:
-        """The records of one file: the next of `results`, which the files share."""
-        for _, (sequence, result) in zip(shard, results):  # noqa: B905, the shorter one first: results go on
+        """The records of one file: the next ones of `results`, an iterator that all files share."""
+        for _, (sequence, result) in zip(shard, results):  # noqa: B905, `shard` ends first and leaves the rest of `results`
             self._bar.update()
-            if result.silhouettes is None:
-                self._problems.append(result.problem)
-                self._complain([result.problem])
+            if isinstance(result, DataError):
+                self._problems.append(str(result))
+                self._refuse([str(result)])
                 continue
+            silhouettes, checksum = result  # s 64 64
             subject = self._subject_of.get(sequence.sequence, sequence.sequence)
-            frames = len(result.silhouettes)
-            row = (sequence.sequence, subject, sequence.label, sequence.view, frames, result.checksum)
+            row = (sequence.sequence, subject, sequence.label, sequence.folder.name, len(silhouettes), checksum)
             for column, value in zip(self._columns.values(), row, strict=True):
                 column.append(value)
-            example = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": result.silhouettes}
+            example = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": silhouettes}
             yield len(self._columns["labels"]) - 1, example
 
-    def _complain(self, problems: list[str]) -> None:
+    def _refuse(self, problems: list[str]) -> None:
         if problems and not self._skip_bad:
-            raise DataError(f"{few(problems, 3)}; mend the data, or go on without with --skip-bad")
+            raise DataError(f"{abbreviate(problems, 3)}; mend the data, or go on without with --skip-bad")

@@ -1,4 +1,4 @@
-"""Reads the released trees: `<root>/<sequence id>/<Class>/<view>/*.pkl` (silhouettes) or `*.png` (raw masks)."""
+"""Reader of the released trees: `<root>/<sequence id>/<Class>/<view>/*.pkl` (silhouettes) or `*.png` (raw masks)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.schema import FRAME_SIZE, DataError, class_id, existing_folder, few
+from data_pipelines.schema import FRAME_SIZE, DataError, abbreviate, class_id, existing_folder
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.silhouettes import normalise_sequence
 
 LAYOUT = "<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *.png"
-VERSION = "1.0.0"  # of the prepared data set
-SPLIT = "sequences"  # its only one; the run decides which sequences it trains and tests on
+VERSION = "1.0.0"  # version of the prepared data set
+SPLIT = "sequences"  # its only TFDS split; `splits.make_partition` divides it
 
 
 @dataclass(frozen=True)
 class ReleasedSequence:
-    """One sequence of a released tree: one pickle, or the PNG frames in order."""
+    """One sequence of a released tree: one pickle, or PNG frames in order."""
 
     sequence: str
     label: int
-    folder: Path
-    names: tuple[str, ...]  # of files in the folder; 300 frames of 1,493 walks are too many for a `Path` each
-
-    @property
-    def view(self) -> str:
-        return self.folder.name
+    folder: Path  # its name is the view
+    names: tuple[str, ...]  # file names, not paths: 1,493 walks of 300 frames would need too many `Path` objects
 
     @property
     def files(self) -> list[Path]:
@@ -41,16 +37,16 @@ class ReleasedSequence:
 
     @functools.cached_property
     def nbytes(self) -> int:
-        """About how much memory the silhouettes take, known before they are read."""
+        """Approximate size of the silhouettes in bytes, known before they are read."""
         if not self.names[0].endswith(".pkl"):
             return FRAME_SIZE**2 * len(self.names)
         try:
             return os.path.getsize(self.folder / self.names[0])
-        except OSError:  # a dead link; reading it says so
+        except OSError:  # a broken link, reported when it is read
             return 0
 
     def silhouettes(self) -> np.ndarray:
-        """Normalised silhouettes, uint8 `[s, 64, 64]`; raises `DataError` naming the file that cannot be used."""
+        """Normalised silhouettes, uint8 `[s, 64, 64]`; raises `DataError` naming a file that cannot be used."""
         if self.names[0].endswith(".pkl"):
             return load_silhouettes(self.folder / self.names[0])  # s 64 64
         frames = normalise_sequence(map(read_mask, self.files))  # s 64 64
@@ -60,11 +56,12 @@ class ReleasedSequence:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    import cv2  # here: commands answer --help without it
+    """Grey values of a PNG, uint8 `[h, w]`; raises `DataError` naming a file that cannot be read."""
+    import cv2  # imported here so that commands answer --help without it
 
     try:
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    except cv2.error:  # its header claims more pixels than OpenCV takes
+    except cv2.error:  # the header claims more pixels than OpenCV accepts
         mask = None
     if mask is None:
         raise DataError(f"{path}: not a readable PNG")
@@ -72,32 +69,30 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def scan(root: str | Path, field: str) -> tuple[list[ReleasedSequence], list[str]]:
-    """List the sequences of a released tree by id, without opening them.
+    """List the sequences of a released tree, sorted by id, without opening them.
 
-    Args:
-      root: the tree.
-      field: what the caller calls the tree, for messages.
+    `field` is the option that gave the tree, for messages.
 
     Returns:
       The sequences, and one line for each folder that cannot be used.
 
     Raises:
-      DataError: for a missing or empty root, or one that has no sequence at all.
+      DataError: for a missing or empty root, or one without any sequence.
     """
     folder = existing_folder(root, field)
-    found: list[ReleasedSequence] = []
+    sequences: list[ReleasedSequence] = []
     problems: list[str] = []
     for identity in _folders(folder):
         try:
-            found.append(_sequence_of(identity))
+            sequences.append(_sequence_of(identity))
         except DataError as error:
             problems.append(str(error))
         except OSError as error:
             problems.append(f"{identity}: cannot be read ({error})")
-    if not found:
-        why = f" ({few(problems, 2)})" if problems else ""
+    if not sequences:
+        why = f" ({abbreviate(problems, 2)})" if problems else ""
         raise DataError(f"{field}={str(root)!r} has no sequence{why}; expected {LAYOUT}")
-    return found, problems
+    return sequences, problems
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -105,10 +100,10 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _sequence_of(identity: Path) -> ReleasedSequence:
-    """Every identity folder of the release holds exactly one sequence; two would make the identity loss learn wrongly."""
-    classes = _folders(identity)
-    views = [view for name in classes for view in _folders(name)]
-    for folder in classes:
+    """The one sequence of an identity folder; two would share an identity, and the identity loss would mix them up."""
+    views: list[Path] = []
+    for folder in _folders(identity):
+        views += _folders(folder)
         try:
             class_id(folder.name)
         except DataError as error:
@@ -123,7 +118,7 @@ def _sequence_of(identity: Path) -> ReleasedSequence:
 
 
 def fingerprint(sequences: list[ReleasedSequence], settings: str = "") -> str:
-    """Sixteen hexadecimal digits that change with any file's place, size or time, and with `settings`."""
+    """Sixteen hexadecimal digits that change with any file's path, size or modification time, and with `settings`."""
     digest = hashlib.sha256(settings.encode())
     for sequence in sequences:
         folder = str(sequence.folder.resolve())
@@ -133,20 +128,20 @@ def fingerprint(sequences: list[ReleasedSequence], settings: str = "") -> str:
             try:
                 stat = os.stat(path)
                 state = f"{stat.st_size}|{stat.st_mtime_ns}"
-            except OSError:  # a dead link
+            except OSError:  # a broken link
                 state = "cannot be read"
             digest.update(os.fsencode(f"{path}|{state}\n"))
     return digest.hexdigest()[:16]
 
 
 def metadata_digest(metadata: Mapping) -> str:
-    """SHA-256 of all that the metadata say, `digest` itself left out."""
+    """SHA-256 of all metadata except `digest` itself."""
     content = {name: value for name, value in metadata.items() if name != "digest"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_subjects(path: str | Path | None) -> dict[str, str]:
-    """A user's own mapping, sequence id to subject, from a CSV file with the columns `sequence` and `subject`.
+    """Subject of each sequence id, from a CSV file of the user with the columns `sequence` and `subject`; empty without a path.
 
     Raises:
       DataError: for a missing file, other columns, or a sequence listed twice.
@@ -154,7 +149,7 @@ def read_subjects(path: str | Path | None) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
+        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
             rows = [(row["sequence"], row["subject"]) for row in csv.DictReader(file)]
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"--subjects={str(path)!r} cannot be read ({error!r}); expected CSV columns sequence,subject") from None

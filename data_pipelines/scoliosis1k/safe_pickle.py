@@ -1,4 +1,4 @@
-"""The only code that opens a pickle: it can build numpy arrays and nothing else."""
+"""Safe unpickling: the only code that opens a pickle. It can build numpy arrays and nothing else."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from data_pipelines.schema import FRAME_SIZE, DataError
 
 
 def _reconstruct(kind: type, shape: tuple[int, ...], typecode: Any) -> np.ndarray:
-    """Numpy's pickles make an empty array and fill it afterwards; anything larger here would allocate before any data came."""
+    """Build the empty array that a numpy pickle fills later; a larger one would take memory before any data is read."""
     if kind is not np.ndarray or shape != (0,):
         raise pickle.UnpicklingError(f"an array is rebuilt from {kind!r} and shape {shape!r}")
     return np.ndarray(shape, typecode)
 
 
 _ALLOWED = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): codecs.encode}
-for _package in ("numpy.core", "numpy._core"):  # the name before and after numpy 2
+for _package in ("numpy.core", "numpy._core"):  # the names before and after numpy 2
     _ALLOWED[f"{_package}.multiarray", "_reconstruct"] = _reconstruct
     _ALLOWED[f"{_package}.numeric", "_frombuffer"] = numeric._frombuffer  # pyright: ignore[reportAttributeAccessIssue]; protocol 5
 
@@ -35,19 +35,15 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_silhouettes(path: Path) -> np.ndarray:
-    """Read one released sequence.
-
-    Returns:
-      uint8 `[s, 64, 64]`, 0..255, `s` >= 1.
+    """One released sequence: uint8 `[s, 64, 64]`, 0..255, `s` >= 1.
 
     Raises:
-      DataError: naming the file, when it is truncated, holds anything but an array, or an array of another shape, dtype or
-        value range.
+      DataError: naming the file, if it is truncated or holds anything but an array of this shape, dtype and value range.
     """
     try:
         with path.open("rb") as file:
             array = _ArrayUnpickler(file).load()
-    except Exception as error:  # bytes from outside can make an unpickler raise anything; all of it means the same here
+    except Exception as error:  # damaged or hostile bytes can make an unpickler raise anything
         raise DataError(f"{path}: not a readable pickle of a numpy array ({type(error).__name__}: {error})") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: holds a {type(array).__name__}; expected a numpy array")

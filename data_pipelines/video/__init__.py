@@ -1,1 +1,1 @@
-"""From a video of a walk to the silhouettes of one person: decoding, segmentation, tracking."""
+"""Silhouettes of one walk from a video, mask images or a pickle: `data_pipelines.video.walk.read_walk`."""

@@ -1,4 +1,4 @@
-"""Which of the three ways to find people is used."""
+"""Choice of the segmentation backend."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ BACKENDS = ("auto", "pose", "background", "onnx")
 
 
 def make_segmenter(backend: str, models: Path | None = None, onnx_model: Path | None = None) -> Segmenter:
-    """What finds people.
+    """Segmenter of a backend.
 
     Args:
-      backend: of `BACKENDS`; "auto" is pose where its models have been fetched, otherwise background.
-      models: folder of the pose models; None for where `data_pipelines.video.fetch` puts them.
-      onnx_model: for the backend onnx.
+      backend: one of `BACKENDS`; "auto" is pose if its models have been fetched, otherwise background.
+      models: folder of the pose models; None for the folder that `data_pipelines.video.fetch` fills.
+      onnx_model: model file of the backend onnx.
 
     Raises:
-      DataError: when a model is missing, damaged, or given to a backend that does not use it.
+      DataError: if a model is missing, damaged, or given to a backend that does not use it.
     """
     if backend not in BACKENDS:
         raise DataError(f"--backend={backend!r} is unknown; known are {', '.join(BACKENDS)}")

@@ -1,7 +1,7 @@
-"""People as what differs from an empty scene: no model, but a camera that stands still and a scene that is mostly empty.
+"""Background subtraction: segmentation without a model, for a fixed camera and a scene without other movement.
 
-The scene is the median of the clip in CIE Lab colour, pixel by pixel. That is the scene only where the person covers a pixel in
-less than half of the frames: let the camera run before and after the walk, or let the walk cross the picture.
+The scene is the median of the clip in CIE Lab colour, pixel by pixel. This is correct only if the person covers each pixel in
+less than half of the frames: record some time before and after the walk, or let the walk cross the picture.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 from data_pipelines.schema import DataError
 from data_pipelines.video.decoding import Frame, Video
 
-SAMPLES = 40  # frames of the clip, evenly spaced, that the scene is made of; up to twice as many
-MOST_SHIFT = 2.0  # pixels: still cameras measure 0.1 to 0.3, hands 7 to 26
-FEWEST_MATCHES = 12  # of corners between two frames, to say anything of the camera
+SAMPLES = 40  # evenly spaced frames for the median; up to twice as many
+MOST_SHIFT = 2.0  # pixels; measured: 0.1 to 0.3 on a tripod, 7 to 26 by hand
+FEWEST_MATCHES = 12  # matched corners of two frames needed to estimate the camera's movement
 LEAST_DIFFERENCE = 14.0  # Lab units
-NOISE_FACTOR = 5.0  # times the clip's own noise
-COLOUR_WEIGHTS = np.array([[0.6, 1.0, 1.0]], np.float32)  # of L, a, b: a soft shadow changes lightness and hardly the colour
-CLOSED = 0.012  # of the frame's height: gaps in a body up to this wide are closed
-SMALLEST = 40  # pixels: height of what is worth following
+NOISE_FACTOR = 5.0  # threshold as a multiple of the clip's noise
+COLOUR_WEIGHTS = np.array([[0.6, 1.0, 1.0]], np.float32)  # of L, a, b; a soft shadow changes mainly L
+CLOSED = 0.012  # fraction of the frame's height; narrower gaps in a body are closed
+SMALLEST = 40  # pixels; smallest height of a body
 
 
 class Background:
-    """Segments by difference from the clip's median."""
+    """Segments people by their difference from the median of the clip."""
 
     name = "background"
 
@@ -35,7 +35,7 @@ class Background:
         self._threshold = LEAST_DIFFERENCE**2
 
     def study(self, video: Video) -> None:
-        """Look at the whole clip once; raises `DataError` when the camera moved."""
+        """Read the whole clip and compute the scene; raises `DataError` if the camera moved."""
         samples = [cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in video.samples(SAMPLES)]
         shift = camera_shift([lab[..., 0] for lab in samples])
         if shift > MOST_SHIFT:
@@ -49,14 +49,14 @@ class Background:
         self._threshold = max(LEAST_DIFFERENCE, NOISE_FACTOR * float(noise)) ** 2
 
     def _difference(self, lab: np.ndarray) -> np.ndarray:
-        """Squared distance of a frame's colours from the scene's, `[h, w]`, whatever the camera's exposure."""
+        """Squared colour distance between a frame and the scene, `[h, w]`, corrected for a change of exposure."""
         apart = cv2.subtract(lab, self._scene, dtype=cv2.CV_32F)  # h w 3
-        common = np.median(apart[::4, ::4], axis=(0, 1))  # 3; what all pixels share is the camera's doing
+        common = np.median(apart[::4, ::4], axis=(0, 1))  # 3; a change of all pixels is a change of exposure
         apart -= common.astype(np.float32)  # h w 3
         return cv2.transform(cv2.multiply(apart, apart), COLOUR_WEIGHTS)  # h w
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """Masks of the people in a frame, uint8 `[h, w]`, 0 or 255."""
+        """Masks of the people in a frame, each uint8 `[h, w]`, 0 or 255."""
         lab = cv2.cvtColor(frame.image, cv2.COLOR_RGB2LAB)  # h w 3
         mask = (self._difference(lab) > self._threshold).astype(np.uint8)  # h w
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
@@ -66,10 +66,10 @@ class Background:
 
 
 def camera_shift(images: list[np.ndarray]) -> float:
-    """How far the frame's corners move between the middle image and the others, in pixels: the median over images.
+    """Camera movement in pixels: shift of the frame's corners from the middle image to the others, median over the images.
 
-    The scene's corners (ORB, Rublee et al. 2011) are matched and a similarity is fitted by RANSAC, which leaves walkers out.
-    0 where the scene has too few corners to tell.
+    ORB features (Rublee et al. 2011) are matched, and a similarity is fitted by RANSAC, which excludes walkers. 0 if there are
+    too few features.
     """
     detector = cv2.ORB_create(600)  # pyright: ignore[reportAttributeAccessIssue]
     matcher = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True)
@@ -78,10 +78,8 @@ def camera_shift(images: list[np.ndarray]) -> float:
     points, features = detector.detectAndCompute(images[len(images) // 2], None)
     shifts = []
     for image in images:
-        others, found = detector.detectAndCompute(image, None)
-        if features is None or found is None:
-            continue
-        matches = matcher.match(features, found)
+        others, theirs = detector.detectAndCompute(image, None)
+        matches = matcher.match(features, theirs) if features is not None and theirs is not None else []
         if len(matches) < FEWEST_MATCHES:
             continue
         here = np.array([points[match.queryIdx].pt for match in matches])
@@ -93,23 +91,23 @@ def camera_shift(images: list[np.ndarray]) -> float:
 
 
 def bodies(mask: np.ndarray) -> Iterable[np.ndarray]:
-    """The connected regions of `[h, w]` that are tall enough, each with the fragments right above and below it."""
+    """Masks `[h, w]` of the connected regions that are tall enough, each with the fragments just above and below it."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    order = [one for one in np.argsort(-stats[:, cv2.CC_STAT_AREA]) if one and stats[one, cv2.CC_STAT_AREA] >= 30]
+    order = [label for label in np.argsort(-stats[:, cv2.CC_STAT_AREA]) if label and stats[label, cv2.CC_STAT_AREA] >= 30]
     gap = 0.04 * mask.shape[0]
     groups: list[tuple[list[int], list[float]]] = []  # labels; left, top, right, bottom
-    for one in order:
-        left, top, width, height = (float(value) for value in stats[one, :4])
+    for label in order:
+        left, top, width, height = (float(value) for value in stats[label, :4])
         right, bottom = left + width, top + height
         for members, box in groups:
             over = min(right, box[2]) - max(left, box[0])
             apart = max(top - box[3], box[1] - bottom)
             if over >= 0.5 * width and apart <= gap:
-                members.append(one)
+                members.append(label)
                 box[:] = [min(left, box[0]), min(top, box[1]), max(right, box[2]), max(bottom, box[3])]
                 break
         else:
-            groups.append(([one], [left, top, right, bottom]))
+            groups.append(([label], [left, top, right, bottom]))
     for members, box in groups:
         if box[3] - box[1] >= SMALLEST:
             chosen = np.zeros(count, np.uint8)

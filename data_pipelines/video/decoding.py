@@ -1,4 +1,4 @@
-"""A video file as a stream of upright frames with their times, through PyAV, whatever its length."""
+"""Decoding with PyAV: a video file of any length as a stream of upright frames with their times."""
 
 from __future__ import annotations
 
@@ -20,125 +20,95 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-SHORT_SIDE = 480  # pixels; larger frames are scaled down to it, smaller ones stay as they are
-MOST_RATE = 30.0  # frames a second; of faster video evenly spaced frames are taken
-TOLERANCE = 0.2  # of 1/30 s: times of video at 30 frames a second are rounded and waver
+SHORT_SIDE = 480  # pixels; larger frames are scaled down to this, smaller frames are not scaled
+MOST_RATE = 30.0  # frames per second; faster video is thinned to evenly spaced frames
+TOLERANCE = 0.2  # fraction of 1/30 s; the times of video at 30 frames per second are rounded
 SMALLEST_SIDE = 64  # pixels
-MOST_STRETCHED = 4  # pixels of a video are at most so many times as wide as high, or the other way round
-MOST_PIXELS = 8192 * 8192  # a damaged header can claim anything
-# What FFmpeg may take a file for. Its demuxers also include text files, playlists and network protocols.
+MOST_STRETCHED = 4  # largest accepted ratio of the sides of a pixel
+MOST_PIXELS = 8192 * 8192  # limit for a frame; a damaged header can claim any size
+# Container formats that FFmpeg may detect. Others would open text files, playlists and network addresses.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,h264,hevc,flv,asf,ogg,ivf,m4v,dv,apng"
-PHOTOGRAPHS = (b"heic", b"heix", b"mif1", b"avif")  # brands of pictures in the same kind of file
+PHOTOGRAPHS = (b"heic", b"heix", b"mif1", b"avif")  # brands of still pictures in the MP4 family
 SUFFIXES = {
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".gif", ".3gp", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv",
 }  # fmt: skip
 
 
 class Frame(NamedTuple):
-    """One picture.
+    """One frame of a video."""
 
-    Attributes:
-      number: among all frames that the file yields, from 0.
-      time: in seconds from the first frame.
-      image: uint8 RGB `[h, w, 3]`, upright, its short side at most 480.
-      corrupt: True where the decoder had to make something up.
-    """
-
-    number: int
-    time: float
-    image: np.ndarray
-    corrupt: bool
+    number: int  # from 0, counting all frames of the file
+    time: float  # seconds from the first frame
+    image: np.ndarray  # uint8 RGB [h, w, 3], upright, short side at most 480
+    corrupt: bool  # True if the decoder had to conceal missing data
 
 
 @dataclass
 class Decoded:
-    """What came out of a file the last time that it was read from beginning to end.
+    """Counts of the last complete reading of a file."""
 
-    Attributes:
-      frames: decoded.
-      taken: of these, not more than 30 a second.
-      corrupt: taken, but marked as damaged by the decoder.
-      undecodable: packets that gave no frame.
-      missing: frames that the file promises and does not hold.
-      seconds: from the first frame to the last.
-    """
-
-    frames: int = 0
-    taken: int = 0
-    corrupt: int = 0
-    undecodable: int = 0
-    missing: int = 0
-    seconds: float = 0.0
+    frames: int = 0  # decoded
+    taken: int = 0  # of these, at most 30 per second
+    corrupt: int = 0  # of these, marked as damaged by the decoder
+    undecodable: int = 0  # packets without a frame
+    missing: int = 0  # frames that the file claims to have and does not have
+    seconds: float = 0.0  # from the first taken frame to the last
 
 
 @dataclass
 class Video:
-    """A video file that can be read as often as needed, a stream of frames each time.
-
-    Attributes:
-      path: of the file.
-      width: of a frame as `frames` gives it, in pixels.
-      height: likewise.
-      source: width and height as they are stored, codec, rate, rotation in degrees.
-      decoded: filled by `frames`.
+    """A video file, which can be read several times as a stream of frames.
 
     Raises:
-      DataError: for what is missing, empty, not a video, or has no picture in it.
+      DataError: for a file that is missing, empty, not a video, or without a decodable frame.
     """
 
     path: Path
-    width: int = 0
+    width: int = 0  # pixels of a frame from `frames`
     height: int = 0
-    source: dict[str, Any] = field(default_factory=dict)
-    decoded: Decoded = field(default_factory=Decoded)
+    source: dict[str, Any] = field(default_factory=dict)  # stored width and height, codec, rate, rotation in degrees
+    decoded: Decoded = field(default_factory=Decoded)  # set when `frames` ends
 
     def __post_init__(self):
         if not self.path.is_file():
             raise DataError(f"{self.path} does not exist; give a video file, a folder of mask PNGs or a prepared pickle")
         if self.path.stat().st_size == 0:
             raise DataError(f"{self.path} is empty (0 bytes); copy or record it again")
-        for first in self._decode():
-            self.height, self.width = first.image.shape[:2]
-            if min(self.height, self.width) < SMALLEST_SIDE:
-                raise DataError(f"{self.path}: a picture of {self.width} x {self.height} pixels is too small; record it larger")
-            return
-        raise DataError(f"{self.path}: not one frame can be decoded; copy or record it again")
+        if (first := next(self._decode(), None)) is None:
+            raise DataError(f"{self.path}: not one frame can be decoded; copy or record it again")
+        self.height, self.width = first.image.shape[:2]
+        if min(self.height, self.width) < SMALLEST_SIDE:
+            raise DataError(f"{self.path}: a picture of {self.width} x {self.height} pixels is too small; record it larger")
 
     def frames(self) -> Iterator[Frame]:
-        """Frames from the beginning, in order; brings `decoded` up to date at the end."""
+        """All frames in order; updates `decoded` at the end."""
         frames = self._decode()
-        with ThreadPoolExecutor(1) as decoder:  # at the next frame while this one is worked on
+        with ThreadPoolExecutor(1) as decoder:  # decodes the next frame while the caller works on this one
             coming = decoder.submit(next, frames, None)
             while (frame := coming.result()) is not None:
                 coming = decoder.submit(next, frames, None)
                 yield frame
 
     def samples(self, count: int) -> list[np.ndarray]:
-        """Images of between `count` and twice as many evenly spaced frames; of all frames of a shorter video."""
+        """Images of `count` to 2 `count` evenly spaced frames; all images of a shorter video."""
         with self._opened() as (container, stream):
-            seconds, promised = _seconds(container, stream), stream.frames
-        taken = min(promised or math.inf, MOST_RATE * seconds or math.inf)  # of faster video not every frame is taken
+            taken = min(stream.frames or math.inf, MOST_RATE * _seconds(container, stream) or math.inf)
         every = max(1, int(taken) // (2 * count)) if taken < math.inf else 1
         return evenly((frame.image for frame in self._decode(every)), count)
 
     def _decode(self, every: int = 1) -> Iterator[Frame]:
-        """Frames, or every so many-th of them: most of the time goes into what is done with a frame once it is decoded."""
+        """Every `every`-th frame. Skipped frames save the conversion to RGB, which takes most of the time."""
         FFmpegError = _pyav().error.FFmpegError  # noqa: N806
         counts = Decoded()
         with self._opened() as (container, stream):
             rate = float(stream.average_rate or stream.guessed_rate or 0)
-            rate = rate if 1.0 <= rate <= 1000.0 else MOST_RATE  # broken files claim anything
+            rate = rate if 1.0 <= rate <= 1000.0 else MOST_RATE  # a damaged header can claim any rate
             clock = _Clock(rate)
             packets = container.demux(stream)
             while True:
                 try:
-                    packet = next(packets, None)
-                except FFmpegError:
-                    counts.undecodable += 1
-                    break
-                if packet is None:
-                    break
-                try:
+                    if (packet := next(packets, None)) is None:  # also after an error of the demuxer
+                        break
                     decoded = packet.decode()
                 except FFmpegError:
                     counts.undecodable += 1
@@ -150,8 +120,7 @@ class Video:
                     if counts.taken % every:
                         counts.taken += 1
                         continue
-                    image = self._upright(frame, float(stream.sample_aspect_ratio or 1))
-                    if image is None:
+                    if (image := self._upright(frame, float(stream.sample_aspect_ratio or 1))) is None:
                         counts.undecodable += 1
                         continue
                     counts.taken += 1
@@ -165,32 +134,28 @@ class Video:
     def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
         av = _pyav()
         options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-        titles = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}  # 19 bears any without
+        # Before version 19, titles that are not UTF-8 raise an error without this option.
+        titles = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
         try:
             container = av.open(str(self.path.absolute()), options=options, **titles)
         except (av.error.FFmpegError, ValueError, UnicodeError) as error:
             raise DataError(f"{self.path}: {_why(self.path)} ({str(error).splitlines()[0]})") from None
         with container:
-            pictures = [one for one in container.streams.video if not one.disposition & one.disposition.attached_pic]
-            if not pictures:
-                raise DataError(f"{self.path} has no video stream, only {_kinds(container)}; give the file with the picture")
-            stream = pictures[0]
-            context = stream.codec_context
-            if context is None:
+            streams = (item for item in container.streams.video if not item.disposition & item.disposition.attached_pic)
+            if (stream := next(streams, None)) is None:
+                kinds = ", ".join(sorted({item.type for item in container.streams})) or "nothing"
+                raise DataError(f"{self.path} has no video stream, only {kinds}; give the file with the picture")
+            if (context := stream.codec_context) is None:
                 raise DataError(f"{self.path}: its codec is not known here; convert it to H.264 in an .mp4 file")
             if not 0 < stream.width * stream.height <= MOST_PIXELS:
                 raise DataError(f"{self.path}: frames of {stream.width} x {stream.height} pixels; expected up to 8192 x 8192")
             stream.thread_type = "AUTO"
-            self.source |= {
-                "stored_width": stream.width,
-                "stored_height": stream.height,
-                "codec": context.name,
-                "frames_per_second": float(stream.average_rate or 0) or None,
-            }
+            self.source.update(stored_width=stream.width, stored_height=stream.height, codec=context.name)
+            self.source["frames_per_second"] = float(stream.average_rate or 0) or None
             yield container, stream
 
     def _upright(self, frame: VideoFrame, stretch: float) -> np.ndarray | None:
-        """RGB `[h, w, 3]` with square pixels, scaled and turned; None where it cannot be converted, or its size changed."""
+        """RGB `[h, w, 3]` with square pixels, scaled and rotated; None if it cannot be converted or its size changed."""
         if not 0 < frame.width * frame.height <= MOST_PIXELS:
             return None
         wide = frame.width * (stretch if 1 / MOST_STRETCHED <= stretch <= MOST_STRETCHED else 1.0)
@@ -207,20 +172,20 @@ class Video:
 
 
 class _Clock:
-    """Times from the first frame, always rising, and which frames to take so that there are not more than 30 a second."""
+    """Strictly increasing frame times, and the choice of at most 30 frames per second."""
 
     def __init__(self, rate: float):
         self._step = 1.0 / rate
         self._first: float | None = None
         self._slot = -1
-        self.now = 0.0
-        self.last = -self._step  # of all frames, taken or not
+        self.now = 0.0  # time of the last taken frame, in seconds
+        self.last = -self._step  # time of the last frame, taken or not
 
     def takes(self, time: float | None) -> bool:
         if time is not None and self._first is None:
             self._first = time
-        found = None if time is None or self._first is None else time - self._first
-        self.last = found if found is not None and found > self.last else self.last + self._step
+        elapsed = None if time is None or self._first is None else time - self._first
+        self.last = elapsed if elapsed is not None and elapsed > self.last else self.last + self._step
         slot = math.floor(self.last * MOST_RATE + TOLERANCE)
         if slot <= self._slot:
             return False
@@ -229,7 +194,7 @@ class _Clock:
 
 
 def evenly(images: Iterable[np.ndarray], count: int) -> list[np.ndarray]:
-    """Between `count` and twice as many of a stream's images, evenly spaced, however long it is (all of a shorter one)."""
+    """`count` to 2 `count` evenly spaced images of a stream of unknown length; all images of a shorter stream."""
     kept: list[np.ndarray] = []
     every = 1
     for number, image in enumerate(images):
@@ -241,7 +206,7 @@ def evenly(images: Iterable[np.ndarray], count: int) -> list[np.ndarray]:
 
 
 def _pyav() -> Any:
-    """PyAV, imported where it is used: training does without it."""
+    """PyAV, an optional dependency that training does not need."""
     try:
         import av
         import av.error
@@ -251,13 +216,9 @@ def _pyav() -> Any:
 
 
 def _missing(container, stream, frames: int, last: float) -> int:
-    """Frames promised by the file's count, or else by its duration, and not found; a few lost at an edit do not count.
+    """Number of frames that the file claims by its count, or else its duration, and that were not among the `frames` read.
 
-    Args:
-      container: that was read.
-      stream: likewise.
-      frames: that were found.
-      last: time of the last of them, in seconds.
+    `last` is the time of the last frame in seconds. A few frames lost at a cut do not count.
     """
     promised = stream.frames
     if not promised and last > 0.0:
@@ -267,7 +228,7 @@ def _missing(container, stream, frames: int, last: float) -> int:
 
 
 def _seconds(container, stream) -> float:
-    """How long the pictures of a file claim to last; 0 where that is not said apart from the sound."""
+    """Claimed duration of the video stream in seconds; 0 if the file states only a duration that includes sound."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     if clock := re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
@@ -277,7 +238,7 @@ def _seconds(container, stream) -> float:
 
 
 def _why(path: Path) -> str:
-    """What is wrong with a file that does not open: one of the MP4 family whose recording never ended has no index."""
+    """Reason why a file does not open: in the MP4 family, an unfinished recording has no index (moov)."""
     boxes = []
     with path.open("rb") as file:
         while len(boxes) < 1000 and len(head := file.read(16)) >= 8:
@@ -292,7 +253,3 @@ def _why(path: Path) -> str:
     if boxes[:1] == [b"ftyp"] and b"mdat" in boxes and b"moov" not in boxes:
         return "the recording was not finished or is cut off, its index (moov) is missing; copy or record it again"
     return "not a video that can be read; give a file such as .mp4, .mov, .avi, .mkv, .webm or .gif"
-
-
-def _kinds(container) -> str:
-    return ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"

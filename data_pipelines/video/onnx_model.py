@@ -1,13 +1,13 @@
-"""People by a segmentation model of the user's own, through onnxruntime.
+"""Segmentation with an ONNX model of the user, run by onnxruntime.
 
-Beside `MODEL.onnx` lies `MODEL.json`, which says how the model wants its pictures and what its output means:
+The file `MODEL.json` beside `MODEL.onnx` describes the model's input and output:
 
     {"height": 256, "width": 256, "layout": "nhwc", "mean": [0, 0, 0], "std": [255, 255, 255],
      "output": "mask", "channel": 0, "activation": "sigmoid", "threshold": 0.5}
 
-Pixels are RGB, 0 to 255; `mean` is taken off and the rest divided by `std`. `output` names one of the model's outputs, an array
-of numbers `[1, h, w]`, or with a channel axis where `layout` has it; `channel` is that of people. `activation` is what is still
-to be applied: "sigmoid", "softmax" over the channels, or "none".
+Pixels are RGB, 0 to 255; the input is (pixel - `mean`) / `std`. `output` is the name of one of the model's outputs, an array
+`[1, h, w]`, or with a channel axis in the place given by `layout`; `channel` is the index of the class of people. `activation`
+is applied to the output: "sigmoid", "softmax" over the channels, or "none".
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import scipy.special
 
 from data_pipelines.schema import DataError
 from data_pipelines.video.background import bodies
@@ -29,13 +30,10 @@ KEYS = {"height", "width", "layout", "mean", "std", "output", "channel", "activa
 
 
 class OnnxModel:
-    """Segments with a model that gives one mask for the whole frame; its regions are the people.
-
-    Args:
-      path: of the model; its description lies beside it, with the ending .json.
+    """Segments with a model (.onnx file) that gives one mask for the whole frame; its connected regions are the people.
 
     Raises:
-      DataError: when either file is missing or does not fit the other, or onnxruntime is not installed.
+      DataError: if a file is missing, the files do not fit each other, or onnxruntime is not installed.
     """
 
     name = "onnx"
@@ -52,78 +50,77 @@ class OnnxModel:
         try:
             content = path.read_bytes()
             self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a kind of its own for every fault
+        except Exception as error:  # onnxruntime has its own exception for every kind of error
             raise DataError(f"--onnx-model={path} cannot be loaded ({str(error).splitlines()[0]})") from None
         self.models = {path.name: hashlib.sha256(content).hexdigest()}
         names = [output.name for output in self._session.get_outputs()]
         if self._settings["output"] not in names:
             raise DataError(f"{path} has no output {self._settings['output']!r}; it has {', '.join(names)}")
         blank = np.zeros((self._settings["height"], self._settings["width"], 3), np.uint8)
-        self.probability(blank)  # so that a model that does not fit is met before the video is read
+        self.probability(blank)  # detects a model that does not fit before the video is read
 
     def study(self, video: Video) -> None:
-        """Nothing needs to be known of a video beforehand."""
+        """The model needs no information about the whole video."""
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """Masks of the people in a frame, uint8 `[h, w]`, 0 or 255."""
+        """Masks of the people in a frame, each uint8 `[h, w]`, 0 or 255."""
         height, width = frame.image.shape[:2]
         probability = cv2.resize(self.probability(frame.image), (width, height), interpolation=cv2.INTER_LINEAR)  # h w
         return list(bodies((probability > self._settings["threshold"]).astype(np.uint8)))
 
     def probability(self, image: np.ndarray) -> np.ndarray:
-        """Probability of a person at each pixel of the model's output, `[h', w']`, of a frame `[h, w, 3]`."""
+        """Probability of a person at each pixel of the model's output, `[h', w']`, for a frame `[h, w, 3]`."""
         settings = self._settings
         picture = cv2.resize(image, (settings["width"], settings["height"]), interpolation=cv2.INTER_AREA)  # h' w' 3
         batch = ((picture - np.array(settings["mean"])) / np.array(settings["std"]))[None].astype(np.float32)  # 1 h' w' 3
         if settings["layout"] == "nchw":
             batch = batch.transpose(0, 3, 1, 2)  # 1 3 h' w'
         try:
-            (found,) = self._session.run([settings["output"]], {self._session.get_inputs()[0].name: batch})
+            (output,) = self._session.run([settings["output"]], {self._session.get_inputs()[0].name: batch})
         except Exception as error:  # as above
             raise DataError(f"{self._path} does not take pictures as its .json says ({str(error).splitlines()[0]})") from None
-        found = np.asarray(found, np.float32)
-        if found.ndim == 3:
-            found = found[..., None] if settings["layout"] == "nhwc" else found[:, None]  # 1 h' w' 1 or 1 1 h' w'
-        channels_last = found if settings["layout"] == "nhwc" else np.moveaxis(found, 1, -1)  # 1 h' w' c
-        if found.ndim != 4 or len(found) != 1 or settings["channel"] >= channels_last.shape[-1]:
+        output = np.asarray(output, np.float32)
+        if output.ndim == 3:
+            output = output[..., None] if settings["layout"] == "nhwc" else output[:, None]  # 1 h' w' 1 or 1 1 h' w'
+        channels_last = output if settings["layout"] == "nhwc" else np.moveaxis(output, 1, -1)  # 1 h' w' c
+        if output.ndim != 4 or len(output) != 1 or settings["channel"] >= channels_last.shape[-1]:
             raise DataError(
-                f"{self._path}: output {settings['output']!r} has shape {found.shape}, expected one picture with a channel "
+                f"{self._path}: output {settings['output']!r} has shape {output.shape}, expected one picture with a channel "
                 f"{settings['channel']}; mend layout or channel in the .json"
             )
         maps = channels_last[0]  # h' w' c
         if settings["activation"] == "softmax":
-            shares = np.exp(maps - maps.max(axis=-1, keepdims=True))  # h' w' c
-            maps = shares / shares.sum(axis=-1, keepdims=True)  # h' w' c
+            maps = scipy.special.softmax(maps, axis=-1)  # h' w' c
         elif settings["activation"] == "sigmoid":
-            maps = 0.5 + 0.5 * np.tanh(0.5 * maps)  # h' w' c
+            maps = scipy.special.expit(maps)  # h' w' c
         return np.ascontiguousarray(maps[..., settings["channel"]])  # h' w'
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The model's description; raises `DataError` naming what is missing, unknown or of another kind."""
+    """The model's description; raises `DataError` naming a key that is missing, unknown or has a wrong value."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; it has to say {', '.join(sorted(KEYS))} (see docs/screening.md)") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error})") from None
-    if not isinstance(found, dict) or found.keys() != KEYS:
-        odd = sorted(found.keys() ^ KEYS) if isinstance(found, dict) else "no object"
+    if not isinstance(settings, dict) or settings.keys() != KEYS:
+        odd = sorted(settings.keys() ^ KEYS) if isinstance(settings, dict) else "no object"
         raise DataError(f"{path}: {odd} is missing or unknown; the keys are {', '.join(sorted(KEYS))}")
     checks = {
-        "height": isinstance(found["height"], int) and 16 <= found["height"] <= 4096,
-        "width": isinstance(found["width"], int) and 16 <= found["width"] <= 4096,
-        "layout": found["layout"] in ("nchw", "nhwc"),
-        "mean": _three(found["mean"]),
-        "std": _three(found["std"]) and all(found["std"]),
-        "channel": isinstance(found["channel"], int) and found["channel"] >= 0,
-        "activation": found["activation"] in ("none", "sigmoid", "softmax"),
-        "threshold": isinstance(found["threshold"], (int, float)) and math.isfinite(found["threshold"]),
+        "height": isinstance(settings["height"], int) and 16 <= settings["height"] <= 4096,
+        "width": isinstance(settings["width"], int) and 16 <= settings["width"] <= 4096,
+        "layout": settings["layout"] in ("nchw", "nhwc"),
+        "mean": _three(settings["mean"]),
+        "std": _three(settings["std"]) and all(settings["std"]),
+        "channel": isinstance(settings["channel"], int) and settings["channel"] >= 0,
+        "activation": settings["activation"] in ("none", "sigmoid", "softmax"),
+        "threshold": isinstance(settings["threshold"], (int, float)) and math.isfinite(settings["threshold"]),
     }
     if wrong := [key for key, right in checks.items() if not right]:
-        raise DataError(f"{path}: {wrong[0]}={found[wrong[0]]!r} is not possible; see docs/screening.md")
-    return found
+        raise DataError(f"{path}: {wrong[0]}={settings[wrong[0]]!r} is not possible; see docs/screening.md")
+    return settings
 
 
 def _three(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(isinstance(one, (int, float)) for one in value)
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(number, (int, float)) for number in value)

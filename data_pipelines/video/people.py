@@ -1,4 +1,4 @@
-"""Who is who: masks of one frame after the other to people, and the one person who walks."""
+"""Tracking: people from the masks of successive frames, and the choice of the person who walks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from data_pipelines.schema import DataError
 from data_pipelines.silhouettes import normalise_silhouette
 from data_pipelines.video.decoding import Frame, Video
 
-FEWEST_FRAMES = 15  # usable ones, of a person
-LEAST_HEIGHT = 100  # pixels, of a frame as it is decoded: its short side is at most 480
-LEAST_OVERLAP = 0.2  # intersection over union of a person's boxes in two frames
-LOST_AFTER = 1.0  # seconds without a mask
-NEAR_TIE = 0.6  # of the best score
+FEWEST_FRAMES = 15  # usable frames of a person
+LEAST_HEIGHT = 100  # pixels of a decoded frame, whose short side is at most 480
+LEAST_OVERLAP = 0.2  # smallest intersection over union of a person's boxes in two frames
+LOST_AFTER = 1.0  # seconds without a mask until a person is no longer followed
+NEAR_TIE = 0.6  # fraction of the best score
 CONTACT = 2  # pixels from the frame's edge that count as touching it
 FAULTS = {
     "cut by the frame edge": "keep the whole person inside the picture",
@@ -28,72 +28,58 @@ FAULTS = {
 
 
 class Segmenter(Protocol):
-    """What finds people in frames.
+    """A backend that segments the people in frames."""
 
-    Attributes:
-      name: of the backend.
-      models: SHA-256 of every model file by name.
-    """
-
-    name: str
-    models: dict[str, str]
+    name: str  # name of the backend
+    models: dict[str, str]  # SHA-256 of every model file, by file name
 
     def study(self, video: Video) -> None:
-        """Look at a video before its frames are asked for; raises `DataError` where it cannot be used."""
-        ...
+        """Prepare for a video; called before its frames are segmented. Raises `DataError` if it cannot be used."""
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """A mask for each person, uint8 `[h, w]`, 0 or 255; frames come in order."""
+        """A mask for each person, uint8 `[h, w]`, 0 or 255; called for the frames in order."""
         ...
 
 
 class Sighting(NamedTuple):
-    """A person in a frame.
+    """One person in one frame."""
 
-    Attributes:
-      frame: its number.
-      time: in seconds.
-      box: top, left, bottom, right in pixels, the last two exclusive.
-      silhouette: uint8 `[64, 64]`; None where the frame cannot be used.
-      fault: why not, a key of `FAULTS`; empty where it can.
-    """
-
-    frame: int
-    time: float
-    box: tuple[int, int, int, int]
-    silhouette: np.ndarray | None
-    fault: str
+    frame: int  # frame number
+    time: float  # seconds
+    box: tuple[int, int, int, int]  # top, left, bottom, right in pixels, the last two exclusive
+    silhouette: np.ndarray | None  # uint8 [64, 64]; None if the frame is not usable
+    fault: str  # reason why the frame is not usable, a key of `FAULTS`; empty if it is
 
 
 @dataclass
 class Person:
-    """Everything that was seen of one person."""
+    """All sightings of one person."""
 
     sightings: list[Sighting] = field(default_factory=list)
 
     @property
     def usable(self) -> list[Sighting]:
-        return [one for one in self.sightings if not one.fault]
+        return [sighting for sighting in self.sightings if not sighting.fault]
 
     @property
     def height(self) -> float:
-        """Median over the usable frames, in pixels; 0 without any."""
-        heights = [one.box[2] - one.box[0] for one in self.usable]
+        """Median height over the usable frames, in pixels; 0 without usable frames."""
+        heights = [sighting.box[2] - sighting.box[0] for sighting in self.usable]
         return float(np.median(heights)) if heights else 0.0
 
     @property
     def score(self) -> float:
-        """Who walks here: many usable frames, and near the camera."""
+        """Rank as the person who walks: number of usable frames times height."""
         return len(self.usable) * self.height
 
     def faults(self) -> dict[str, int]:
-        """How many frames each fault cost."""
-        found = [one.fault for one in self.sightings]
-        return {fault: found.count(fault) for fault in FAULTS if fault in found}
+        """Number of frames lost to each fault."""
+        faults = [sighting.fault for sighting in self.sightings]
+        return {fault: faults.count(fault) for fault in FAULTS if fault in faults}
 
 
 class SeveralPeopleError(DataError):
-    """Nobody stands out; `candidates` are to be shown to the user."""
+    """Several people have similar scores; the user has to choose among `candidates`."""
 
     def __init__(self, message: str, candidates: list[Person], shape: tuple[int, int]):
         super().__init__(message)
@@ -101,7 +87,7 @@ class SeveralPeopleError(DataError):
 
 
 def sight(mask: np.ndarray, frame: Frame) -> Sighting:
-    """Judge a mask, uint8 `[h, w]`, by itself, and normalise it as training does."""
+    """Check a mask, uint8 `[h, w]`, and normalise it as for training."""
     height, width = mask.shape
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
@@ -119,85 +105,85 @@ def sight(mask: np.ndarray, frame: Frame) -> Sighting:
     return Sighting(frame.number, frame.time, box, silhouette, fault)
 
 
-def overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
+def overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> float:
     """Intersection over union of two boxes."""
-    tall = min(one[2], other[2]) - max(one[0], other[0])
-    wide = min(one[3], other[3]) - max(one[1], other[1])
+    tall = min(first[2], second[2]) - max(first[0], second[0])
+    wide = min(first[3], second[3]) - max(first[1], second[1])
     both = max(tall, 0) * max(wide, 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
     return both / (sum(areas) - both)
 
 
 def follow(frames: Iterable[tuple[Frame, list[np.ndarray]]]) -> list[Person]:
-    """Join the masks of successive frames by the overlap of their boxes, one to one at the least total cost.
+    """People in the order of their appearance, from masks assigned to people by the largest total overlap of their boxes.
 
-    A person without a mask for a second is lost; whoever comes afterwards is somebody new. In the order of appearance.
+    A person without a mask for more than a second is no longer followed; a later mask starts a new person.
     """
     everybody: list[Person] = []
     followed: list[Person] = []
     for frame, masks in frames:
-        seen = [sight(mask, frame) for mask in masks]
+        sightings = [sight(mask, frame) for mask in masks]
         followed = [person for person in followed if frame.time - person.sightings[-1].time <= LOST_AFTER]
-        gain = np.array([[overlap(person.sightings[-1].box, one.box) for one in seen] for person in followed])
+        gain = np.array([[overlap(person.sightings[-1].box, item.box) for item in sightings] for person in followed])
         pairs = dict(zip(*(index.tolist() for index in linear_sum_assignment(-gain.T)), strict=True)) if gain.size else {}
-        for column, one in enumerate(seen):
+        for column, sighting in enumerate(sightings):
             row = pairs.get(column)
             if row is not None and gain[row, column] >= LEAST_OVERLAP:
-                followed[row].sightings.append(one)
-                continue
-            everybody.append(Person([one]))
-            followed.append(everybody[-1])
+                followed[row].sightings.append(sighting)
+            else:
+                everybody.append(Person([sighting]))
+                followed.append(everybody[-1])
     return everybody
 
 
 def choose(people: list[Person], wanted: list[int] | None, name: str, shape: tuple[int, int]) -> tuple[Person, list[Person]]:
-    """The person who walks.
+    """Choose the person who walks.
 
     Args:
-      people: from `follow`.
-      wanted: numbers of candidates, from 1, whose frames are joined; None to let the score decide.
-      name: of the input, for messages.
+      people: result of `follow`.
+      wanted: numbers of candidates, from 1, whose frames are joined; None chooses the best score.
+      name: name of the input, for messages.
       shape: height and width of a frame.
 
     Returns:
       The person, and all candidates, the best score first.
 
     Raises:
-      SeveralPeopleError: when two have nearly the same score and none was asked for.
-      DataError: when there is nobody, nobody with 15 usable frames, or no candidate of the number asked for.
+      SeveralPeopleError: if `wanted` is None and two people have similar scores.
+      DataError: if there is nobody, nobody with 15 usable frames, or no candidate of a wanted number.
     """
-    candidates = sorted((one for one in people if len(one.usable) >= FEWEST_FRAMES), key=lambda one: -one.score)
+    candidates = sorted((person for person in people if len(person.usable) >= FEWEST_FRAMES), key=lambda person: -person.score)
     if not candidates:
         raise DataError(_nobody(people, name))
     if wanted is None:
-        near = [one for one in candidates if one.score >= NEAR_TIE * candidates[0].score]
+        near = [person for person in candidates if person.score >= NEAR_TIE * candidates[0].score]
         if len(near) > 1:
-            lines = "; ".join(_describe(number, one) for number, one in enumerate(near, 1))
+            lines = "; ".join(f"{number}: {_describe(person)}" for number, person in enumerate(near, 1))
             raise SeveralPeopleError(f"{name}: several people walk here ({lines}); say who with --person N", near, shape)
         return candidates[0], candidates
     if beyond := [number for number in wanted if not 1 <= number <= len(candidates)]:
         raise DataError(f"{name}: --person {beyond[0]} is not there; there are 1 to {len(candidates)}")
-    sightings = sorted((one for number in wanted for one in candidates[number - 1].sightings), key=lambda one: one.frame)
-    numbers = [one.frame for one in sightings]
-    if len(set(numbers)) < len(numbers):
+    joined = (sighting for number in wanted for sighting in candidates[number - 1].sightings)
+    sightings = sorted(joined, key=lambda sighting: sighting.frame)
+    if len({sighting.frame for sighting in sightings}) < len(sightings):
         raise DataError(f"{name}: the people of --person {' '.join(map(str, wanted))} are seen at once, so they are not one")
     return Person(sightings), candidates
 
 
-def _describe(number: int, person: Person) -> str:
+def _describe(person: Person) -> str:
     used = person.usable
-    return f"{number}: {len(used)} frames from {used[0].time:.1f} s to {used[-1].time:.1f} s, {person.height:.0f} pixels tall"
+    return f"{len(used)} frames from {used[0].time:.1f} s to {used[-1].time:.1f} s, {person.height:.0f} pixels tall"
 
 
 def _nobody(people: list[Person], name: str) -> str:
-    """Why there is no candidate, from the person with the most frames."""
-    best = max(people, key=lambda one: (len(one.usable), len(one.sightings)), default=None)
+    """Message that there is no candidate, with the faults of the person with the most frames."""
+    best = max(people, key=lambda person: (len(person.usable), len(person.sightings)), default=None)
     if best is None:
         return f"{name}: no person was found; is somebody walking in it? Try another --backend"
+    message = f"{name}: only {len(best.usable)} usable frames of a person, {FEWEST_FRAMES} are needed"
     faults = best.faults()
     if not faults:
-        return f"{name}: only {len(best.usable)} usable frames of a person, {FEWEST_FRAMES} are needed; record a longer walk"
+        return f"{message}; record a longer walk"
     worst = max(faults, key=lambda fault: faults[fault])
-    every = ", ".join(f"{count} {fault}" for fault, count in faults.items())
-    found = f"{name}: only {len(best.usable)} usable frames of a person, {FEWEST_FRAMES} are needed"
-    return f"{found} ({every}); {worst}: {FAULTS[worst]}"
+    counts = ", ".join(f"{count} {fault}" for fault, count in faults.items())
+    return f"{message} ({counts}); {worst}: {FAULTS[worst]}"

@@ -1,7 +1,8 @@
-"""People by BlazePose (Bazarevsky et al. 2020): a detector finds them, the pose network's second head outlines each.
+"""Segmentation with BlazePose (Bazarevsky et al. 2020, arXiv 2006.10204): a person detector, and a pose network with a mask.
 
-The models are Google's, Apache-2.0, run by LiteRT on the CPU; `data_pipelines.video.fetch` gets them. The regions follow the
-model card and MediaPipe's description: a square around the hips that holds the whole body, 1.25 times as large, turned upright.
+The models (Google, Apache-2.0) run on the CPU with LiteRT; `data_pipelines.video.fetch` downloads them. The regions follow the
+model card and MediaPipe's description: a square centred on the hips that contains the whole body, enlarged by 1.25, and rotated
+so that the body is upright.
 """
 
 from __future__ import annotations
@@ -12,27 +13,28 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import scipy.special
 
 from data_pipelines.schema import DataError
 from data_pipelines.video.background import SMALLEST
 from data_pipelines.video.decoding import Frame, Video
 from data_pipelines.video.fetch import DETECTOR, LANDMARKS, checked_model
 
-DETECT_EVERY = 6  # frames; in between, regions follow the hips that the pose network found
-MOST_PEOPLE = 6  # followed at a time
-LEAST_PRESENCE = 0.5  # probability that there is a body in a region
-LEAST_SCORE = 0.5  # of a detection
-SAME_PERSON = 0.3  # overlap of detections, and, in sizes of the region, distance of hips
+DETECT_EVERY = 6  # frames; in between, regions follow the hips given by the pose network
+MOST_PEOPLE = 6  # followed at the same time
+LEAST_PRESENCE = 0.5  # smallest accepted probability of a body in a region
+LEAST_SCORE = 0.5  # smallest accepted probability of a detection
+SAME_PERSON = 0.3  # overlap of detections of one person; also distance of hips, as a fraction of the region's edge
 ENLARGED = 1.25
 DETECTOR_EDGE = 224  # pixels
 CROP_EDGE = 256  # pixels
 ANCHOR_GRIDS = ((28, 2), (14, 2), (7, 6))  # cells along an edge, anchors in each cell
-HIPS, REACH = 33, 34  # auxiliary landmarks: middle of the hips, and a point on the circle around the whole body
+HIPS, REACH = 33, 34  # auxiliary landmarks: middle of the hips, a point on the circle around the whole body
 OUTPUTS = {DETECTOR: {(1, 2254, 12), (1, 2254, 1)}, LANDMARKS: {(1, 195), (1, 1), (1, 256, 256, 1)}}
 
 
 class Region(NamedTuple):
-    """A square of the frame: centre and edge in pixels, and the angle by which it is turned, in radians."""
+    """A square in the frame: centre and edge in pixels, rotation angle in radians."""
 
     x: float
     y: float
@@ -40,7 +42,7 @@ class Region(NamedTuple):
     angle: float
 
     def to_frame(self) -> np.ndarray:
-        """The affine map from pixels of the crop to pixels of the frame, `[2, 3]`."""
+        """Affine map from pixels of the crop to pixels of the frame, `[2, 3]`."""
         scale = self.edge / CROP_EDGE
         cos, sin = scale * np.cos(self.angle), scale * np.sin(self.angle)
         half = CROP_EDGE / 2
@@ -51,20 +53,17 @@ class Region(NamedTuple):
 
 
 def region_around(hips: np.ndarray, reach: np.ndarray) -> Region:
-    """The region of a body from the middle of its hips and a point on the circle around it, both in pixels of the frame."""
+    """Region of a body from the middle of its hips and a point on the circle around it, both in pixels of the frame."""
     x, y = hips.tolist()
     dx, dy = (reach - hips).tolist()
     return Region(x, y, 2.0 * ENLARGED * math.hypot(dx, dy), math.pi / 2 - math.atan2(-dy, dx))
 
 
 class Pose:
-    """Segments everybody whom the detector finds.
-
-    Args:
-      folder: of the two model files.
+    """Segments every detected person, with the two model files of a folder.
 
     Raises:
-      DataError: when a model is missing, is another than it should be, or has other outputs; when LiteRT is not installed.
+      DataError: if a model is missing, has another checksum or other outputs, or LiteRT is not installed.
     """
 
     name = "pose"
@@ -73,9 +72,9 @@ class Pose:
         self.models: dict[str, str] = {}
         self._detector = self._load(folder, DETECTOR)
         self._landmarks = self._load(folder, LANDMARKS)
-        centres = [(np.indices((edge, edge))[::-1].reshape(2, -1).T + 0.5) / edge for edge, _ in ANCHOR_GRIDS]  # x and y
+        centres = [(np.indices((edge, edge))[::-1].reshape(2, -1).T + 0.5) / edge for edge, _ in ANCHOR_GRIDS]  # each cells 2
         repeated = [grid.repeat(each, axis=0) for grid, (_, each) in zip(centres, ANCHOR_GRIDS, strict=True)]
-        self._anchors = np.concatenate(repeated)  # 2254 2; in edges of the input
+        self._anchors = np.concatenate(repeated)  # 2254 2; x and y as fractions of the edge
         self._regions: list[Region] = []
         self._seen = 0
 
@@ -88,14 +87,15 @@ class Pose:
         return runner(Interpreter(str(path), num_threads=2), path, OUTPUTS[name])
 
     def study(self, video: Video) -> None:
-        """Forget the people of the video before; nothing else needs to be known beforehand."""
+        """Forget the people of the previous video."""
         self._regions, self._seen = [], 0
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """Masks of the people in a frame, uint8 `[h, w]`, 0 or 255."""
+        """Masks of the people in a frame, each uint8 `[h, w]`, 0 or 255."""
         if self._seen % DETECT_EVERY == 0:
-            found = [one for one in self.detect(frame.image) if not any(one.same(known) for known in self._regions)]
-            self._regions = (self._regions + found)[:MOST_PEOPLE]
+            detected = self.detect(frame.image)
+            self._regions += [region for region in detected if not any(region.same(known) for known in self._regions)]
+            self._regions = self._regions[:MOST_PEOPLE]
         self._seen += 1
         masks, followed = [], []
         for region in self._regions:
@@ -107,7 +107,7 @@ class Pose:
         return masks
 
     def detect(self, image: np.ndarray) -> list[Region]:
-        """Everybody in a frame `[h, w, 3]`, the most certain first."""
+        """Regions of all people in a frame `[h, w, 3]`, the most certain first."""
         height, width = image.shape[:2]
         edge = max(height, width)
         scale = DETECTOR_EDGE / edge
@@ -116,17 +116,17 @@ class Pose:
         small = cv2.warpAffine(image, fitted, (DETECTOR_EDGE, DETECTOR_EDGE), flags=cv2.INTER_LINEAR)  # 224 224 3
         outputs = self._detector(small.astype(np.float32)[None] / 127.5 - 1.0)
         raw, scores = outputs[1, 2254, 12][0], outputs[1, 2254, 1][0, :, 0]
-        certainty = 1.0 / (1.0 + np.exp(-np.clip(scores, -80.0, 80.0)))  # 2254
+        certainty = scipy.special.expit(scores)  # 2254
         certain = np.flatnonzero(certainty >= LEAST_SCORE)
-        points = raw[certain].reshape(-1, 6, 2) / DETECTOR_EDGE  # one per detection: centre, size, hips, reach, two unused
+        points = raw[certain].reshape(-1, 6, 2) / DETECTOR_EDGE  # detections 6 2: centre, size, hips, reach, two unused
         points[:, [0, 2, 3]] += self._anchors[certain, None]
-        corners = np.concatenate([points[:, 0] - points[:, 1] / 2, points[:, 1]], axis=1)  # left top width height
-        kept = cv2.dnn.NMSBoxes(corners.tolist(), certainty[certain].tolist(), LEAST_SCORE, SAME_PERSON) if len(certain) else []
+        boxes = np.hstack([points[:, 0] - points[:, 1] / 2, points[:, 1]])  # detections 4: left, top, width, height
+        kept = cv2.dnn.NMSBoxes(boxes.tolist(), certainty[certain].tolist(), LEAST_SCORE, SAME_PERSON) if len(certain) else []
         offset = np.array([left, top])
-        return [region_around(points[one, 2] * edge - offset, points[one, 3] * edge - offset) for one in kept]
+        return [region_around(points[index, 2] * edge - offset, points[index, 3] * edge - offset) for index in kept]
 
     def outline(self, image: np.ndarray, region: Region) -> tuple[np.ndarray | None, Region | None]:
-        """The mask `[h, w]` of the person in a region of a frame, and where to look in the next; None where there is nobody."""
+        """Mask `[h, w]` of the person in a region of a frame, and the region in the next frame; None if nobody is there."""
         height, width = image.shape[:2]
         if not 8.0 < region.edge < 4.0 * max(height, width):
             return None, None
@@ -136,7 +136,10 @@ class Pose:
         if not outputs[1, 1][0, 0] >= LEAST_PRESENCE:
             return None, None
         logits = outputs[1, 256, 256, 1][0, :, :, 0]  # 256 256
-        logits[~largest_region(logits > 0.0)] = -1.0  # a logit of 0 is a probability of 0.5
+        count, labels, stats, _ = cv2.connectedComponentsWithStats((logits > 0.0).astype(np.uint8))  # probability > 0.5
+        if count < 2:  # background only
+            return None, None
+        logits[labels != 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])] = -1.0  # only the largest region
         mask = cv2.warpAffine(logits, to_frame, (width, height), flags=cv2.INTER_LINEAR, borderValue=-1.0) > 0.0  # h w
         if np.count_nonzero(mask.any(axis=1)) < SMALLEST:
             return None, None
@@ -144,25 +147,17 @@ class Pose:
         return np.where(mask, np.uint8(255), np.uint8(0)), region_around(*points)  # h w
 
 
-def largest_region(mask: np.ndarray) -> np.ndarray:
-    """The largest connected region of a bool `[h, w]`; nothing of nothing."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    if count < 2:
-        return mask
-    return np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])))  # h w
-
-
 def runner(interpreter, path: Path, expected: set[tuple[int, ...]]):
-    """A function from an input array to the model's outputs by shape; raises `DataError` where one is missing."""
+    """Function from an input array to the model's outputs by shape; raises `DataError` if an expected shape is missing."""
     interpreter.allocate_tensors()
-    entrance = interpreter.get_input_details()[0]["index"]
-    exits = {tuple(int(edge) for edge in one["shape"]): one["index"] for one in interpreter.get_output_details()}
-    if missing := expected - exits.keys():
+    input_index = interpreter.get_input_details()[0]["index"]
+    indices = {tuple(int(size) for size in item["shape"]): item["index"] for item in interpreter.get_output_details()}
+    if missing := expected - indices.keys():
         raise DataError(f"{path} has no output of shape {sorted(missing)}; it is another model, fetch it again")
 
     def run(array: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
-        interpreter.set_tensor(entrance, array.astype(np.float32, copy=False))
+        interpreter.set_tensor(input_index, array.astype(np.float32, copy=False))
         interpreter.invoke()
-        return {shape: interpreter.get_tensor(exits[shape]) for shape in expected}
+        return {shape: interpreter.get_tensor(indices[shape]) for shape in expected}
 
     return run

@@ -1,4 +1,4 @@
-"""Video clips of synthetic walkers over a textured background, with their true masks: to try screening without a person.
+"""Video clips of synthetic walkers in front of a textured background, with their true masks, to try screening.
 
 python -m data_pipelines.video.synthetic_clip --output walk.mp4 --label positive
 """
@@ -17,12 +17,12 @@ from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.synthetic import draw_walker, render_walk
 
 SIZE = (200, 320)  # rows, columns
-SCALE = 1.6  # pixels of the clip for one of the walker's raster
+SCALE = 1.6  # pixels of the clip per pixel of the walker's raw mask
 
 
 def background(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A static scene with edges and corners, uint8 `[h, w, 3]`."""
-    import cv2  # here: commands answer --help without it
+    """Static scene with edges and corners, uint8 `[h, w, 3]`."""
+    import cv2  # imported here so that commands answer --help without it
 
     height, width = size
     scene = rng.integers(70, 190, (height // 8 + 1, width // 8 + 1, 3)).astype(np.uint8)
@@ -36,15 +36,12 @@ def background(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> np.nda
 def walk_across(
     seed: int, label: int, frames: int = 60, size: tuple[int, int] = SIZE, scale: float = SCALE, start: float = 0.12
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A walker crossing the picture.
+    """A walker crossing the picture from left to right, a pure function of seed, class id `label` and the other arguments.
 
     Args:
-      seed: the clip is a function of the arguments.
-      label: class id.
-      frames: of the clip.
-      size: rows and columns.
-      scale: of the walker.
-      start: where the walker's middle is at first, as a share of the width; at the end it is as far from the other side.
+      size: rows and columns of a frame.
+      scale: pixels of the clip per pixel of the walker's raw mask.
+      start: first position of the walker's middle, as a fraction of the width; the last position is `1 - start`.
 
     Returns:
       Images uint8 `[s, h, w, 3]`, and the true masks uint8 `[s, h, w]`, 0 or 255.
@@ -81,8 +78,8 @@ def write_clip(
     rate: int = 30,
     movflags: str = "",
 ) -> Path:
-    """Encode uint8 `[s, h, w, 3]`; stored turned by `-rotation` degrees with a flag that turns it back; `times` in seconds."""
-    import av  # here, as everywhere: training does without PyAV
+    """Encode uint8 `[s, h, w, 3]`, stored rotated by `-rotation` degrees with a flag for its display; `times` in seconds."""
+    import av  # an optional dependency that training does not need
 
     stored = np.rot90(images, -(rotation // 90), axes=(1, 2))
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:

@@ -1,4 +1,4 @@
-"""Any input to the silhouettes of one walk, on exactly the road that training data takes, and what to know of their quality."""
+"""Silhouettes of one walk from any input, normalised exactly as training data are, and flags about their quality."""
 
 from __future__ import annotations
 
@@ -17,62 +17,45 @@ from data_pipelines.silhouettes import normalise_silhouette
 from data_pipelines.video.decoding import SUFFIXES, Frame, Video
 from data_pipelines.video.people import FAULTS, FEWEST_FRAMES, Person, Segmenter, choose, follow
 
-BRIGHTNESS_JUMP = 10.0  # grey levels between two frames
-MOST_GREY = 0.5  # of what is not black in a mask: soft edges of small ones
-FEW_FRAMES = 60  # below which a walk is short
+BRIGHTNESS_JUMP = 10.0  # grey levels; smallest change between two frames that is flagged
+MOST_GREY = 0.5  # largest fraction of grey among the pixels of a mask that are not black; small masks have soft edges
+FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short
 
 
 class Flag(NamedTuple):
-    """Something about a walk that a reader of the answer has to know.
-
-    Attributes:
-      name: short.
-      frames: how many it touches; None where that means nothing.
-      message: what it means, and how to do better.
-    """
+    """A remark about the quality of a walk, for the reader of the answer."""
 
     name: str
-    frames: int | None
-    message: str
+    frames: int | None  # number of affected frames; None if it does not apply
+    message: str  # meaning and remedy
 
 
 @dataclass
 class Walk:
-    """One person's walk.
+    """The walk of one person."""
 
-    Attributes:
-      name: of the file or folder.
-      kind: "video", "masks" or "silhouettes".
-      silhouettes: uint8 `[s, 64, 64]`, normalised.
-      frames: int `[s]`, numbers of the frames that they come from.
-      times: float `[s]`, seconds from the first frame; None where the input has no times.
-      source: facts about the input.
-      flags: about its quality.
-      people: candidates, where people had to be told apart.
-    """
-
-    name: str
-    kind: str
-    silhouettes: np.ndarray
-    frames: np.ndarray
-    times: np.ndarray | None = None
-    source: dict[str, Any] = field(default_factory=dict)
+    name: str  # file or folder name
+    kind: str  # "video", "masks" or "silhouettes"
+    silhouettes: np.ndarray  # uint8 [s, 64, 64], normalised
+    frames: np.ndarray  # int [s], number of each silhouette's frame in the input
+    times: np.ndarray | None = None  # float [s], seconds from the first frame; None for an input without times
+    source: dict[str, Any] = field(default_factory=dict)  # properties of the input
     flags: list[Flag] = field(default_factory=list)
-    people: list[Person] = field(default_factory=list)
+    people: list[Person] = field(default_factory=list)  # all candidates of a video, the best score first
 
 
 def inputs_of(path: Path) -> list[Path]:
-    """The walks that a path names: itself, or the videos in a folder of videos.
+    """Inputs of single walks: the path itself, or the videos in a folder of videos.
 
     Raises:
-      DataError: for a path that is missing, or a folder that holds neither masks nor videos, or both.
+      DataError: for a missing path, or a folder with neither masks nor videos, or with both.
     """
     if not path.is_dir():
         if not path.exists():
             raise DataError(f"{path} does not exist; give a video file, a folder of mask PNGs or a prepared pickle")
         return [path]
-    seen = [child for child in path.iterdir() if not child.name.startswith(".")]  # macOS leaves ._NAME beside a video
-    videos = sorted(child for child in seen if child.suffix.lower() in SUFFIXES and child.is_file())
+    visible = [child for child in path.iterdir() if not child.name.startswith(".")]  # macOS writes ._NAME beside a video
+    videos = sorted(child for child in visible if child.suffix.lower() in SUFFIXES and child.is_file())
     masks = any(path.glob("*.png"))
     if masks and videos:
         raise DataError(f"{path} holds mask PNGs and videos; give a folder of either")
@@ -82,7 +65,7 @@ def inputs_of(path: Path) -> list[Path]:
 
 
 def needs_segmenter(path: Path) -> bool:
-    """False for what holds silhouettes already."""
+    """True for a video; a folder of masks and a pickle hold silhouettes already."""
     return not path.is_dir() and path.suffix.lower() != ".pkl"
 
 
@@ -90,17 +73,22 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
     """Read one input.
 
     Args:
-      path: a video, a folder of mask PNGs, or a prepared pickle.
-      segmenter: finds people; None where the input holds silhouettes already.
-      person: as of `people.choose`.
+      path: video, folder of mask PNGs, or prepared pickle.
+      segmenter: backend for a video; None for masks and pickles.
+      person: numbers of candidates, as `wanted` of `people.choose`.
 
     Raises:
-      DataError: naming what is wrong with the input and what to do.
+      DataError: naming the problem of the input and the remedy.
     """
     if segmenter is None:
         if person is not None:
             raise DataError(f"--person: {path} holds silhouettes of one person; leave it out")
-        walk = _read_masks(path) if path.is_dir() else _read_silhouettes(path)
+        if path.is_dir():
+            walk = _read_masks(path)
+        else:
+            silhouettes = load_silhouettes(path)  # s 64 64
+            frames = len(silhouettes)
+            walk = Walk(path.name, "silhouettes", silhouettes, np.arange(frames), source={"frames": frames})
     else:
         walk = _read_video(path, segmenter, person)
     walk.source["sha256"] = checksum(path)
@@ -112,32 +100,22 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
     return walk
 
 
-def _read_silhouettes(path: Path) -> Walk:
-    silhouettes = load_silhouettes(path)  # s 64 64
-    return Walk(path.name, "silhouettes", silhouettes, np.arange(len(silhouettes)), source={"frames": len(silhouettes)})
-
-
 def _read_masks(folder: Path) -> Walk:
-    """The frames of a folder in the order of their names; those that normalisation drops are counted."""
+    """Masks of a folder in the order of their names; a flag counts those that normalisation drops."""
     files = sorted(folder.glob("*.png"))
-    found = [(number, normalise_silhouette(_read_black_and_white(file))) for number, file in enumerate(files)]
-    used = [(number, frame) for number, frame in found if frame is not None]
-    if not used:
+    normalised = [normalise_silhouette(_read_black_and_white(file)) for file in files]
+    silhouettes = [frame for frame in normalised if frame is not None]
+    if not silhouettes:
         raise DataError(f"{folder}: none of its {len(files)} masks shows a usable person (masks are 0 and 255)")
-    walk = Walk(
-        folder.name,
-        "masks",
-        np.stack([frame for _, frame in used]),
-        np.array([number for number, _ in used]),
-        source={"frames": len(files)},
-    )
-    if dropped := len(files) - len(used):
+    numbers = np.array([number for number, frame in enumerate(normalised) if frame is not None])
+    walk = Walk(folder.name, "masks", np.stack(silhouettes), numbers, source={"frames": len(files)})
+    if dropped := len(files) - len(silhouettes):
         walk.flags.append(Flag("empty masks", dropped, "masks with (almost) nobody in them were dropped, as in training"))
     return walk
 
 
 def _read_black_and_white(path: Path) -> np.ndarray:
-    """A mask `[h, w]`; raises `DataError` for a picture, whose every outline would be the picture's frame."""
+    """A mask `[h, w]`; raises `DataError` for a grey picture, which normalisation would take for one large person."""
     mask = read_mask(path)
     grey = np.count_nonzero((mask > 15) & (mask < 240))
     if grey > MOST_GREY * np.count_nonzero(mask):
@@ -146,12 +124,11 @@ def _read_black_and_white(path: Path) -> np.ndarray:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of an input: of the file, or of the PNG files of a folder in order."""
+    """SHA-256 of the file, or of the concatenated PNG files of a folder in the order of their names."""
     total = hashlib.sha256()
     for file in sorted(path.glob("*.png")) if path.is_dir() else [path]:
         with file.open("rb") as content:
-            while piece := content.read(2**20):
-                total.update(piece)
+            hashlib.file_digest(content, lambda: total)  # adds the content to `total`
     return total.hexdigest()
 
 
@@ -170,21 +147,23 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None) -> W
     try:
         person, candidates = choose(people, wanted, str(path), (video.height, video.width))
     except DataError as error:
-        if decoded.missing or decoded.undecodable:
-            error.args = (f"{error.args[0]} (and {_damage(video)})",)
+        damage = f"{decoded.undecodable} parts of the file cannot be decoded" if decoded.undecodable else ""
+        if decoded.missing:
+            damage = f"the file is cut off, {decoded.missing} of its frames are missing"
+        if damage:
+            error.args = (f"{error.args[0]} (and {damage})",)
         raise
     used = person.usable
     walk = Walk(
         path.name,
         "video",
-        np.stack([one.silhouette for one in used if one.silhouette is not None]),
-        np.array([one.frame for one in used]),
-        np.array([one.time for one in used]),
+        np.stack([sighting.silhouette for sighting in used if sighting.silhouette is not None]),
+        np.array([sighting.frame for sighting in used]),
+        np.array([sighting.time for sighting in used]),
         source=video.source | {"frames": decoded.frames, "frames_taken": decoded.taken, "seconds": round(decoded.seconds, 3)},
         people=candidates,
     )
-    others = len(candidates) - len(set(wanted or [1]))
-    walk.flags = list(_flags(video, person, others, np.array(brightness)))
+    walk.flags = list(_flags(video, person, len(candidates) - len(set(wanted or [1])), np.array(brightness)))
     return walk
 
 
@@ -194,22 +173,14 @@ def _flags(video: Video, person: Person, others: int, brightness: np.ndarray) ->
         yield Flag("truncated", decoded.missing, "the file is cut off: it promises more frames than it holds")
     if decoded.undecodable:
         yield Flag("undecodable", decoded.undecodable, "parts of the file cannot be decoded; copy or record it again")
-    if decoded.corrupt:  # also where nobody could be outlined for it
+    if decoded.corrupt:  # of all frames, also those in which nobody was found
         yield Flag("damaged", decoded.corrupt, f"left out: {FAULTS['damaged']}")
     for fault, count in person.faults().items():
-        if fault == "damaged":
-            continue
-        yield Flag(fault, count, f"left out: {FAULTS[fault]}")
+        if fault != "damaged":
+            yield Flag(fault, count, f"left out: {FAULTS[fault]}")
     if others:
         yield Flag("other people", None, f"{others} more walked here and did not count")
     usual = float(np.median(brightness))
     if len(brightness) > 1 and np.abs(np.diff(brightness)).max() > BRIGHTNESS_JUMP:
         off = max(1, int(np.sum(np.abs(brightness - usual) > BRIGHTNESS_JUMP / 2)))
         yield Flag("exposure jump", off, "the picture's brightness jumps; lock the camera's exposure")
-
-
-def _damage(video: Video) -> str:
-    decoded = video.decoded
-    if decoded.missing:
-        return f"the file is cut off, {decoded.missing} of its frames are missing"
-    return f"{decoded.undecodable} parts of the file cannot be decoded"

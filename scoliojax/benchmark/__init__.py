@@ -1,1 +1,1 @@
-"""How fast everything is that a run does, here, beside PyTorch where it is installed: `python -m scoliojax.benchmark`."""
+"""Speed and memory of all parts of a run, compared with PyTorch if it is installed: `python -m scoliojax.benchmark`."""

@@ -1,7 +1,7 @@
 """`python -m scoliojax.benchmark [--only SECTION,...] [--rounds N] [--json FILE]`.
 
-Times are medians with their quartiles. Where PyTorch is installed, the PyTorch reference runs in turn with ours, and the ratio
-is that of the medians: ours over PyTorch's, so that less than 1 is faster, and for speeds more.
+Times are medians with quartiles. If PyTorch is installed, the PyTorch reference is timed in turn with our code. The ratio is
+ours / PyTorch, of the medians: for times, less than 1 means that ours is faster; for speeds, more than 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scoliojax.benchmark.timing import Row
 
 SECTIONS = ("loader", "step", "convolution", "growth", "start", "memory", "scores")
-ASKED = ("recipe",)  # only where it is asked for: minutes on a GPU, months on a CPU
+ASKED = ("recipe",)  # only on request: takes minutes on a GPU, months on a CPU
 
 
 def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dict[str, Callable[[], list[Row]]]:
@@ -25,14 +25,13 @@ def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dic
     import jax
 
     from configs import sconet_mt
-    from scoliojax.benchmark import convolving, loading, running, scoring, stepping
+    from scoliojax.benchmark import convolving, loading, running, stepping
 
     configs: list[Any] = [sconet_mt.get_config(variant) for variant in ("", "quickstart")]
     published, quickstart = configs
     published.precision = precision
-    whole = (
-        [(8, 8, 30)] if jax.default_backend() != "cpu" else [(1, 8, 30), (4, 1, 30)]
-    )  # on a CPU the whole batch takes minutes
+    # On a CPU the whole batch would take minutes.
+    whole = [(1, 8, 30), (4, 1, 30)] if jax.default_backend() == "cpu" else [(8, 8, 30)]
     return {
         "loader": lambda: loading.measure(rounds),
         "step": lambda: [
@@ -43,7 +42,7 @@ def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dic
         "growth": lambda: stepping.growth(quickstart, "quickstart", rounds),
         "start": lambda: running.first_step(max(1, rounds // 2)),
         "memory": lambda: running.memory(steps),
-        "scores": lambda: scoring.measure(rounds),
+        "scores": lambda: running.scores(rounds),
         "recipe": lambda: running.recipe(options),
     }
 

@@ -1,6 +1,6 @@
 """Bytes that a training step sends between devices: `python -m scoliojax.benchmark.collectives --config FILE`.
 
-Compiles for the devices that are there, without data and without running anything. To look at a machine that is not there:
+The step is compiled for the devices of this machine, without data, and not run. To simulate eight devices:
 `XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu`.
 """
 
@@ -20,17 +20,17 @@ _ARRAY = re.compile(r"\b[a-z]+(\d+)\[([\d,]*)\]")
 
 
 class Collective(NamedTuple):
-    kind: str  # of XLA, such as all-reduce
+    kind: str  # name in XLA, such as all-reduce
     arrays: int
-    bytes: int  # of its results on one device
+    bytes: int  # size of its results on one device
 
 
 def read_collectives(program: str) -> Iterator[Collective]:
-    """The collectives of a compiled program's text (`compiled.as_text()`); those inside a loop count once."""
+    """Collectives in the text of a compiled program (`compiled.as_text()`); one inside a loop counts once."""
     for result, kind, start in _CALL.findall(program):
         shapes = [(int(bits) // 8, [int(size) for size in shape.split(",") if size]) for bits, shape in _ARRAY.findall(result)]
         sizes = [width * math.prod(shape) for width, shape in shapes]
-        if start and kind != "all-reduce":  # an asynchronous one names its operands before its results
+        if start and kind != "all-reduce":  # an asynchronous collective lists its operands before its results
             sizes = sizes[len(sizes) // 2 :]
         yield Collective(kind, len(sizes), sum(sizes))
 
@@ -50,17 +50,16 @@ def compile_step(config) -> str:
     graph, params, batch_stats = build.build_model(config)
     step = make_train_step(graph, build.build_loss(config, mesh), optimizer, schedule, replicated(mesh))
 
-    def describe(shape, dtype, sharding):
+    def placed(sharding, shape, dtype):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    state = jax.tree.map(
-        lambda leaf: describe(leaf.shape, leaf.dtype, replicated(mesh)), create_state(params, batch_stats, optimizer)
-    )
+    state = create_state(params, batch_stats, optimizer)
+    state = jax.tree.map(lambda leaf: placed(replicated(mesh), leaf.shape, leaf.dtype), state)
     clips = build.clips_per_batch(config)
     batch = {
-        "silhouettes": describe((clips, config.data.frames_per_clip, FRAME_SIZE, FRAME_WIDTH), jnp.uint8, sharded(mesh)),
-        "labels": describe((clips,), jnp.int32, sharded(mesh)),
-        "identities": describe((clips,), jnp.int32, sharded(mesh)),
+        "silhouettes": placed(sharded(mesh), (clips, config.data.frames_per_clip, FRAME_SIZE, FRAME_WIDTH), jnp.uint8),
+        "labels": placed(sharded(mesh), (clips,), jnp.int32),
+        "identities": placed(sharded(mesh), (clips,), jnp.int32),
     }
     return step.lower(state, batch).compile().as_text()
 

@@ -1,7 +1,9 @@
-"""The PyTorch reference as `stepping` has ours; needs PyTorch."""
+"""The PyTorch reference for `stepping` and `convolving`; needs PyTorch."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,89 +13,82 @@ from scoliojax.benchmark.timing import Work
 from scoliojax.build import Config
 from scoliojax.interop import torch_reference
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 class Theirs:
-    """The same of the PyTorch reference, on its GPU under autocast and with channels last where it has one."""
+    """Training step and evaluation pass of the PyTorch reference; on a GPU with autocast and channels last."""
 
     def __init__(self, config: Config):
         self.config = config
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         model = config.model
-        self.net: Any = torch_reference.TorchScoNet(model.channels, model.embedding_dim, model.strips).to(self.device)
-        if self.device == "cuda":
+        self.net: Any = torch_reference.TorchScoNet(model.channels, model.embedding_dim, model.strips).to(DEVICE)
+        if DEVICE == "cuda":
             self.net = self.net.to(memory_format=torch.channels_last)
-        self.rule, _ = torch_reference.sgd(self.net, config.optimizer)
+        self.optimizer, _ = torch_reference.sgd(self.net, config.optimizer)
+
+    def _ways(self, work: Callable[[Any], None]) -> dict[str, Work]:
+        """`work` applied to the network, and on a GPU also to the compiled network."""
+        nets = {"PyTorch": self.net}
+        if DEVICE == "cuda":
+            nets["PyTorch compiled"] = torch.compile(self.net)
+        return {name: functools.partial(work, net) for name, net in nets.items()}
 
     def _autocast(self):
-        half = self.device == "cuda" and self.config.precision == "bfloat16"
-        return torch.autocast(self.device, torch.bfloat16, enabled=half)
-
-    def _finish(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-    def _nets(self) -> dict[str, Any]:
-        """As it is, and on a GPU compiled as well."""
-        nets = {"PyTorch": self.net}
-        if self.device == "cuda":
-            nets["PyTorch compiled"] = torch.compile(self.net)
-        return nets
+        return torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda" and self.config.precision == "bfloat16")
 
     def steps(self, batch: dict[str, np.ndarray]) -> dict[str, Work]:
-        return {name: self._step(net, batch) for name, net in self._nets().items()}
-
-    def evaluations(self, silhouettes: np.ndarray) -> dict[str, Work]:
-        return {name: self._evaluation(net, silhouettes) for name, net in self._nets().items()}
-
-    def peak_mebibytes(self) -> list[float]:
-        """The most that was in use on a GPU since the last call."""
-        if self.device != "cuda":
-            return []
-        peak = torch.cuda.max_memory_allocated() / 2**20
-        torch.cuda.reset_peak_memory_stats()
-        return [peak]
-
-    def _step(self, net: Any, batch: dict[str, np.ndarray]) -> Work:
         fields = ("silhouettes", "labels", "identities")
-        silhouettes, labels, identities = (torch.from_numpy(batch[field]).to(self.device) for field in fields)
+        silhouettes, labels, identities = (torch.from_numpy(batch[field]).to(DEVICE) for field in fields)
         loss = self.config.loss
 
-        def work() -> None:
+        def work(net: Any) -> None:
             net.train()
             with self._autocast():
                 embeddings, logits = net(silhouettes)
             triplet, *_ = torch_reference.triplet_loss(embeddings.float(), identities, loss.margin)
             entropy = torch_reference.cross_entropy(logits.float(), labels.long(), loss.scale, loss.label_smoothing)
-            self.rule.zero_grad()
+            self.optimizer.zero_grad()
             (triplet.mean() + entropy).backward()
-            self.rule.step()
-            self._finish()
+            self.optimizer.step()
+            _finish()
 
-        return work
+        return self._ways(work)
 
-    def _evaluation(self, net: Any, silhouettes: np.ndarray) -> Work:
-        placed = torch.from_numpy(silhouettes).to(self.device)
+    def evaluations(self, silhouettes: np.ndarray) -> dict[str, Work]:
+        placed = torch.from_numpy(silhouettes).to(DEVICE)
 
-        def work() -> None:
+        def work(net: Any) -> None:
             net.eval()
             with torch.no_grad(), self._autocast():
                 net(placed)
-            self._finish()
+            _finish()
 
-        return work
+        return self._ways(work)
+
+    def peak_mebibytes(self) -> list[float]:
+        """Largest memory in use on a GPU since the last call; empty on a CPU."""
+        if DEVICE != "cuda":
+            return []
+        peak = torch.cuda.max_memory_allocated() / 2**20
+        torch.cuda.reset_peak_memory_stats()
+        return [peak]
+
+
+def _finish() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def convolution(x: np.ndarray, kernel: np.ndarray, gradient: np.ndarray, stride: int) -> Work:
-    """PyTorch's convolution of `[b, h, w, c]` and `[e, e, c, d]`, in its own layout, and both gradients."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    frames, cotangent = (torch.from_numpy(array).permute(0, 3, 1, 2).contiguous().to(device) for array in (x, gradient))
-    weight = torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous().to(device)
+    """PyTorch's convolution of `[b, h, w, c]` with `[e, e, c, d]` in PyTorch's own layout, and both gradients."""
+    frames, cotangent = (torch.from_numpy(array).permute(0, 3, 1, 2).contiguous().to(DEVICE) for array in (x, gradient))
+    weight = torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous().to(DEVICE)
     inputs = (frames.requires_grad_(), weight.requires_grad_())
 
     def work() -> None:
         result = torch.nn.functional.conv2d(frames, weight, stride=stride, padding=kernel.shape[0] // 2)
         torch.autograd.grad(result, inputs, cotangent)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        _finish()
 
     return work

@@ -1,4 +1,4 @@
-"""What a whole run costs beside its steps: the time until the first is done, and memory that grows."""
+"""Cost of a whole run: time to the first step, growth of memory, time of the published recipe, time of the scores."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from pathlib import Path
 import numpy as np
 
 from configs import sconet_mt
-from scoliojax.benchmark.timing import Row
+from data_pipelines.schema import CLASSES
+from scoliojax.benchmark.timing import Row, interleave
 from scoliojax.errors import RunError
+from scoliojax.scores.bootstrap import DRAWS, estimates
+from scoliojax.scores.metrics import Scored, Scorer
 
 RECIPE = f"{sconet_mt.__file__}:quickstart"
+SEQUENCES = 10_000  # scored
 
 
 @contextmanager
 def _run(workdir: Path, options: list[str]) -> Iterator[Iterator[tuple[int, int]]]:
-    """Start the quickstart; yields its process id and the steps that it has logged, again and again, and ends it afterwards."""
+    """Run the quickstart; yields an iterator of its process id and last logged step, and kills the run at the end."""
     workdir.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "scoliojax.main", f"--config={RECIPE}", f"--workdir={workdir}", *options]
     environment = os.environ | {"SCOLIOJAX_CACHE": str(workdir.parent / "cache")}
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the cold start is to be cold
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # otherwise the cold start would find compiled programs
     with (workdir.parent / f"{workdir.name}.log").open("w+", encoding="utf-8", errors="replace") as log:
         run = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
@@ -37,8 +41,8 @@ def _run(workdir: Path, options: list[str]) -> Iterator[Iterator[tuple[int, int]
                 if run.poll() is not None:
                     log.seek(0)
                     raise RunError(f"the quickstart ended early:\n{log.read()[-2000:]}")
-                found = lines.read_text(encoding="utf-8").splitlines() if lines.exists() else []
-                yield run.pid, (json.loads(found[-1])["step"] if found else 0)
+                logged = lines.read_text(encoding="utf-8").splitlines() if lines.exists() else []
+                yield run.pid, (json.loads(logged[-1])["step"] if logged else 0)
                 time.sleep(0.02)
 
         try:
@@ -49,20 +53,20 @@ def _run(workdir: Path, options: list[str]) -> Iterator[Iterator[tuple[int, int]
 
 
 def first_step(rounds: int) -> list[Row]:
-    """Seconds from the command to the quickstart's first finished step, with an empty compilation cache and a filled one."""
+    """Seconds from the command to the first step of the quickstart, with an empty and with a filled compilation cache."""
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            for kind, found in seconds.items():
+            for kind, times in seconds.items():
                 start = time.perf_counter()
                 with _run(Path(folder) / kind, ["--config.train.log_every=1"]) as watch:
                     next(step for _, step in watch if step)
-                found.append(time.perf_counter() - start)
-    return [Row(f"time to first step, quickstart, {kind}", "s", found, []) for kind, found in seconds.items()]
+                times.append(time.perf_counter() - start)
+    return [Row(f"time to first step, quickstart, {kind}", "s", times, []) for kind, times in seconds.items()]
 
 
 def memory(steps: int) -> list[Row]:
-    """Resident memory of the quickstart, run for so many steps, from a tenth of them on."""
+    """Resident memory of the quickstart, run for `steps` steps, after the first tenth of them."""
     options = [f"--config.train.steps={steps + 10}", "--config.train.log_every=1", "--config.train.eval_every=0"]
     resident: dict[int, float] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, _run(Path(folder) / "run", options) as watch:
@@ -78,14 +82,25 @@ def memory(steps: int) -> list[Row]:
 
 
 def recipe(options: list[str]) -> list[Row]:
-    """Minutes of the published recipe from the command to the evaluation, on walkers as many and as long as Scoliosis1K's."""
+    """Minutes of the published recipe including its evaluation, on synthetic walkers of the size of Scoliosis1K."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        whole = ["--config.data.synthetic.subjects=1493", "--config.data.synthetic.frames=300", *options]
-        command = [sys.executable, "-m", "scoliojax.main", f"--config={sconet_mt.__file__}", f"--workdir={folder}/run", *whole]
+        size = ["--config.data.synthetic.subjects=1493", "--config.data.synthetic.frames=300"]
+        run = ["scoliojax.main", f"--config={sconet_mt.__file__}", f"--workdir={folder}/run", *size, *options]
         start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
+        done = subprocess.run([sys.executable, "-m", *run], capture_output=True, encoding="utf-8", errors="replace")
         minutes = (time.perf_counter() - start) / 60.0
     if done.returncode:
         raise RunError(f"the recipe ended with status {done.returncode}:\n{done.stderr[-2000:]}")
     accuracy = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["accuracy"])
     return [Row(f"published recipe, end to end {' '.join(options)}".strip(), "min", [minutes], [], " ".join(accuracy))]
+
+
+def scores(rounds: int) -> list[Row]:
+    """Seconds of all scores with intervals for random predictions of two sequences per subject."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet((1.0, 1.0, 1.0), SEQUENCES)  # n k
+    labels = rng.integers(0, 3, SEQUENCES)  # n
+    scored = Scored(labels, probabilities, probabilities.argmax(1), probabilities[:, 0] < 0.5)
+    subjects = [str(number // 2) for number in range(SEQUENCES)]
+    seconds = interleave({"ours": lambda: estimates(Scorer(scored, CLASSES, 0.05), subjects)}, rounds)["ours"]
+    return [Row(f"scores with intervals, {SEQUENCES} sequences, {DRAWS} draws", "s", seconds, [])]

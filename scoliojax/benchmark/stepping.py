@@ -1,4 +1,4 @@
-"""Training steps and evaluation passes, beside the PyTorch reference where PyTorch is installed."""
+"""Time of training steps and evaluation passes, beside the PyTorch reference if PyTorch is installed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from scoliojax.training.evaluate import make_eval_step
 from scoliojax.training.state import TrainState, create_state
 from scoliojax.training.step import make_train_step
 
-FRAMES = 300  # of a sequence of Scoliosis1K
+FRAMES = 300  # length of a Scoliosis1K sequence
 
 
 def random_batch(sequences: int, clips: int, frames: int, clips_together: int = 1) -> dict[str, np.ndarray]:
-    """A batch as a run draws it from sequences of Scoliosis1K's length; what is in them does not matter to the time."""
+    """A batch as a run draws it from sequences of Scoliosis1K's length, with random pixels."""
     names = tuple(map(str, range(sequences)))
     pixels = np.random.default_rng(0).integers(0, 256, (FRAMES, FRAME_SIZE, FRAME_SIZE), dtype=np.uint8)  # s 64 64
     data = SilhouetteSet(
@@ -40,18 +40,18 @@ def random_batch(sequences: int, clips: int, frames: int, clips_together: int = 
 
 
 class Ours:
-    """The compiled step and evaluation of a run with this config."""
+    """Compiled training step and evaluation of a run with this config."""
 
     def __init__(self, config: build.Config):
-        self.config, self.mesh = config, data_mesh()
-        rule, schedule = build.build_optimizer(config)
+        self.mesh = data_mesh()
+        optimizer, schedule = build.build_optimizer(config)
         graph, params, batch_stats = build.build_model(config)
-        self.state: TrainState = jax.device_put(create_state(params, batch_stats, rule), replicated(self.mesh))
-        self._train = make_train_step(graph, build.build_loss(config, self.mesh), rule, schedule, replicated(self.mesh))
+        self.state: TrainState = jax.device_put(create_state(params, batch_stats, optimizer), replicated(self.mesh))
+        self._train = make_train_step(graph, build.build_loss(config, self.mesh), optimizer, schedule, replicated(self.mesh))
         self._evaluate = make_eval_step(graph, replicated(self.mesh))
 
     def step(self, batch: dict[str, np.ndarray]) -> Work:
-        """A training step on `batch`, which is on the devices already; done when its metrics are there."""
+        """A training step on `batch`, which is moved to the devices beforehand, until its metrics are computed."""
         placed = to_devices(batch, self.mesh)
         compiled = self._train.lower(self.state, placed).compile()
         used = compiled.memory_analysis()
@@ -64,7 +64,7 @@ class Ours:
         return work
 
     def evaluation(self, silhouettes: np.ndarray) -> Work:
-        """A pass over whole sequences, `[n, s, 64, 44]`."""
+        """An evaluation of whole sequences, `[n, s, 64, 44]`."""
         placed = to_devices({"silhouettes": silhouettes, "frame_mask": np.ones(silhouettes.shape[:2], bool)}, self.mesh)
         return lambda: jax.block_until_ready(
             self._evaluate(self.state.params, self.state.batch_stats, placed["silhouettes"], placed["frame_mask"])
@@ -72,7 +72,7 @@ class Ours:
 
 
 def ceiling(precision: str, rounds: int) -> float:
-    """Floating-point operations a second of a large matrix product on one device: what a step can hope for."""
+    """Floating-point operations per second of a large matrix product on one device, an upper limit for a step."""
     size = 1536 if jax.default_backend() == "cpu" else 8192
     factor = jnp.ones((size, size), precision)
     product = jax.jit(lambda x: x @ x)
@@ -117,12 +117,14 @@ def measure(config: build.Config, what: str, shapes: list[tuple[int, int, int]],
 
 
 def _row(what: str, seconds: dict[str, list[float]], flops: int, done: int, top: float) -> Row:
-    """Against the faster of PyTorch's ways. `flops` are those of the plain form and `done` those computed, `top` a second's."""
+    """A row with the faster PyTorch variant.
+
+    `flops` are the operations without shared frames, `done` those computed, and `top` is the limit per second.
+    """
     others = [name for name in seconds if name.startswith("PyTorch")]
     best = min(others, key=lambda name: np.median(seconds[name]), default="")
     ours, theirs = ([1e3 * second for second in seconds.get(name, [])] for name in ("ours", best))
-    taken = float(np.median(seconds["ours"]))
-    speed = done / taken
+    speed = done / float(np.median(seconds["ours"]))
     note = f"{flops / 1e12:.3g} TFLOP, {speed / 1e9:.4g} GFLOP/s computed, {100 * speed / top:.0f} % of a matrix product"
     if peak := peak_flops_per_second(jax.devices()[0].device_kind):
         note += f", {100 * speed / jax.device_count() / peak:.0f} % of the device's bfloat16 peak"
@@ -130,7 +132,7 @@ def _row(what: str, seconds: dict[str, list[float]], flops: int, done: int, top:
 
 
 def growth(config: build.Config, what: str, rounds: int) -> list[Row]:
-    """How a step's time grows with clips and with frames, and an evaluation's with sequences."""
+    """Time per frame of a step, by numbers of clips and frames, and of an evaluation, by number of sequences."""
     ours = Ours(config)
     ways, frames = {}, {}
     for clips, length in ((4, 6), (8, 6), (16, 6), (32, 6), (64, 6), (8, 12), (8, 24), (8, 48)):
@@ -141,4 +143,4 @@ def growth(config: build.Config, what: str, rounds: int) -> list[Row]:
         ways[label] = ours.evaluation(random_batch(sequences, 1, 60)["silhouettes"])
         frames[label] = sequences * 60
     seconds = interleave(ways, rounds)
-    return [Row(label, "ms a frame", [1e3 * one / frames[label] for one in found], []) for label, found in seconds.items()]
+    return [Row(label, "ms a frame", [1e3 * taken / frames[label] for taken in times], []) for label, times in seconds.items()]

@@ -1,4 +1,4 @@
-"""Timing two ways of doing the same, in turn, so that what else the machine does falls on both."""
+"""Alternating timing of several implementations, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Work = Callable[[], object]
 
 
 class Row(NamedTuple):
-    """One line of the table; `theirs` is empty where there is nothing to compare with."""
+    """One line of the table."""
 
     what: str
     unit: str
-    ours: list[float]
-    theirs: list[float]
+    ours: list[float]  # one value per round
+    theirs: list[float]  # likewise for PyTorch; empty without a comparison
     note: str = ""
 
     @property
     def ratio(self) -> float | None:
-        """Of the medians, ours over theirs."""
+        """Ratio of the medians, ours / theirs."""
         return float(np.median(self.ours) / np.median(self.theirs)) if self.theirs else None
 
     def cells(self) -> list[str]:
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 
 def _spread(values: list[float]) -> str:
-    """Median, and the lower and upper quartile."""
+    """Median with the lower and upper quartile, as text."""
     if not values:
         return ""
     low, middle, high = np.percentile(values, (25, 50, 75))
@@ -39,13 +39,11 @@ def _spread(values: list[float]) -> str:
 
 
 def interleave(ways: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way, one after the other in every round, after one round that does not count."""
-    for way in ways.values():
-        way()
+    """Seconds per round of each function; each round calls all of them in turn, after one untimed round."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
+    for _ in range(rounds + 1):
         for name, way in ways.items():
             start = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - start)
-    return seconds
+    return {name: times[1:] for name, times in seconds.items()}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from data_pipelines.schema import few
+from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError
 from scoliojax.report import saliency
 from scoliojax.runs import directory as run_directory
@@ -213,7 +213,7 @@ def compare_runs(ours: Evidence, network: TrainedNetwork, cohort: Cohort, part: 
     differing = set(ours.evaluation.sequences) ^ {cohort.data.sequences[row] for row in cohort.rows(part)}
     if differing:
         raise RunError(
-            f"--compare={there} was evaluated on other sequences (the {part} parts differ in {few(sorted(differing))}); "
+            f"--compare={there} was evaluated on other sequences (the {part} parts differ in {abbreviate(sorted(differing))}); "
             "compare runs of one partition"
         )
     evaluation = evaluate_part(network, cohort, part, [], screening.sensitivity, keep=False)

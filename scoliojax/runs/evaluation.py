@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipelines.leaks import NearDuplicate
-from data_pipelines.schema import CLASSES, few
+from data_pipelines.schema import CLASSES, abbreviate
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
 from scoliojax.errors import RunError
@@ -194,5 +194,5 @@ def near_duplicate_warning(duplicates: list[NearDuplicate]) -> list[str]:
     """A warning about near-duplicates for the user; empty where there are none."""
     if not duplicates:
         return []
-    pairs = few([f"{one.sequence} is nearly {one.twin}" for one in duplicates])
+    pairs = abbreviate([f"{one.sequence} is nearly {one.twin}" for one in duplicates])
     return [f"held-out sequences that are nearly ones trained on: {pairs}; one person under two names makes a score too good"]

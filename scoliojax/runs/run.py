@@ -185,9 +185,8 @@ def open_run(directory: Path, field: str = "--workdir", config: build.Config | N
     Raises:
       RunError: as of `recorded_config`, and for a config that describes no network.
     """
-    recorded: build.Config = recorded_config(directory, field)
-    if config is None:
-        config = recorded
+    recorded = recorded_config(directory, field)
+    run = Run(directory, recorded if config is None else config, field)
     if root:
-        config.data.root = root
-    return Run(directory, config, field)
+        run.config.data.root = root
+    return run

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser
-from data_pipelines.schema import DataError, few
+from data_pipelines.schema import DataError, abbreviate
 from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, whole_file
 from scoliojax.runs.command import add_run, add_step, configure_runtime, report_errors
@@ -148,7 +148,7 @@ def _names(inputs: list[Path]) -> list[str]:
     stems = [path.stem for path in inputs]
     names = [path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-") for path in inputs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise RunError(f"several inputs are called {few(twice)}; screen them into folders of their own")
+        raise RunError(f"several inputs are called {abbreviate(twice)}; screen them into folders of their own")
     return names
 
 
