@@ -465,7 +465,7 @@ def test_models_are_fetched_by_checksum_or_not_at_all(tmp_path, monkeypatch):
         fetch.fetch(folder)
     bad = [sys.executable, "-m", "data_pipelines.video.fetch", "--archive", str(archive), "--output", str(folder)]
     done = subprocess.run(bad, capture_output=True, check=False, encoding="utf-8")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: pose.tgz")
 
 
