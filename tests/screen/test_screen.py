@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from flax import nnx
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -98,7 +99,7 @@ def test_a_prepared_pickle_gets_the_numbers_of_evaluation(run, tmp_path):
         assert answer.whole.called == CLASSES[np.argmax(found.logits[row])]
 
 
-def test_windows_cover_the_walk_and_each_is_read_by_itself(run):
+def test_windows_cover_the_walk_and_each_is_read_by_itself(run, monkeypatch):
     assert window_bounds(100, 30) == [(0, 30), (30, 60), (60, 100)]
     assert window_bounds(105, 30) == [(0, 30), (30, 60), (60, 90), (90, 105)]
     assert window_bounds(16, 30) == [(0, 16)]
@@ -111,7 +112,11 @@ def test_windows_cover_the_walk_and_each_is_read_by_itself(run):
         alone = Screener(network)(Walk("walk", "masks", piece, np.arange(len(piece)))).whole
         np.testing.assert_allclose(one.strip_logits, alone.strip_logits, atol=2e-6)
     network.config.data.max_eval_frames = 45
-    long = Screener(network)(Walk("walk", "masks", silhouettes, np.arange(75)))
+    with monkeypatch.context() as patch:
+        patch.setattr(nnx, "merge", None)  # one more screener, also of the network opened anew, traces nothing
+        long = Screener(network)(Walk("walk", "masks", silhouettes, np.arange(75)))
+        again = Screener(open_network(run))(Walk("walk", "masks", silhouettes, np.arange(75)))
+    assert again.whole.strip_logits.tobytes() == whole.whole.strip_logits.tobytes()
     assert long.frames_used == 45
     assert {flag.name: flag.frames for flag in flags_of(long)}["long"] == 30
 
