@@ -23,6 +23,8 @@ def arithmetic(config, devices: int) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
+@pytest.mark.optimised
 def test_the_compiled_step_sends_what_the_arithmetic_says(tiny_config):
     assert jax.device_count() == 4
     found = list(read_collectives(compile_step(tiny_config)))

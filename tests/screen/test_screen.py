@@ -82,6 +82,7 @@ def screen(*arguments) -> int:
     return 0
 
 
+@pytest.mark.optimised
 def test_a_prepared_pickle_gets_the_numbers_of_evaluation(run, tmp_path):
     walkers = synthetic_walkers(6, 40)
     network = open_network(run)
