@@ -94,6 +94,7 @@ def test_a_stop_after_the_last_step_is_the_end():
     assert run(stop=lambda step: step == 20) == [4, 8, 12, 16, 20]
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_spares_what_was_saved(tmp_path):
     """A small file system of its own, in a name space that ends with the shell."""
     disk = tmp_path / "disk"
