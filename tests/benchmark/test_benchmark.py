@@ -10,6 +10,7 @@ import pytest
 from scoliojax.benchmark import __main__ as command
 from scoliojax.benchmark import convolving, loading, running, stepping
 from scoliojax.benchmark.timing import Row, interleave
+from tests.conftest import quick_flags
 
 TORCH = importlib.util.find_spec("torch") is not None
 
@@ -114,7 +115,8 @@ def test_a_mistake_is_said_before_anything_is_measured(argument, words, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_is_watched_and_ended(tmp_path):
+def test_a_run_is_watched_and_ended(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", quick_flags())
     options = ["--config.train.log_every=1", "--config.data.synthetic.subjects=30", "--config.data.synthetic.frames=8"]
     options += ["--config.model.channels=(2,2,2,2)", "--config.train.steps=100000"]
     with running._run(tmp_path / "run", options) as watch:

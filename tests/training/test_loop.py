@@ -16,7 +16,7 @@ from scoliojax.errors import RunError
 from scoliojax.training.log import Log
 from scoliojax.training.loop import Schedule, Stopped, train
 from scoliojax.training.state import create_state
-from tests.conftest import ROOT
+from tests.conftest import ROOT, quick_flags
 from tests.scripts import chaos
 
 SCHEDULE = Schedule(steps=20, log_every=10, checkpoint_every=4, checkpoints_to_keep=3, eval_every=0)
@@ -110,7 +110,7 @@ def test_a_full_disk_stops_the_run_and_spares_what_was_saved(tmp_path):
     result = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+        env=os.environ | {"XLA_FLAGS": quick_flags()},
         capture_output=True,
         encoding="utf-8",
         errors="replace",
