@@ -14,6 +14,7 @@ import site
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from data_pipelines.schema import CLASSES, DataError, SilhouetteSet
 from data_pipelines.video.fetch import model_folder
 
 ROOT = Path(__file__).resolve().parents[1]
+
+THOROUGH = os.environ.get("SCOLIOJAX_TESTS") == "thorough"  # all programs optimised as for users, and large random draws
 
 # Settings of whoever starts the tests that would change what they see, by how their names begin. The locale and the folder
 # for temporary files stay: with these, everything has to work.
@@ -61,6 +64,7 @@ def _isolate(home: Path) -> None:
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),  # what one test compiles serves the next, and other processes
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(not THOROUGH)),  # see pytest_runtest_setup
         "OMP_NUM_THREADS": "1",  # the workers share the cores: torch's threads would wait for each other
         "PYTHONPATH": os.pathsep.join([*further, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
@@ -86,6 +90,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     cuts = [len(short) * worker // workers for worker in range(workers + 1)]
     items[:] = [item for worker in range(workers) for item in long[worker::workers] + short[cuts[worker] : cuts[worker + 1]]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Here and in the processes that a test starts, programs are optimised as for users only where the test's mark says so."""
+    few = str(int(not (THOROUGH or item.get_closest_marker("optimised"))))
+    if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != few:
+        import jax
+
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = few
+        jax.config.update("jax_disable_most_optimizations", few == "1")
+        jax.clear_caches()  # what was compiled the other way; the cache on disk tells them apart
+
+
+def quick_flags() -> str:
+    """`XLA_FLAGS` for a training run of one device whose program is not what is tested: three seconds less to compile.
+
+    Without XLA's newer code generator; from jaxlib 0.11 on there is no other, and an unknown flag would end the process.
+    """
+    older = not THOROUGH and version("jaxlib").startswith("0.10.")
+    return "--xla_force_host_platform_device_count=1" + " --xla_cpu_use_fusion_emitters=false" * older
 
 
 def shared_folder(variable: str, name: str) -> Path:

@@ -173,6 +173,7 @@ def eventually(true):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of pandas, to gradio
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason='needs gradio: pip install "scoliojax[app]"')
 def test_the_page_answers_this_computer_and_keeps_nothing(network, clip, tmp_path, monkeypatch):  # absl would close capsys

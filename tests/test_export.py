@@ -68,6 +68,8 @@ def package(network, silhouettes, frame_mask):
     return np.asarray(output.logits)  # n p k
 
 
+@pytest.mark.slow
+@pytest.mark.optimised
 def test_an_export_gives_the_packages_logits_where_the_package_is_not(run, tmp_path, capsys):
     workdir = run.make()
     bare = open_run(workdir).network("newest")
@@ -139,6 +141,8 @@ def check_the_function_is_frozen_and_folded(artefact):
         function.call(np.zeros((1, 2, 64, 64), np.uint8), np.ones((1, 2), bool))
 
 
+@pytest.mark.slow
+@pytest.mark.optimised
 def test_a_network_of_bfloat16_is_exported_with_its_rounding(run, tmp_path):
     run.config.precision = "bfloat16"
     run.config.model.channels = (2, 3, 64, 64)  # the last two convolve in the package's own way

@@ -78,6 +78,19 @@ class Answer:
         return self.network.synthetic
 
 
+# Functions of the graph's value, so that all screeners of networks that are built alike share one compiled program.
+
+
+@partial(jax.jit, static_argnums=0)
+def _pool(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, frames: jax.Array, frame_mask: jax.Array) -> jax.Array:
+    return nnx.merge(graph, params, batch_stats, copy=True).pool(frames, frame_mask, train=False)  # 1 16 11 c
+
+
+@partial(jax.jit, static_argnums=0)
+def _read(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, pooled: jax.Array) -> jax.Array:
+    return nnx.merge(graph, params, batch_stats, copy=True).read(pooled, train=False).logits  # 1 p k
+
+
 class Screener:
     """Reads walks with one network, compiled once, a few frames in memory at a time.
 
@@ -94,17 +107,8 @@ class Screener:
         self._max_frames = int(network.config.data.max_eval_frames)
 
         graph, state = network.graph, network.state
-
-        @jax.jit
-        def pool(params: Tree, batch_stats: Tree, frames: jax.Array, frame_mask: jax.Array) -> jax.Array:
-            return nnx.merge(graph, params, batch_stats, copy=True).pool(frames, frame_mask, train=False)  # 1 16 11 c
-
-        @jax.jit
-        def read(params: Tree, batch_stats: Tree, pooled: jax.Array) -> jax.Array:
-            return nnx.merge(graph, params, batch_stats, copy=True).read(pooled, train=False).logits  # 1 p k
-
-        self._pool = partial(pool, state.params, state.batch_stats)
-        self._read = partial(read, state.params, state.batch_stats)
+        self._pool = partial(_pool, graph, state.params, state.batch_stats)
+        self._read = partial(_read, graph, state.params, state.batch_stats)
 
     def __call__(self, walk: Walk) -> Answer:
         """Read one walk; raises `RunError` where a logit is not finite."""

@@ -10,6 +10,7 @@ import pytest
 from scoliojax.benchmark import __main__ as command
 from scoliojax.benchmark import convolving, loading, running, stepping
 from scoliojax.benchmark.timing import Row, interleave
+from tests.conftest import quick_flags
 
 TORCH = importlib.util.find_spec("torch") is not None
 
@@ -37,6 +38,7 @@ def test_the_stand_in_reads_what_the_loader_reads(monkeypatch):
     assert all(row.unit == "batches/s" and min(row.ours + row.theirs) > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_a_step_and_an_evaluation_are_timed(tiny_config):
     rows = stepping.measure(tiny_config, "tiny", [(4, 1, 3)], 1)
     assert [row.what.partition(", ")[0] for row in rows] == ["training step", "memory of a training step", "evaluation"]
@@ -112,7 +114,9 @@ def test_a_mistake_is_said_before_anything_is_measured(argument, words, capsys):
     assert all(word in errors[0] for word in words)
 
 
-def test_a_run_is_watched_and_ended(tmp_path):
+@pytest.mark.slow
+def test_a_run_is_watched_and_ended(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", quick_flags())
     options = ["--config.train.log_every=1", "--config.data.synthetic.subjects=30", "--config.data.synthetic.frames=8"]
     options += ["--config.model.channels=(2,2,2,2)", "--config.train.steps=100000"]
     with running._run(tmp_path / "run", options) as watch:

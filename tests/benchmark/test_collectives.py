@@ -23,6 +23,8 @@ def arithmetic(config, devices: int) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
+@pytest.mark.optimised
 def test_the_compiled_step_sends_what_the_arithmetic_says(tiny_config):
     assert jax.device_count() == 4
     found = list(read_collectives(compile_step(tiny_config)))
@@ -51,6 +53,7 @@ def test_asynchronous_collectives_count_their_results_only():
     assert [tuple(one) for one in read_collectives(program)] == [("all-gather", 1, 96), ("all-reduce", 2, 22)]
 
 
+@pytest.mark.slow
 def test_the_command():
     odd = ["--config.data.subjects_per_batch=3", "--config.data.clips_per_subject=3"]
     result = run_module("scoliojax.benchmark.collectives", "--config=configs/sconet_mt.py:quickstart", *odd, devices=2)

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+from data_pipelines.prepare import main
 from data_pipelines.schema import DataError, cache_folder
 from data_pipelines.scoliosis1k.builder import metadata_digest
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
@@ -315,14 +317,17 @@ def test_a_hundred_random_damages_are_named_or_harmless(tmp_path):
     assert found["damaged"] >= 50  # the others hit what nobody reads
 
 
-def test_command_line_errors_are_one_line(tmp_path):
-    assert_one_clear_error(
-        run_module("data_pipelines.prepare", "--input", tmp_path / "nowhere", "--output", tmp_path / "out"),
-        "nowhere",
-        "--input",
-    )
+def test_command_line_errors_are_one_line(tmp_path, monkeypatch, capsys):
+    def command(folder: Path) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["prepare", "--input", str(folder), "--output", str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code, stdout=out, stderr=err)
+
+    assert_one_clear_error(command(tmp_path / "nowhere"), "nowhere", "--input")
     tree = write_tree(tmp_path / "tree")
-    assert run_module("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out").returncode == 0
-    again = run_module("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out")
+    prepare(str(tree), tmp_path / "out")
+    again = command(tree)
     assert_one_clear_error(again, "--output", "already prepared")
     assert again.returncode == 2

@@ -39,8 +39,7 @@ def test_convolution_pads_both_sides_alike(edge, stride):
         assert not np.allclose(same, out, atol=0.1)  # the trap
 
 
-@pytest.mark.parametrize("frames", [1, 6, 7, 8])
-@pytest.mark.parametrize(("edge", "stride"), SIZES)
+@pytest.mark.parametrize(("edge", "stride", "frames"), [(3, 1, 1), (3, 1, 6), (3, 2, 7), (3, 2, 8), (1, 2, 18)])
 def test_convolution_gradients_equal_the_library_s(edge, stride, frames):
     x, kernel = normal((frames, 64, 44, 3)), normal((edge, edge, 3, 4), seed=1)
     weight = normal(convolve(x, kernel, stride).shape, seed=2)
@@ -52,14 +51,14 @@ def test_convolution_gradients_equal_the_library_s(edge, stride, frames):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize(("frames", "size"), [(6, (7, 5)), (8, (6, 4))])
+@pytest.mark.parametrize(("frames", "size"), [(18, (7, 5)), (8, (6, 4))])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_large_convolutions_and_their_gradients_are_the_library_s_to_rounding(stride, frames, size):
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         x, kernel = jnp.asarray(rng.normal(size=(frames, *size, LARGE))), jnp.asarray(rng.normal(size=(3, 3, LARGE, LARGE + 2)))
         ours, transpose = jax.vjp(jax.jit(lambda x, kernel: convolve(x, kernel, stride)), x, kernel)
-        library, library_s = jax.vjp(lambda x, kernel: by_library(x, kernel, stride), x, kernel)
+        library, library_s = jax.vjp(jax.jit(lambda x, kernel: by_library(x, kernel, stride)), x, kernel)
         weight = jnp.asarray(rng.normal(size=library.shape))
         for one, other in zip((ours, *transpose(weight)), (library, *library_s(weight)), strict=True):
             assert one.dtype == np.float64
@@ -119,6 +118,7 @@ def test_evaluation_has_the_batch_norm_in_the_kernel(edge, stride, monkeypatch):
     assert not np.allclose(found, trained, atol=0.1)  # the batch's own statistics
 
 
+@pytest.mark.optimised
 def test_a_batch_norm_folded_ahead_has_the_bits_of_one_folded_in_a_program():
     norm = BatchNorm((999,), rng=np.random.default_rng(0))
     norm.bias[...], norm.mean[...] = normal((999,), seed=1), normal((999,), seed=2)
@@ -145,7 +145,7 @@ def test_a_frame_that_counts_twice_is_two_frames_to_a_batch_norm():
             return jnp.sum(y[repeated] * weight), (mean, var)
 
         expected, found = (
-            jax.value_and_grad(function, (0, 1, 2), has_aux=True)(x, scale, bias) for function in (plain, weighted)
+            jax.jit(jax.value_and_grad(function, (0, 1, 2), has_aux=True))(x, scale, bias) for function in (plain, weighted)
         )
         for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
@@ -180,8 +180,8 @@ def test_batch_norm_gradient_equals_that_of_the_formula():
         mean, var = jnp.mean(x, (0, 1)), jnp.var(x, (0, 1))
         return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
 
-    ours = jax.grad(lambda *a: jnp.sum(normalise_batch(*a)[0] * weight), (0, 1, 2))(x, scale, bias)
-    theirs = jax.grad(lambda *a: jnp.sum(formula(*a) * weight), (0, 1, 2))(x, scale, bias)
+    ours = jax.jit(jax.grad(lambda *a: jnp.sum(normalise_batch(*a)[0] * weight), (0, 1, 2)))(x, scale, bias)
+    theirs = jax.jit(jax.grad(lambda *a: jnp.sum(formula(*a) * weight), (0, 1, 2)))(x, scale, bias)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
@@ -204,6 +204,7 @@ def test_maximum_is_the_maximum_and_its_gradient_goes_to_the_first_of_equals():
     np.testing.assert_array_equal(gradient, [[0.0, 1.0, 0.0], [2.0, 0.0, 0.0]])
 
 
+@pytest.mark.optimised
 def test_maximum_of_a_batch_norm_has_the_same_gradient_however_it_is_compiled():
     """Compiled at level 0, the library's maximum finds no largest value again and divides by their number, zero."""
     x, ones = normal((8, 16, 11, 6)), jnp.ones(6)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from flax import nnx
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -40,24 +41,30 @@ from scoliojax.screen.result import COLUMNS, as_dict, as_row, flags_of, lines_of
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.evaluate import evaluate, make_eval_step
 from scoliojax.training.state import create_state
-from tests.conftest import iou, shared_folder
+from tests.conftest import THOROUGH, iou, shared_folder
 from tests.report.test_report import Page
 
 FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif"}
 
 
+@pytest.fixture(scope="module")
+def kept_run(tmp_path_factory):
+    """Where the run directory is built once; `run` fills it."""
+    return tmp_path_factory.mktemp("kept") / "run"
+
+
 @pytest.fixture
-def run(tiny_config, tmp_path):
+def run(kept_run, tiny_config, tmp_path):
     """A run directory with an untrained network and a calibration."""
-    workdir = tmp_path / "run"
-    run_directory.claim(workdir, tiny_config.to_dict(), "walkers")
-    _, params, batch_stats = build.build_model(tiny_config)
-    checkpoints = Checkpoints(workdir / "checkpoints", 1, print)
-    checkpoints.save(create_state(params, batch_stats, build.build_optimizer(tiny_config)[0]))
-    checkpoints.close()
-    fitted = Calibration(open_run(workdir).network("newest").digest, True, 0.8, 0.5, 0.9, 0.92, 0.85, 60, 50)
-    calibration.write(calibration.calibration_file(workdir, 0), fitted)
-    return workdir
+    if not kept_run.exists():
+        run_directory.claim(kept_run, tiny_config.to_dict(), "walkers")
+        _, params, batch_stats = build.build_model(tiny_config)
+        checkpoints = Checkpoints(kept_run / "checkpoints", 1, print)
+        checkpoints.save(create_state(params, batch_stats, build.build_optimizer(tiny_config)[0]))
+        checkpoints.close()
+        fitted = Calibration(open_run(kept_run).network("newest").digest, True, 0.8, 0.5, 0.9, 0.92, 0.85, 60, 50)
+        calibration.write(calibration.calibration_file(kept_run, 0), fitted)
+    return Path(shutil.copytree(kept_run, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +88,7 @@ def screen(*arguments) -> int:
     return 0
 
 
+@pytest.mark.optimised
 def test_a_prepared_pickle_gets_the_numbers_of_evaluation(run, tmp_path):
     walkers = synthetic_walkers(6, 40)
     network = open_run(run).network("newest")
@@ -98,7 +106,7 @@ def test_a_prepared_pickle_gets_the_numbers_of_evaluation(run, tmp_path):
         assert answer.whole.called == CLASSES[np.argmax(found.logits[row])]
 
 
-def test_windows_cover_the_walk_and_each_is_read_by_itself(run):
+def test_windows_cover_the_walk_and_each_is_read_by_itself(run, monkeypatch):
     assert window_bounds(100, 30) == [(0, 30), (30, 60), (60, 100)]
     assert window_bounds(105, 30) == [(0, 30), (30, 60), (60, 90), (90, 105)]
     assert window_bounds(16, 30) == [(0, 16)]
@@ -111,7 +119,11 @@ def test_windows_cover_the_walk_and_each_is_read_by_itself(run):
         alone = Screener(network)(Walk("walk", "masks", piece, np.arange(len(piece)))).whole
         np.testing.assert_allclose(one.strip_logits, alone.strip_logits, atol=2e-6)
     network.config.data.max_eval_frames = 45
-    long = Screener(network)(Walk("walk", "masks", silhouettes, np.arange(75)))
+    with monkeypatch.context() as patch:
+        patch.setattr(nnx, "merge", None)  # one more screener, also of the network opened anew, traces nothing
+        long = Screener(network)(Walk("walk", "masks", silhouettes, np.arange(75)))
+        again = Screener(open_run(run).network("newest"))(Walk("walk", "masks", silhouettes, np.arange(75)))
+    assert again.whole.strip_logits.tobytes() == whole.whole.strip_logits.tobytes()
     assert long.frames_used == 45
     assert {flag.name: flag.frames for flag in flags_of(long)}["long"] == 30
 
@@ -346,6 +358,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_no_connection_is_made_and_no_frame_is_left(run, clip, tmp_path):
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     home.mkdir()
@@ -378,8 +391,11 @@ def test_no_connection_is_made_and_no_frame_is_left(run, clip, tmp_path):
 # Real clips: pip download --no-deps sports2d==0.8.34 (Sports2D/Demo/demo.mp4), Debian's opencv-doc (vtest.avi)
 
 
-@pytest.mark.parametrize(("name", "first", "last"), [("demo.mp4", 80, 170), ("vtest.avi", 500, 580)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "first", "last"), [("demo.mp4", 80, 125), ("vtest.avi", 500, 540)])
 def test_real_clips_go_through_both_backends(name, first, last):
+    if THOROUGH:
+        last += last - first
     models = Path(os.environ["SCOLIOJAX_MODELS"])
     if not models_there(models):
         pytest.skip("the pose models are not there: python -m data_pipelines.video.fetch")
@@ -393,7 +409,7 @@ def test_real_clips_go_through_both_backends(name, first, last):
         frames = itertools.islice(video.frames(), first, last, 1 if backend == "pose" else 5)
         seen[backend] = {frame.number: segmenter(frame) for frame in frames}
     everybody = [mask for masks in seen["pose"].values() for mask in masks]
-    assert len(everybody) > 50
+    assert len(everybody) > (last - first) / 2
     overlaps = []
     for number, masks in seen["background"].items():
         for mask in seen["pose"][number]:

@@ -16,7 +16,7 @@ from scoliojax.errors import RunError
 from scoliojax.training.log import Log
 from scoliojax.training.loop import Schedule, Stopped, train
 from scoliojax.training.state import create_state
-from tests.conftest import ROOT
+from tests.conftest import ROOT, quick_flags
 from tests.scripts import chaos
 
 SCHEDULE = Schedule(steps=20, log_every=10, checkpoint_every=4, checkpoints_to_keep=3, eval_every=0)
@@ -94,6 +94,7 @@ def test_a_stop_after_the_last_step_is_the_end():
     assert run(stop=lambda step: step == 20) == [4, 8, 12, 16, 20]
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_spares_what_was_saved(tmp_path):
     """A small file system of its own, in a name space that ends with the shell."""
     disk = tmp_path / "disk"
@@ -109,7 +110,7 @@ def test_a_full_disk_stops_the_run_and_spares_what_was_saved(tmp_path):
     result = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+        env=os.environ | {"XLA_FLAGS": quick_flags()},
         capture_output=True,
         encoding="utf-8",
         errors="replace",

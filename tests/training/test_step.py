@@ -1,9 +1,13 @@
 """The step: deterministic, and the same on one device as on four."""
 
+import functools
+import json
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from scoliojax import build
 from scoliojax.devices.mesh import data_mesh, replicated, to_devices
@@ -13,28 +17,56 @@ from scoliojax.training.state import create_state
 from scoliojax.training.step import fingerprint, make_train_step
 
 
-def run_steps(config, devices: int, steps: int = 3, batch=None):
+def compile_quickly(lowered):
+    """Without XLA's newer code generator, in a third of the time; later versions of XLA have no other."""
+    try:
+        return lowered.compile({"xla_cpu_use_fusion_emitters": False})
+    except jax.errors.JaxRuntimeError:
+        return lowered.compile()
+
+
+@functools.cache
+def build_step(text: str, devices: int):
+    """A run's step, its first state and its devices; what two tests run is traced and compiled once."""
+    config = ConfigDict(json.loads(text))
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     graph, *start = build.build_model(config)
     wide = config.precision == "float64"
     params, stats = jax.tree.map(lambda leaf: leaf.astype(np.float64 if wide else np.float32), start)
     optimizer, schedule = build.build_optimizer(config)
     step = make_train_step(graph, build.build_loss(config, mesh), optimizer, schedule, replicated(mesh))
-    state = jax.device_put(create_state(params, stats, optimizer), replicated(mesh))
+    programs = {}
+
+    def compiled(state, batch):
+        form = len(batch)  # with and without shared frames
+        if form not in programs:
+            lowered = step.lower(state, batch)
+            programs[form] = compile_quickly(lowered) if wide else lowered.compile()
+        return programs[form](state, batch)
+
+    return compiled, create_state(params, stats, optimizer), mesh
+
+
+def draw_batch(rng, **changes):
+    return {
+        "silhouettes": rng.integers(0, 256, (8, 3, 64, 44), dtype=np.uint8),
+        "labels": np.arange(8, dtype=np.int32) % 3,
+        "identities": np.arange(8, dtype=np.int32) // 2,
+    } | changes
+
+
+def run_steps(config, devices: int, steps: int = 3, batch=None):
+    step, start, mesh = build_step(json.dumps(config.to_dict()), devices)
+    state = jax.device_put(jax.tree.map(np.array, start), replicated(mesh))  # a step takes its state's memory
     history = []
     rng = np.random.default_rng(0)
     for _ in range(steps):
-        drawn = batch or {
-            "silhouettes": rng.integers(0, 256, (8, 3, 64, 44), dtype=np.uint8),
-            "labels": np.arange(8, dtype=np.int32) % 3,
-            "identities": np.arange(8, dtype=np.int32) // 2,
-        }
-        state, metrics = step(state, to_devices(drawn, mesh))
+        state, metrics = step(state, to_devices(batch or draw_batch(rng), mesh))
         history.append({name: float(value) for name, value in metrics.items()})
     return state, history
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_four_devices_compute_what_one_does(tiny_config):
     """In float64: so small a batch makes a step ill-conditioned, and float32 may part by a thousandth without any fault."""
     assert len(data_mesh().devices) == 4
@@ -49,32 +81,7 @@ def test_four_devices_compute_what_one_does(tiny_config):
         assert np.linalg.norm(np.subtract(a, b)) <= 1e-6 * np.linalg.norm(b)
 
 
-def test_the_same_input_gives_the_same_bits_and_the_loss_falls(tiny_config):
-    first, history = run_steps(tiny_config, 1)
-    again, _ = run_steps(tiny_config, 1)
-    assert digest(first) == digest(again)
-    assert int(first.step) == 3
-    assert set(history[0]) >= {"loss", "cross_entropy", "triplet", "learning_rate", "gradient_norm"}
-
-
-def test_a_network_can_learn_one_batch_by_heart(tiny_config):
-    graph, params, stats = build.build_model(tiny_config)
-    optimizer, schedule = build.build_optimizer(tiny_config)
-    step = make_train_step(graph, build.build_loss(tiny_config), optimizer, schedule)
-    rng = np.random.default_rng(0)
-    batch = {
-        "silhouettes": rng.integers(0, 256, (6, 2, 64, 44), dtype=np.uint8),
-        "labels": np.array([0, 0, 1, 1, 2, 2], np.int32),
-        "identities": np.array([0, 0, 1, 1, 2, 2], np.int32),
-    }
-    state, losses = create_state(params, stats, optimizer), []
-    for _ in range(40):
-        state, metrics = step(state, batch)
-        losses.append(float(metrics["loss"]))
-    assert losses[-1] < 0.6 * losses[0]
-
-
-@pytest.mark.long
+@pytest.mark.slow
 def test_frames_computed_once_give_the_step_of_frames_computed_for_every_clip(tiny_config):
     """One device without sharing, and four that share, in float64; one frame is in no clip, others are in several."""
     tiny_config.precision = "float64"
@@ -96,6 +103,24 @@ def test_frames_computed_once_give_the_step_of_frames_computed_for_every_clip(ti
             assert found[step][name] == pytest.approx(expected[step][name], rel=1e-6), (step, name)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True):
         assert np.linalg.norm(np.subtract(a, b)) <= 1e-6 * np.linalg.norm(b)
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_the_same_input_gives_the_same_bits(tiny_config):
+    first, history = run_steps(tiny_config, 1)
+    again, _ = run_steps(tiny_config, 1)
+    assert digest(first) == digest(again)
+    assert int(first.step) == 3
+    assert set(history[0]) >= {"loss", "cross_entropy", "triplet", "learning_rate", "gradient_norm"}
+
+
+@pytest.mark.optimised
+def test_a_network_can_learn_one_batch_by_heart(tiny_config):
+    labels = np.array([0, 0, 1, 1, 2, 2, 0, 0], np.int32)
+    batch = draw_batch(np.random.default_rng(0), labels=labels)
+    _, history = run_steps(tiny_config, 1, 40, batch)
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
 
 
 def test_the_fingerprint_sees_every_pixel_label_identity_and_place():
