@@ -7,12 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
-import torch
-from flax import nnx
 
 import configs
 from data_pipelines.schema import CLASSES
@@ -22,17 +17,14 @@ from data_pipelines.synthetic import walk
 from scoliojax import build
 from scoliojax import main as job
 from scoliojax.errors import RunError
+from scoliojax.interop import torch_reference
 from scoliojax.interop.opengait import checkpoint as opengait
-from scoliojax.interop.opengait.names import Sizes
-from scoliojax.interop.torch_reference import TorchScoNet
-from scoliojax.models.layers import convolve_normalise
-from scoliojax.models.sconet import ScoNet, horizontal_pyramid_pooling, set_pooling
+from scoliojax.interop.opengait.layers import layer_distances
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.command import told
 from scoliojax.runs.network import open_network
 from scoliojax.scores.model_card import find_metrics, model_card
 from scoliojax.training.checkpoint import Checkpoints
-from scoliojax.training.state import TrainState
 
 RELATIVE_TOLERANCE = 1e-4  # of a layer's largest value
 OUTPUT_TOLERANCE = 2e-5  # of the embeddings and logits, beside it: absolute, and of their largest value where that exceeds 1
@@ -77,65 +69,22 @@ def bring(args: argparse.Namespace) -> None:
     print(f"train on: python -m scoliojax.main --workdir {args.workdir}")
 
 
-def open_run(workdir: Path, which: str = "newest") -> tuple[build.Config, Sizes, TrainState]:
-    """A run directory's config, its network's sizes, and a checkpoint."""
-    network = open_network(workdir, which)
-    section = network.config.model
-    sizes = Sizes(tuple(section.channels), section.embedding_dim, tuple(section.strips), len(CLASSES))
-    return network.config, sizes, network.state
-
-
 def take_back(args: argparse.Namespace) -> None:
-    """Write the newest (or a given) checkpoint of a run directory as an OpenGait checkpoint."""
+    """Write a checkpoint of a run directory as an OpenGait checkpoint."""
     workdir = Path(args.workdir).expanduser().absolute()
-    config, sizes, state = open_run(workdir, "newest" if args.step is None else str(args.step))
-    model = opengait.build_model(sizes, state.params, state.batch_stats)
-    settings = {key: value for key, value in config.optimizer.to_dict().items() if key != "name"}
-    momentum = optax.tree_utils.tree_get(state.opt_state, "trace")
+    network = open_network(workdir, args.step)
+    step = network.step
+    settings = {key: value for key, value in network.config.optimizer.to_dict().items() if key != "name"}
+    momentum = optax.tree_utils.tree_get(network.state.opt_state, "trace")
     card = Path(args.output).expanduser().absolute().with_name("MODEL_CARD.md")
     title = Path(args.output).name
     if card.exists() and not card.read_text(errors="replace", encoding="utf-8").startswith(f"# {title}\n"):
         raise RunError(f"--output={args.output}: {card} is the card of another model; export into another folder")
     environment = run_directory.read_environment(workdir)
-    text = model_card(title, config.to_dict(), environment, find_metrics(workdir, int(state.step)))
-    opengait.save(args.output, model, momentum, int(state.step), settings)
+    text = model_card(title, network.config.to_dict(), environment, find_metrics(workdir, step))
+    opengait.save(args.output, network.merged(), momentum, step, settings)
     card.write_text(text, encoding="utf-8")
-    print(f"step {int(state.step)} of {workdir} in {args.output}, described in {card}")
-
-
-def our_layers(net: ScoNet, clips: jax.Array) -> dict[str, jax.Array]:
-    """What each layer makes of clips `[n, s, 64, 44]`, in PyTorch's order of axes."""
-    n, s, h, w = clips.shape
-    backbone = net.backbone
-    x = (clips.astype(jnp.float32) / 255.0).reshape(n * s, h, w, 1)  # b h w 1
-    x = nnx.relu(convolve_normalise(backbone.stem_conv, backbone.stem_norm, x, train=False))  # b h w c
-    found = {"stem": x}
-    for name in ("layer1", "layer2", "layer3", "layer4"):
-        x = getattr(backbone, name)(x, train=False)  # b h w c
-        found[name] = x
-    found = {name: jnp.moveaxis(value, -1, 1) for name, value in found.items()}  # b c h w
-    pooled = horizontal_pyramid_pooling(set_pooling(x.reshape(n, s, *x.shape[1:])), net.strips)  # n p c
-    heads = {"pooling": pooled, **net(clips, train=False)._asdict()}  # n p c; the last two by the network's own call
-    return found | {name: jnp.swapaxes(value, 1, 2) for name, value in heads.items()}  # n c p
-
-
-def their_layers(net: TorchScoNet, clips: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The same in PyTorch."""
-    x = net.backbone.stem(net.frames(clips))  # b c h w
-    found = {"stem": x}
-    for name in ("layer1", "layer2", "layer3", "layer4"):
-        x = getattr(net.backbone, name)(x)  # b c h w
-        found[name] = x
-    embeddings, logits = net(clips)  # n c p, n k p
-    return found | {"pooling": net.pool(x.unflatten(0, clips.shape[:2])), "embeddings": embeddings, "logits": logits}
-
-
-def torch_model(found: opengait.Checkpoint, path: str | Path) -> TorchScoNet:
-    """Our PyTorch reference with the checkpoint's tensors, loaded strictly."""
-    reference = TorchScoNet(**found.sizes._asdict())
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    reference.load_state_dict({name.removeprefix("module."): value for name, value in content["model"].items()}, strict=True)
-    return reference.eval()
+    print(f"step {step} of {workdir} in {args.output}, described in {card}")
 
 
 def verify(args: argparse.Namespace) -> None:
@@ -147,18 +96,8 @@ def verify(args: argparse.Namespace) -> None:
     else:
         print("no --data: comparing on synthetic walkers")
         sequences = [walk(subject, 30, seed=0)[1] for subject in range(3)]
-    reference, model = torch_model(found, args.checkpoint), found.model()
-    found_apart: dict[str, list[tuple[float, float, float]]] = {}
-    for sequence in sequences:
-        clips = np.ascontiguousarray(cut_sides(sequence))[None]  # 1 s 64 44
-        with torch.no_grad():
-            theirs = their_layers(reference, torch.from_numpy(clips))
-        for name, ours in our_layers(model, jnp.asarray(clips)).items():
-            expected = theirs[name].numpy()
-            absolute = float(np.max(np.abs(np.asarray(ours) - expected)))
-            largest = float(np.max(np.abs(expected)))
-            found_apart.setdefault(name, []).append((absolute, absolute / max(largest, 1e-30), absolute / max(largest, 1.0)))
-    worst = {name: np.max(pairs, axis=0) for name, pairs in found_apart.items()}  # numpy's maximum keeps a NaN
+    reference = torch_reference.holding(found.sizes, opengait.read_tensors(args.checkpoint)).eval()
+    worst = layer_distances(found.model(), reference, map(cut_sides, sequences))
     print(f"{'layer':<12} {'largest difference':>20} {'of largest value':>18}")
     for name, (absolute, relative, _) in worst.items():
         print(f"{name:<12} {absolute:>20.2e} {relative:>18.2e}")
@@ -195,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     sub = command("export", take_back, takes_checkpoint=False)
     sub.add_argument("--workdir", required=True)
     sub.add_argument("--output", required=True, metavar="CKPT.pt")
-    sub.add_argument("--step", type=int, help="which checkpoint; the newest by default")
+    sub.add_argument("--step", default="newest", help="which checkpoint: its step, newest or best (by validation)")
     sub = command("verify", verify, takes_checkpoint=True)
     sub.add_argument("--data", help="prepared folder or released tree")
     args, args.rest = parser.parse_known_args(argv)
