@@ -96,10 +96,9 @@ class Hostile:
         return eval, ("open('hostile-was-here', 'w')",)
 
 
-def damage(path: Path, out: Path, rng: np.random.Generator) -> str:
-    """Write a damaged variant of a checkpoint; returns what was done to it."""
+def damage(path: Path, out: Path, kind: str, rng: np.random.Generator) -> None:
+    """Write a damaged variant of a checkpoint."""
     raw = bytearray(path.read_bytes())
-    kind = str(rng.choice(KINDS))
     if kind == "cut":
         raw = raw[: rng.integers(0, len(raw))]
     elif kind == "flip":
@@ -107,7 +106,7 @@ def damage(path: Path, out: Path, rng: np.random.Generator) -> str:
             raw[position] ^= int(rng.integers(1, 256))
     if kind in ("cut", "flip"):
         out.write_bytes(raw)
-        return kind
+        return
     content = torch.load(path, weights_only=True)
     name = str(rng.choice([name for name, value in content["model"].items() if value.ndim]))
     value = content["model"].pop(name)
@@ -121,36 +120,32 @@ def damage(path: Path, out: Path, rng: np.random.Generator) -> str:
         content["model"][name] = value * float("nan")
     elif kind == "hostile":
         out.write_bytes(pickle.dumps({"model": {name: Hostile()}}))
-        return kind
+        return
     elif kind == "zip hostile":
         with zipfile.ZipFile(out, "w") as archive:
             archive.writestr("archive/data.pkl", pickle.dumps({"model": {name: Hostile()}}))
             archive.writestr("archive/version", "3")
-        return kind
+        return
     elif kind == "not a dict":
         content = [content]
     torch.save(content, out)
-    return kind
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_damaged_checkpoints_give_a_clean_error_or_load_correctly(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    whole, kinds = opengait.read(checkpoint), {}
-    for _ in range(300):
-        kind = damage(checkpoint, tmp_path / "bad.pt", rng)
-        kinds.setdefault(kind, []).append(0)
+    whole = opengait.read(checkpoint)
+    for kind in KINDS * 15:
+        damage(checkpoint, tmp_path / "bad.pt", kind, rng)
         try:
             found = opengait.read(tmp_path / "bad.pt")
         except RunError as error:
             assert "\n" not in str(error)
-            kinds[kind][-1] = 1
             continue
         assert kind == "flip", kind  # a byte between the archive's members: nothing that counts was hit
         for name in ("params", "batch_stats", "momentum"):
             assert set(distances(getattr(found, name), getattr(whole, name)).values()) == {0.0}
-    assert set(kinds) == set(KINDS)
     assert not list(tmp_path.rglob("hostile-was-here"))
 
 
@@ -167,7 +162,16 @@ def test_every_difference_is_listed(checkpoint, tmp_path):
         assert words in str(caught.value)
 
 
+@pytest.fixture
+def quickly_compiled():
+    """Programs without most of the compiler's optimisations, where what they compute is not the question."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.mark.long
+@pytest.mark.usefixtures("quickly_compiled")
 def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_path, capsys):
     workdir, out = tmp_path / "run", tmp_path / "back.pt"
     first = opengait.read(checkpoint)
@@ -178,6 +182,7 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
         "data.clips_per_subject": 2,
         "data.frames_per_clip": 3,
         "data.synthetic.frames": 3,
+        "data.sequences_per_eval_batch": 1,  # on every device
         "train.steps": first.step + 2,
     }
     options = [f"--config.{key}={value}" for key, value in overrides.items()]
@@ -197,6 +202,8 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
     assert line["learning_rate"] == pytest.approx(0.1 * 0.1**2)  # past both milestones of the recorded run
     commands.main(["export", "--workdir", str(workdir), "--output", str(out)])
     assert opengait.read(out).step == first.step + 2
+    commands.main(["export", "--workdir", str(workdir), "--output", str(out), "--step", str(first.step + 2)])
+    assert "best" in errors(capsys, "export", "--workdir", workdir, "--output", out, "--step", "best")
     card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.startswith("# back.pt\n")
     assert "| accuracy | " in card

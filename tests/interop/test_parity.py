@@ -19,7 +19,7 @@ from tests.interop.recordings import change, write_recording  # noqa: E402
 
 # Statistics that float32 does not hold to the tolerance on the recorded run, as docs/parity.md argues; the others it does.
 MAY_BE_ROUNDING = ("mean distance", "gradients, worst", "parameters", "statistics", "loss, relative")
-SMALL = Sizes((3, 2, 2, 2), 2, (16,), 3)
+SMALL = Sizes((3, 2, 2, 2), 2, (16, 8, 4), 3)
 
 
 def beyond(rows) -> list[Row]:
@@ -48,7 +48,7 @@ def recording(tmp_path_factory):
 
     Its batch norms see few clips, which makes a lot of every rounding.
     """
-    return write_recording(tmp_path_factory.mktemp("recording"), SMALL, [0, 0, 2, 0], frames=1, seed=3)
+    return write_recording(tmp_path_factory.mktemp("recording"), SMALL, [0, 0, 2, 0], frames=2, seed=3)
 
 
 def test_another_recording_is_held_to_its_own_rounding(recording):
@@ -57,26 +57,28 @@ def test_another_recording_is_held_to_its_own_rounding(recording):
     counted = ("violations", "predictions", "float64", "metrics")
     assert [row for row in rows if not row.rounding and not any(words in row.quantity for words in counted)] == []
     assert len(rows) == 37
-    assert all(row.measured <= row.tolerance for row in rows if "float64" in row.quantity)
+    assert all(row.measured <= 1e-3 for row in rows if "float64" in row.quantity)  # five steps; for the first see below
 
 
-# Each case compiles one program for each precision; the numbers that run through it are drawn and cost little.
+# Each of the sizes is compiled once; the numbers that run through the program are drawn and cost little. Float64 where the
+# recording above has it compiled already.
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("sizes", "clips", "frames", "first"),
+    ("sizes", "clips", "frames", "exactly"),
     [
-        pytest.param(SMALL, 4, 1, [0, 1, 2, 3], id="one frame, positives only themselves"),
-        pytest.param(Sizes((2, 2, 3, 4), 4, (16, 8, 4), 3), 5, 2, [3, 3, 3, 3, 3], id="three strip lists, no negatives"),
+        pytest.param(SMALL, 4, 2, True, id="three strip lists"),
+        pytest.param(Sizes((6, 5, 5, 4), 6, (16,), 3), 3, 1, False, id="one frame"),
     ],
 )
-def test_drawn_networks_against_the_reference(sizes, clips, frames, first):
+def test_drawn_networks_against_the_reference(sizes, clips, frames, exactly):
     rng = np.random.default_rng(clips)
-    for seed in range(5):
-        identities = rng.integers(0, 3, clips).tolist() if seed else first
-        rows = list(parity.compare_live(sizes, identities, frames, seed))
+    special = [list(range(clips)), [3] * clips]  # positives only themselves, no negatives
+    for seed in range(6):
+        identities = special[seed] if seed < len(special) else rng.integers(0, 3, clips).tolist()
+        rows = list(parity.compare_live(sizes, identities, frames, seed, exactly=exactly))
         assert beyond(rows) == [], (seed, identities)
         exact = [row for row in rows if "float64" in row.quantity]
-        assert len(exact) == 10
+        assert len(exact) == 10 * exactly
         assert all(row.measured <= row.tolerance for row in exact), (seed, identities)
 
 
@@ -93,7 +95,7 @@ def wrong_epsilon(monkeypatch, folder):
 
     with monkeypatch.context() as patch:
         patch.setattr(torch_reference, "holding", other)
-        write_recording(folder, SMALL, [0, 0, 2, 0], frames=1, seed=3)
+        write_recording(folder, SMALL, [0, 0, 2, 0], frames=2, seed=3)
 
 
 def test_an_error_in_another_recording_is_found(recording, tmp_path, monkeypatch):

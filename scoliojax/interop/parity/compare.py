@@ -1,4 +1,4 @@
-"""How close scoliojax is to PyTorch, measured: the tables of `docs/parity.md`.
+"""Distances between scoliojax and PyTorch: the tables of `docs/parity.md`.
 
     python -m scoliojax.interop.parity recording FOLDER                  against a recorded run of the original
     python -m scoliojax.interop.parity spread FOLDER                     how far PyTorch is from itself on it
@@ -43,7 +43,7 @@ Outputs = tuple[np.ndarray, np.ndarray]  # embeddings n c p, logits n k p
 FRESH_WALKERS = 1_000  # seed; runs train on seed 0
 UNOPTIMISED = {"xla_backend_optimization_level": 0}  # quickly compiled, and otherwise than for training: a second opinion
 SHAKE = 4e-7  # relative; some steps from one float32 to the next, to meet the jumps that near
-SHAKE_EXACT = 4e-16  # relative; the same in float64
+SHAKE_EXACT = 1e-12  # relative; by so much float64 here and in PyTorch differ at a first step, and later steps multiply it
 
 
 def compare_training(
@@ -72,11 +72,13 @@ def compare_training(
         yield from compare_exactly(wide, exact, lambda: theirs(shaken(start, SHAKE_EXACT), *run, torch.float64))
 
 
-def compare_live(sizes: Sizes, identities: Sequence[int], frames: int, seed: int, steps: int = 1) -> Iterator[Row]:
-    """Training steps on clips of noise against our PyTorch reference: float32, then float64."""
+def compare_live(
+    sizes: Sizes, identities: Sequence[int], frames: int, seed: int, steps: int = 1, exactly: bool = True
+) -> Iterator[Row]:
+    """Rows for training steps on clips of noise against our PyTorch reference: float32, then float64 where `exactly`."""
     batches = random_batches(seed, steps, identities, frames, sizes.classes)
     run = (sizes, batches, PUBLISHED_OPTIMIZER | {"milestones": (2, 4)})
-    yield from compare_training(random_start(sizes, seed), run, None, UNOPTIMISED)
+    yield from compare_training(random_start(sizes, seed), run, None, UNOPTIMISED, exactly)
 
 
 @functools.lru_cache(maxsize=8)
@@ -189,7 +191,7 @@ def spread(folder: Path) -> Iterator[tuple[str, list[float]]]:
 
 
 def compare_bfloat16(workdir: Path, sequences: int) -> Iterator[Row]:
-    """How many class decisions on fresh synthetic walkers change when a run's network computes in bfloat16."""
+    """Rows for the class decisions on fresh synthetic walkers that change when a run's network computes in bfloat16."""
     network = open_network(workdir)
     state, config = network.state, network.config
     data = synthetic_walkers(sequences, config.data.synthetic.frames, seed=FRESH_WALKERS)

@@ -55,7 +55,7 @@ class Recording:
         return self.sizes, self.batches(), settings
 
     def steps(self) -> list[Step]:
-        """What the original computed."""
+        """Results that the original recorded, one a step."""
         found, trained = [], self._named("grad0/").keys()
         for i in range(self._count):
             values, after = self._named(f"step{i}/"), self._named(f"after{i + 1}/")

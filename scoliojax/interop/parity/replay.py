@@ -37,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step computes."""
+    """Results of one training step."""
 
     embeddings: np.ndarray  # n c p
     logits: np.ndarray  # n k p

@@ -170,7 +170,7 @@ def compare_exactly(found: list[Step], other: list[Step], shaken: Callable[[], l
     Args:
       found: steps of scoliojax.
       other: steps of the PyTorch reference.
-      shaken: computes the latter from a start that is off by float64's rounding; asked once, when a row exceeds `EXACT`, as
+      shaken: computes the latter from a start that is off by a float64 rounding; asked once, when a row exceeds `EXACT`, as
         after many steps.
     """
     plain = map(_plain, ("embeddings", "logits", "mean_distance", "triplet", "violations", "cross_entropy", "loss"))
