@@ -6,7 +6,7 @@ PyTorch's order, channels first: `[n, c, s, h, w]` through the backbone, `[n, c,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -112,15 +112,21 @@ class TorchScoNet(nn.Module):
         return embeddings, self.BNNecks(embeddings)
 
 
-def triplet_loss(embeddings: Tensor, identities: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch-all, strip by strip: loss, count of violations and mean distance, each `[p]`."""
+def triplet_terms(embeddings: Tensor, identities: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Every `margin + d(a, i) - d(a, j)`, `[p, a, i, j]`; which are triplets, `[a, i, j]`; and the distances, `[p, n, n]`."""
     x = embeddings.permute(2, 0, 1)  # p n c
     square = (x**2).sum(-1)  # p n
     gap = square[:, :, None] + square[:, None, :] - 2.0 * x @ x.transpose(1, 2)  # p n n
     distances = torch.sqrt(F.relu(gap))  # p n n
     same = identities[:, None] == identities[None, :]  # n n
     triplets = same[:, :, None] & ~same[:, None, :]  # a i j
-    hinge = F.relu(margin + distances[:, :, :, None] - distances[:, :, None, :]) * triplets  # p a i j
+    return margin + distances[:, :, :, None] - distances[:, :, None, :], triplets, distances
+
+
+def triplet_loss(embeddings: Tensor, identities: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch-all, strip by strip: loss, count of violations and mean distance, each `[p]`."""
+    terms, triplets, distances = triplet_terms(embeddings, identities, margin)
+    hinge = F.relu(terms) * triplets  # p a i j
     total, violations = hinge.sum((1, 2, 3)), (hinge > 0).sum((1, 2, 3))  # p
     return total / violations.clamp(min=1), violations, distances.mean((1, 2))
 
@@ -140,3 +146,15 @@ def sgd(model: nn.Module, optimizer: dict) -> tuple[torch.optim.SGD, torch.optim
     )
     schedule = torch.optim.lr_scheduler.MultiStepLR(rule, list(optimizer["milestones"]), gamma=optimizer["decay"])
     return rule, schedule
+
+
+def holding(sizes: Sequence, tensors: Mapping, dtype: torch.dtype = torch.float32) -> TorchScoNet:
+    """The network of these sizes (the arguments of `TorchScoNet`, in order) with these tensors, loaded strictly by name.
+
+    The numbers of batches that batch norms count may be left out: nothing reads them.
+    """
+    net = TorchScoNet(*sizes).to(dtype)
+    counts = {name: value for name, value in net.state_dict().items() if name.endswith("num_batches_tracked")}
+    given = {name: torch.as_tensor(value).to(dtype) for name, value in tensors.items()}
+    net.load_state_dict(counts | given, strict=True)
+    return net

@@ -1,6 +1,54 @@
-"""`python -m scoliojax.interop.opengait`."""
+"""OpenGait checkpoints in and out: `python -m scoliojax.interop.opengait import | export | verify`."""
 
-from scoliojax.interop.opengait.commands import main
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipelines.command import Parser, expanded_path, make_parser
+from scoliojax.runs.command import add_recipe, add_run, add_step, configure_runtime, refuse_rest, report_errors
+
+
+def arguments() -> Parser:
+    parser = make_parser(
+        "scoliojax.interop.opengait",
+        "Import, export or verify a checkpoint of the PyTorch original. Each command has a --help of its own.",
+        "import CKPT.pt --workdir DIR | export --workdir DIR --output CKPT.pt | verify CKPT.pt",
+        "scoliojax.interop.opengait verify ScoNet-20000.pt",
+        "scoliojax.interop.opengait import ScoNet-20000.pt --workdir runs/imported",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    importing = commands.add_parser("import", help="make a run directory of a checkpoint", allow_abbrev=False)
+    exporting = commands.add_parser("export", help="write a checkpoint of a run directory", allow_abbrev=False)
+    verifying = commands.add_parser("verify", help="compare every layer with PyTorch", allow_abbrev=False)
+    for sub in (importing, verifying):
+        sub.add_argument("checkpoint", type=Path, metavar="CKPT.pt")
+        sub.add_argument("--strips", type=int, nargs="+", metavar="N", help="horizontal pyramid, where the sum does not tell")
+    for sub in (importing, exporting):
+        add_run(sub)
+    add_recipe(importing)
+    exporting.add_argument("--output", required=True, type=expanded_path, metavar="CKPT.pt", help="file to write")
+    add_step(exporting)
+    verifying.add_argument("--data", metavar="DIR", help="prepared folder or released tree; default synthetic walkers")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments()
+    args, args.changes = parser.parse_known_args(argv)
+    if args.command == "import":
+        refuse_rest(parser, args.changes)
+    elif args.changes:
+        parser.error(f"unexpected argument {args.changes[0]!r}")
+    if getattr(args, "strips", None):
+        args.strips = tuple(args.strips)
+    with report_errors("nothing was written"):
+        configure_runtime()
+        from scoliojax.interop.opengait import commands
+
+        work = {"import": commands.import_checkpoint, "export": commands.export_checkpoint, "verify": commands.verify}
+        work[args.command](args)
+
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,4 @@
-"""OpenGait checkpoints in and out; this package is the only room that knows PyTorch's names.
-
-    python -m scoliojax.interop.opengait import CKPT.pt --workdir DIR [--config FILE] [--config.KEY=VALUE ...]
-    python -m scoliojax.interop.opengait export --workdir DIR --output CKPT.pt [--step N]
-    python -m scoliojax.interop.opengait verify CKPT.pt [--data ROOT]
+"""OpenGait checkpoints, read without running any code in them, and written so that OpenGait trains on from them.
 
 `scoliojax.interop.opengait.names` says which of its tensors is which of ours.
 """
@@ -61,7 +57,8 @@ class Checkpoint:
     optimizer: dict[str, Any] | None
 
     def model(self) -> ScoNet:
-        return build_model(self.sizes, self.params, self.batch_stats)
+        """The network that holds these numbers, in float32."""
+        return nnx.merge(make_graph(self.sizes, "float32"), self.params, self.batch_stats, copy=True)
 
     def state(self) -> TrainState:
         """The state from which training goes on: same step, same momentum, same learning rate."""
@@ -73,10 +70,9 @@ class Checkpoint:
         )
 
 
-def build_model(sizes: Sizes, params: Tree, batch_stats: Tree, precision: str = "float32") -> ScoNet:
-    """A network of these sizes that holds these numbers."""
-    graph, *_ = split_model(ScoNet(**sizes._asdict(), precision=precision, rng=np.random.default_rng(0)))
-    return nnx.merge(graph, params, batch_stats, copy=True)
+def make_graph(sizes: Sizes, precision: str) -> nnx.GraphDef:
+    """The graph of a network of these sizes, to be merged with parameters and statistics."""
+    return split_model(ScoNet(**sizes._asdict(), precision=precision, rng=np.random.default_rng(0)))[0]
 
 
 def load(path: str | Path, strips: tuple[int, ...] | None = None) -> ScoNet:
@@ -96,7 +92,7 @@ def read(path: str | Path, strips: tuple[int, ...] | None = None) -> Checkpoint:
         every difference.
     """
     content = _open(Path(path))
-    tensors = {str(name).removeprefix("module."): tensor for name, tensor in content["model"].items()}
+    tensors = _stripped(content["model"])
     try:
         sizes = infer_sizes({name: tuple(getattr(tensor, "shape", ())) for name, tensor in tensors.items()}, strips)
     except ValueError as error:  # without sizes only the names can be compared
@@ -113,6 +109,15 @@ def read(path: str | Path, strips: tuple[int, ...] | None = None) -> Checkpoint:
         raise RunError(f"{path} is not a checkpoint of a ScoNet: {'; '.join(problems)}")
     params, batch_stats = (to_tree(sizes, kind, found) for kind in ("params", "batch_stats"))
     return Checkpoint(sizes, params, batch_stats, to_tree(sizes, "params", momentum), step, optimizer)
+
+
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """The network's tensors of a checkpoint by PyTorch's names, as they are in the file; errors as of `read`."""
+    return _stripped(_open(Path(path))["model"])
+
+
+def _stripped(tensors: dict[Any, Any]) -> dict[str, Any]:
+    return {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 
 def _open(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which tensor of an OpenGait checkpoint is which of ours, and how the two are laid out.
+"""Names and layouts of the tensors of an OpenGait checkpoint, and the place of each in our trees.
 
 An OpenGait checkpoint is `{"model", "optimizer", "scheduler", "iteration"}`. Convolution kernels are `[out, in, h, w]` there
 and `[h, w, in, out]` here; the neck's batch norm is flattened channel by channel there, `[c * p]`, and is `[p, c]` here.
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from scoliojax.models.sconet import FEATURE_ROWS
 from scoliojax.training.state import Tree
@@ -19,7 +20,7 @@ STEM = "Backbone.forward_block"
 
 
 class Sizes(NamedTuple):
-    """What the tensors of a checkpoint say about its network: the arguments of `ScoNet`."""
+    """Sizes of a network, read off the tensors of a checkpoint: the arguments of `ScoNet`."""
 
     channels: tuple[int, ...]
     embedding_dim: int
@@ -117,23 +118,14 @@ def infer_sizes(shapes: Mapping[str, tuple[int, ...]], strips: tuple[int, ...] |
 
 def to_tree(sizes: Sizes, kind: str, arrays: Mapping[str, np.ndarray]) -> Tree:
     """Our tree ("params" or "batch_stats") from tensors by PyTorch's names, in their dtype."""
-    root: Tree = {}
-    for entry in entries(sizes):
-        if entry.tree == kind:
-            node = root
-            for key in entry.path[:-1]:
-                node = node.setdefault(key, {})
-            node[entry.path[-1]] = jnp.asarray(np.ascontiguousarray(entry.layout.to_ours(arrays[entry.name])))
-    return root
+    ours = {entry.path: entry.layout.to_ours(arrays[entry.name]) for entry in entries(sizes) if entry.tree == kind}
+    return unflatten_dict({path: jnp.asarray(np.ascontiguousarray(array)) for path, array in ours.items()})
 
 
 def from_tree(sizes: Sizes, kind: str, tree: Tree) -> dict[str, np.ndarray]:
-    """The way back: tensors by PyTorch's names from one of our trees, in its dtype."""
-
-    def leaf(entry: Entry) -> np.ndarray:
-        node = tree
-        for key in entry.path:
-            node = node[key]
-        return np.array(entry.layout.to_theirs(np.asarray(node)), order="C")
-
-    return {entry.name: leaf(entry) for entry in entries(sizes) if entry.tree == kind}
+    """Tensors by PyTorch's names from one of our trees, in its dtype: the inverse of `to_tree`."""
+    flat = flatten_dict(tree)
+    theirs = {
+        entry.name: entry.layout.to_theirs(np.asarray(flat[entry.path])) for entry in entries(sizes) if entry.tree == kind
+    }
+    return {name: np.array(array, order="C") for name, array in theirs.items()}

@@ -10,7 +10,7 @@ from data_pipelines.silhouettes import cut_sides
 from scoliojax.errors import RunError
 from scoliojax.interop.opengait.checkpoint import PUBLISHED_OPTIMIZER
 from scoliojax.interop.opengait.names import infer_sizes
-from scoliojax.interop.parity.replay import Arrays, Batch, Step
+from scoliojax.interop.parity.replay import Arrays, Batch, Run, Step, only_statistics
 
 
 class Recording:
@@ -47,14 +47,15 @@ class Recording:
             for i in range(self._count)
         ]
 
-    def optimizer(self) -> dict:
-        """The settings of the recorded optimiser: its milestones are where the recorded rate falls."""
+    def run(self) -> Run:
+        """Network sizes, training batches and optimiser settings: its milestones are where the recorded rate falls."""
         rates = [float(self._train[f"step{i}/lr"]) for i in range(self._count)]
         falls = [i for i in range(1, self._count) if rates[i] < rates[i - 1]]
-        return PUBLISHED_OPTIMIZER | {"learning_rate": rates[0], "milestones": tuple(falls)}
+        settings = PUBLISHED_OPTIMIZER | {"learning_rate": rates[0], "milestones": tuple(falls)}
+        return self.sizes, self.batches(), settings
 
     def steps(self) -> list[Step]:
-        """What the original computed."""
+        """Results that the original recorded, one a step."""
         found, trained = [], self._named("grad0/").keys()
         for i in range(self._count):
             values, after = self._named(f"step{i}/"), self._named(f"after{i + 1}/")
@@ -69,7 +70,7 @@ class Recording:
                     loss=float(values["total"]),
                     gradients=self._named(f"grad{i}/"),
                     parameters={name: value for name, value in after.items() if name in trained},
-                    statistics={name: value for name, value in after.items() if name.endswith(("running_mean", "running_var"))},
+                    statistics=only_statistics(after),
                 )
             )
         return found

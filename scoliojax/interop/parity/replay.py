@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,17 @@ import optax
 import torch
 
 from scoliojax.interop import torch_reference
+from scoliojax.interop.opengait.checkpoint import make_graph
 from scoliojax.interop.opengait.names import Sizes, from_tree, to_tree
 from scoliojax.kernels.triplet import triplet_loss
-from scoliojax.models.sconet import ScoNet, ScoNetOutput
+from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.training.losses import ScoNetLoss
 from scoliojax.training.optim import sgd
-from scoliojax.training.state import create_state, split_model
+from scoliojax.training.state import TrainState, Tree, create_state
 from scoliojax.training.step import make_train_step
 
 Arrays = dict[str, np.ndarray]
+Run = tuple[Sizes, "list[Batch]", dict[str, Any]]  # network sizes, batches, arguments of `scoliojax.training.optim.sgd`
 LOSS = ScoNetLoss(triplet_weight=1.0, class_weight=1.0, margin=0.2, scale=16.0, label_smoothing=0.1)  # as published
 
 
@@ -34,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step computes."""
+    """Results of one training step."""
 
     embeddings: np.ndarray  # n c p
     logits: np.ndarray  # n k p
@@ -52,6 +55,14 @@ def _telling_loss(output: ScoNetOutput, labels: jax.Array, identities: jax.Array
     """The loss, which also tells the network's output and the identity loss strip by strip."""
     total, terms = LOSS(output, labels, identities)
     return total, terms | {"output": output, "triplet": triplet_loss(output.embeddings, identities, LOSS.margin)}
+
+
+@functools.lru_cache(maxsize=8)
+def _program(sizes: Sizes, optimizer: tuple, precision: str, options: tuple) -> tuple[Any, optax.GradientTransformation]:
+    """The compiled step that training uses, and its rule; kept, so that other numbers of the same sizes compile nothing."""
+    rule, schedule = sgd(**dict(optimizer))
+    step = make_train_step(make_graph(sizes, precision), _telling_loss, rule, schedule)
+    return jax.jit(step, compiler_options=dict(options)) if options else step, rule
 
 
 def ours(
@@ -72,26 +83,26 @@ def ours(
       precision: "float32" or "float64".
       options: for the compiler; None compiles as training does.
     """
+
+    def by_name(tree: Tree) -> Arrays:
+        return from_tree(sizes, "params", tree)
+
+    def momentum(state: TrainState) -> Arrays:
+        return by_name(optax.tree_utils.tree_get(state.opt_state, "trace"))
+
     with jax.enable_x64(precision == "float64"):
-        graph, *_ = split_model(ScoNet(**sizes._asdict(), precision=precision, rng=np.random.default_rng(0)))
+        step, rule = _program(sizes, tuple(sorted(optimizer.items())), precision, tuple((options or {}).items()))
         wide = {name: value.astype(precision) for name, value in start.items()}
-        rule, schedule = sgd(**optimizer)
         state = create_state(to_tree(sizes, "params", wide), to_tree(sizes, "batch_stats", wide), rule)
-        step: Any = make_train_step(graph, _telling_loss, rule, schedule)
         found = []
         for batch in batches:
-            arrays = {name: jnp.asarray(value) for name, value in vars(batch).items()}
-            before = from_tree(sizes, "params", state.params)
-            moved = from_tree(sizes, "params", optax.tree_utils.tree_get(state.opt_state, "trace"))
-            if options and not found:
-                step = step.lower(state, arrays).compile(options)
-            state, told = step(state, arrays)
-            told = jax.device_get(told)
-            momentum = from_tree(sizes, "params", optax.tree_utils.tree_get(state.opt_state, "trace"))
+            before, moved = by_name(state.params), momentum(state)
+            state, told = step(state, {name: jnp.asarray(value) for name, value in vars(batch).items()})
+            told, after = jax.device_get(told), momentum(state)
             # m = momentum * m + (g + decay * w), solved for g
             gradients = {
-                name: momentum[name] - optimizer["momentum"] * moved[name] - optimizer["weight_decay"] * before[name]
-                for name in momentum
+                name: value - optimizer["momentum"] * moved[name] - optimizer["weight_decay"] * before[name]
+                for name, value in after.items()
             }
             found.append(
                 Step(
@@ -103,7 +114,7 @@ def ours(
                     cross_entropy=float(told["cross_entropy"]),
                     loss=float(told["loss"]),
                     gradients=gradients,
-                    parameters=from_tree(sizes, "params", state.params),
+                    parameters=by_name(state.params),
                     statistics=from_tree(sizes, "batch_stats", state.batch_stats),
                 )
             )
@@ -112,9 +123,7 @@ def ours(
 
 def theirs(start: Arrays, sizes: Sizes, batches: Iterable[Batch], optimizer: dict[str, Any], dtype: torch.dtype) -> list[Step]:
     """The same steps of our PyTorch reference; arguments as of `ours`."""
-    net = torch_reference.TorchScoNet(*sizes).to(dtype).train()
-    counts = {name: value for name, value in net.state_dict().items() if name.endswith("num_batches_tracked")}
-    net.load_state_dict(counts | {name: torch.tensor(value, dtype=dtype) for name, value in start.items()}, strict=True)
+    net = torch_reference.holding(sizes, start, dtype).train()
     rule, schedule = torch_reference.sgd(net, optimizer)
     found = []
     for batch in batches:
@@ -140,10 +149,21 @@ def theirs(start: Arrays, sizes: Sizes, batches: Iterable[Batch], optimizer: dic
                 loss=loss.item(),
                 gradients=gradients,
                 parameters={name: after[name] for name in gradients},
-                statistics={name: value for name, value in after.items() if name.endswith(("running_mean", "running_var"))},
+                statistics=only_statistics(after),
             )
         )
     return found
+
+
+def only_statistics(tensors: Arrays) -> Arrays:
+    """The running means and variances among tensors by PyTorch's names."""
+    return {name: value for name, value in tensors.items() if name.endswith(("running_mean", "running_var"))}
+
+
+def shaken(tensors: Arrays, size: float, seed: int = 0) -> Arrays:
+    """Tensors of which every value is off by about `size` of itself, in float64."""
+    rng = np.random.default_rng(seed)
+    return {name: value * (1.0 + size * rng.standard_normal(value.shape)) for name, value in tensors.items()}
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
