@@ -68,6 +68,10 @@ def _isolate(home: Path) -> None:
         "OMP_NUM_THREADS": "1",  # the workers share the cores: torch's threads would wait for each other
         "PYTHONPATH": os.pathsep.join([*further, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        # For processes that tests start: without XLA's newer code generator; from jaxlib 0.11 on there is no other, and an
+        # unknown flag would end the process.
+        "SCOLIOJAX_TEST_FLAGS": "--xla_cpu_use_fusion_emitters=false"
+        * (not THOROUGH and version("jaxlib").startswith("0.10.")),
     }
 
 
@@ -104,13 +108,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         jax.clear_caches()  # what was compiled the other way; the cache on disk tells them apart
 
 
-def quick_flags() -> str:
-    """`XLA_FLAGS` for a training run of one device whose program is not what is tested: three seconds less to compile.
-
-    Without XLA's newer code generator; from jaxlib 0.11 on there is no other, and an unknown flag would end the process.
-    """
-    older = not THOROUGH and version("jaxlib").startswith("0.10.")
-    return "--xla_force_host_platform_device_count=1" + " --xla_cpu_use_fusion_emitters=false" * older
+def quick_flags(devices: int = 1) -> str:
+    """`XLA_FLAGS` for a process of so many devices whose program is not what is tested: three seconds less to compile."""
+    return f"--xla_force_host_platform_device_count={devices} {os.environ['SCOLIOJAX_TEST_FLAGS']}"
 
 
 def shared_folder(variable: str, name: str) -> Path:
@@ -176,11 +176,10 @@ def write_tree(root: Path, per_class: int = 2, frames: int = 5, seed: int = 0) -
 
 def run_module(module: str, *arguments: object, devices: int = 1, **kwargs) -> subprocess.CompletedProcess:
     """Run `python -m module arguments` as a user would, on so many simulated devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags} | kwargs.pop("env", {}),
+        env=os.environ | {"XLA_FLAGS": quick_flags(devices)} | kwargs.pop("env", {}),
         capture_output=True,
         timeout=300,
         check=False,

@@ -20,7 +20,7 @@ from scoliojax.runs import directory as run_directory
 from scoliojax.runs.command import report_errors
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.state import create_state
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, quick_flags, run_module
 
 # Each process leaves a list of what it imported: the one that runs the commands, and those that a command starts.
 LISTING = """
@@ -108,7 +108,7 @@ class Listed:
             "PYTHONPATH": os.pathsep.join([str(hook), os.environ["PYTHONPATH"]]),
             "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",  # the poorest locale, in which text is ASCII
             "SCOLIOJAX_LISTINGS": str(self._listings),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "XLA_FLAGS": quick_flags(),
         }  # fmt: skip
 
     def _words(self, command: tuple[str, ...]) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, quick_flags
 
 
 def run(*words: object, **settings) -> str:
@@ -37,7 +37,8 @@ def test_an_installed_package_finds_its_recipes_and_trains(tmp_path):
     )]  # fmt: skip
     workdir = elsewhere / "run"
     command = ("scoliojax.main", "--config", "configs/sconet_mt.py:quickstart", "--workdir", workdir, *small)
-    there = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "site"), str(target)])}
+    path = os.pathsep.join([str(ROOT / "tests" / "site"), str(target)])
+    there = os.environ | {"PYTHONPATH": path, "XLA_FLAGS": quick_flags()}
     printed = run(*command, cwd=elsewhere, env=there)
     assert "results:" in printed
     assert len((workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 2

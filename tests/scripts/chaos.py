@@ -41,7 +41,8 @@ STOPPED = 75
 
 def start(workdir: Path, options: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "scoliojax.main", *RUN, *options, f"--workdir={workdir}"]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    flags = f"--xla_force_host_platform_device_count=1 {os.environ.get('SCOLIOJAX_TEST_FLAGS', '')}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     with (workdir.parent / f"{workdir.name}.log").open("a", encoding="utf-8") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 

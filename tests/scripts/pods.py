@@ -38,7 +38,8 @@ def start(processes: int, devices: int, *arguments: object) -> list[subprocess.P
     command = [sys.executable, "-m", "scoliojax.main", *map(str, arguments)]
     if processes > 1:
         command += [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    flags = f"--xla_force_host_platform_device_count={devices} {os.environ.get('SCOLIOJAX_TEST_FLAGS', '')}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     return [
         subprocess.Popen(
             [*command, *([f"--process={index}"] if processes > 1 else [])],
