@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -30,33 +31,11 @@ SEVERITY = {"negative": 0.08, "neutral": 0.47, "positive": 1.0}  # class means
 SEVERITY_SPREAD = {"negative": 0.08, "neutral": 0.10, "positive": 0.15}  # class standard deviations
 
 
-@dataclass(frozen=True)
-class Walker:
-    """One subject. Lengths in body heights, angles in radians, times in frames; positive is towards the right of the image."""
+def draw_walker(rng: np.random.Generator, label: int) -> SimpleNamespace:
+    """Random subject of the class `label`: body shape and gait do not depend on the class, the five signs do.
 
-    leg: float
-    trunk: float
-    head: float
-    shoulder_width: float
-    waist_width: float
-    hip_width: float
-    arm: float
-    limb: float
-    step_width: float
-    period: float
-    phase: float
-    sway: float
-    foot_lift: float
-    arm_swing: float
-    shoulder_tilt: float
-    trunk_shift: float
-    curve: float
-    pelvic_tilt: float
-    swing_asymmetry: float
-
-
-def draw_walker(rng: np.random.Generator, label: int) -> Walker:
-    """Random subject of the class `label`: body shape and gait do not depend on the class, the five signs do."""
+    Lengths are in body heights, angles in radians, times in frames; positive is towards the right of the image.
+    """
     name = CLASSES[label]
     severity = abs(rng.normal(SEVERITY[name], SEVERITY_SPREAD[name]))
     side = rng.choice([-1.0, 1.0])
@@ -66,7 +45,7 @@ def draw_walker(rng: np.random.Generator, label: int) -> Walker:
 
     leg = rng.uniform(0.47, 0.52)
     head = rng.uniform(0.058, 0.070)
-    return Walker(
+    return SimpleNamespace(
         leg=leg,
         trunk=1.0 - leg - 2.0 * head - 0.045,
         head=head,
@@ -89,7 +68,7 @@ def draw_walker(rng: np.random.Generator, label: int) -> Walker:
     )
 
 
-def render_walk(walker: Walker, frames: int, rng: np.random.Generator) -> np.ndarray:
+def render_walk(walker: SimpleNamespace, frames: int, rng: np.random.Generator) -> np.ndarray:
     """Raw masks of a walk: uint8 `[s, 96, 72]` with soft, irregular edges, and now and then a hole or a spot at the edge."""
     import cv2  # imported here so that commands answer --help without it
 
@@ -108,7 +87,7 @@ def render_walk(walker: Walker, frames: int, rng: np.random.Generator) -> np.nda
     return (np.clip(distance + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)  # s h w
 
 
-def _draw_body(body: Walker, frames: int) -> np.ndarray:
+def _draw_body(body: SimpleNamespace, frames: int) -> np.ndarray:
     """Signed distance to the edge of the body in pixels, positive inside: float32 `[s, h, w]`."""
     stride = 2.0 * np.pi * np.arange(frames) / body.period + body.phase  # s
     rows, columns = np.ogrid[0 : RASTER[0], 0 : RASTER[1]]
@@ -209,11 +188,7 @@ def walk(subject: int, frames: int, seed: int) -> tuple[int, np.ndarray]:
 
 
 def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSet:
-    """A set of `subjects` walkers with one sequence of `frames` frames each, the classes in turn, drawn at every read.
-
-    Raises:
-      DataError: for fewer walkers than classes, or no frame.
-    """
+    """A set of `subjects` walkers with one sequence of `frames` frames each, the classes in turn, drawn at every read."""
     if subjects < len(CLASSES):
         raise DataError(f"data.synthetic.subjects={subjects} does not fill {len(CLASSES)} classes; give at least 3")
     if frames < 1:
@@ -231,20 +206,25 @@ def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSe
     )
 
 
-def contact_sheet(seed: int = 0, frames: int = 12, rows_per_class: int = 2) -> np.ndarray:
-    """Picture with one row per walker, labelled with the class: uint8 `[h, w]`."""
+def write_tree(walkers: SilhouetteSet, root: Path) -> None:
+    """Write walkers in the released layout."""
+    for row, sequence in enumerate(walkers.sequences):
+        view = root / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"
+        view.mkdir(parents=True)
+        (view / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
+
+
+def contact_sheet(seed: int) -> np.ndarray:
+    """Picture with two walkers of every class, a row each, labelled with the class: uint8 `[h, w]`."""
     import cv2
 
-    margin = 96
-    rows = []
-    for subject in sorted(range(rows_per_class * len(CLASSES)), key=lambda subject: subject % len(CLASSES)):
-        label, silhouettes = walk(subject, 3 * frames, seed)
-        strip = np.hstack([np.zeros((FRAME_SIZE, margin), np.uint8), *silhouettes[::3]])  # 64 w
-        place = (6, FRAME_SIZE // 2 + 4)
-        rows.append(cv2.putText(strip, CLASSES[label], place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA))
-    title = np.zeros((24, rows[0].shape[1]), np.uint8)
-    title = cv2.putText(title, "synthetic walkers, not people", (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA)
-    return np.vstack([title, *rows])
+    title = np.zeros((24, 96 + 12 * FRAME_SIZE), np.uint8)  # 24 w
+    rows = [cv2.putText(title, "synthetic walkers, not people", (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA)]
+    for subject in (0, 3, 1, 4, 2, 5):
+        label, silhouettes = walk(subject, 36, seed)
+        strip = np.hstack([np.zeros((FRAME_SIZE, 96), np.uint8), *silhouettes[::3]])  # 64 w
+        rows.append(cv2.putText(strip, CLASSES[label], (6, 36), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA))
+    return np.vstack(rows)
 
 
 def arguments() -> Parser:
@@ -275,10 +255,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.output.exists() and any(args.output.iterdir()):
             raise DataError(f"--output={str(args.output)!r} is not empty; give a new folder")
         walkers = synthetic_walkers(args.subjects, args.frames, args.seed)
-        for row, sequence in enumerate(walkers.sequences):
-            folder = args.output / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"
-            folder.mkdir(parents=True)
-            (folder / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
+        write_tree(walkers, args.output)
         print(f"{len(walkers)} synthetic sequences in {args.output}")
 
 
