@@ -19,12 +19,11 @@ def arguments() -> Parser:
         "--input TREE --output DIR [options]",
         "data_pipelines.prepare --input SCOLIOSIS1K --output prepared",
     )
-    parser.add_argument("--input", required=True, metavar="TREE", help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
-    parser.add_argument("--output", required=True, type=expanded_path, metavar="DIR", help="folder for the prepared data set")
-    parser.add_argument(
-        "--subjects", metavar="FILE", help="CSV file sequence,subject: the person of each sequence, if you know"
-    )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out and list what cannot be used")
+    add = parser.add_argument
+    add("--input", required=True, metavar="TREE", help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
+    add("--output", required=True, type=expanded_path, metavar="DIR", help="folder for the prepared data set")
+    add("--subjects", metavar="FILE", help="CSV file sequence,subject: the person of each sequence, if you know")
+    add("--skip-bad", action="store_true", help="leave out and list what cannot be used")
     return parser
 
 

@@ -42,15 +42,10 @@ class Partition:
 
 
 def make_partition(data: SilhouetteSet, partition: str, validation_fraction: float, seed: int = 0) -> Partition:
-    """Divide a set into a training, a validation and a test part.
+    """Divide a set into a training, a validation and a test part; the same arguments give the same partition.
 
-    Args:
-      partition: path of an official JSON file, or a positive : neutral : negative ratio of the training part, e.g. "1:1:8".
-      validation_fraction: share of the training sequences for validation, chosen by subject, equal for each class; in [0, 1).
-      seed: random seed; the same data, ratio and seed give the same partition.
-
-    Raises:
-      DataError: for a ratio or file that does not fit the data.
+    `partition` is the path of an official JSON file, or a positive : neutral : negative ratio of the training part.
+    `validation_fraction`, in [0, 1), is the share of each class in the training part that becomes validation, by subject.
     """
     if not 0 <= validation_fraction < 1:
         raise DataError(f"data.validation_fraction={validation_fraction} must be in [0, 1)")

@@ -35,11 +35,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_silhouettes(path: Path) -> np.ndarray:
-    """One released sequence: uint8 `[s, 64, 64]`, 0..255, `s` >= 1.
-
-    Raises:
-      DataError: naming the file, if it is truncated or holds anything but an array of this shape, dtype and value range.
-    """
+    """One released sequence: uint8 `[s, 64, 64]`, 0..255, `s` >= 1; raises `DataError` naming a file that is anything else."""
     try:
         with path.open("rb") as file:
             array = _ArrayUnpickler(file).load()

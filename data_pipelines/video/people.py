@@ -137,20 +137,10 @@ def follow(frames: Iterable[tuple[Frame, list[np.ndarray]]]) -> list[Person]:
 
 
 def choose(people: list[Person], wanted: list[int] | None, name: str, shape: tuple[int, int]) -> tuple[Person, list[Person]]:
-    """Choose the person who walks.
+    """The person who walks, and all candidates, the best score first, of the people that `follow` found.
 
-    Args:
-      people: result of `follow`.
-      wanted: numbers of candidates, from 1, whose frames are joined; None chooses the best score.
-      name: name of the input, for messages.
-      shape: height and width of a frame.
-
-    Returns:
-      The person, and all candidates, the best score first.
-
-    Raises:
-      SeveralPeopleError: if `wanted` is None and two people have similar scores.
-      DataError: if there is nobody, nobody with 15 usable frames, or no candidate of a wanted number.
+    `wanted` are numbers of candidates, from 1, whose frames are joined. None chooses the best score, and raises
+    `SeveralPeopleError` if another one is similar. `name` of the input and `shape` (h, w) of a frame are for the errors.
     """
     candidates = sorted((person for person in people if len(person.usable) >= FEWEST_FRAMES), key=lambda person: -person.score)
     if not candidates:

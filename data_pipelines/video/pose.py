@@ -60,11 +60,7 @@ def region_around(hips: np.ndarray, reach: np.ndarray) -> Region:
 
 
 class Pose:
-    """Segments every detected person, with the two model files of a folder.
-
-    Raises:
-      DataError: if a model is missing, has another checksum or other outputs, or LiteRT is not installed.
-    """
+    """Segments every detected person, with the two model files of a folder."""
 
     name = "pose"
 

@@ -45,11 +45,7 @@ class Walk:
 
 
 def inputs_of(path: Path) -> list[Path]:
-    """Inputs of single walks: the path itself, or the videos in a folder of videos.
-
-    Raises:
-      DataError: for a missing path, or a folder with neither masks nor videos, or with both.
-    """
+    """Inputs of single walks: the path itself, or the videos in a folder of videos."""
     if not path.is_dir():
         if not path.exists():
             raise DataError(f"{path} does not exist; give a video file, a folder of mask PNGs or a prepared pickle")
@@ -70,15 +66,9 @@ def needs_segmenter(path: Path) -> bool:
 
 
 def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None = None) -> Walk:
-    """Read one input.
+    """Read a video with a backend, or, without one, a folder of mask PNGs or a prepared pickle.
 
-    Args:
-      path: video, folder of mask PNGs, or prepared pickle.
-      segmenter: backend for a video; None for masks and pickles.
-      person: numbers of candidates, as `wanted` of `people.choose`.
-
-    Raises:
-      DataError: naming the problem of the input and the remedy.
+    `person` has numbers of candidates, as `wanted` of `people.choose`.
     """
     if segmenter is None:
         if person is not None:
