@@ -31,10 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     from data_pipelines.sources import is_prepared, open_prepared, prepare
 
-    def left() -> str:
-        return "the data set is whole" if is_prepared(args.output) else "nothing was written, start the same command again"
-
-    with report_errors(left):
+    left = ("nothing was written, start the same command again", "the data set is whole")
+    with report_errors(lambda: left[is_prepared(args.output)]):
         if is_prepared(args.output):
             raise DataError(f"--output={str(args.output)!r} is already prepared; delete it or pick another folder")
         skipped = prepare(args.input, args.output, args.subjects, args.skip_bad)

@@ -165,16 +165,9 @@ def open_prepared(root: Path) -> SilhouetteSet:
 
     checked: set[int] = set()
     read(0)  # ArrayRecord opens a file, and detects that it is truncated, at the first read
-    return SilhouetteSet(
-        name=str(root),
-        synthetic=False,
-        sequences=tuple(columns["sequences"]),
-        subjects=tuple(columns["subjects"]),
-        labels=labels,
-        n_frames=n_frames,
-        read=read,
-        content=hashlib.sha256(json.dumps(columns["checksums"]).encode()).hexdigest(),
-    )
+    sequences, subjects = tuple(columns["sequences"]), tuple(columns["subjects"])
+    content = hashlib.sha256(json.dumps(columns["checksums"]).encode()).hexdigest()
+    return SilhouetteSet(str(root), False, sequences, subjects, labels, n_frames, read, content)
 
 
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:

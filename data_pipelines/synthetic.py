@@ -193,17 +193,12 @@ def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSe
         raise DataError(f"data.synthetic.subjects={subjects} does not fill {len(CLASSES)} classes; give at least 3")
     if frames < 1:
         raise DataError(f"data.synthetic.frames={frames} leaves nothing to look at; give at least 1")
+    name = f"synthetic walkers ({subjects} x {frames} frames, seed {seed})"
     names = tuple(f"{subject:05d}" for subject in range(subjects))
-    return SilhouetteSet(
-        name=f"synthetic walkers ({subjects} x {frames} frames, seed {seed})",
-        synthetic=True,
-        sequences=names,
-        subjects=names,
-        labels=np.arange(subjects, dtype=np.int32) % len(CLASSES),
-        n_frames=np.full(subjects, frames, np.int32),  # normalisation never drops a frame of a walker
-        read=lambda subject: walk(subject, frames, seed)[1],
-        content=f"walkers of seed {seed}",
-    )
+    labels = np.arange(subjects, dtype=np.int32) % len(CLASSES)
+    n_frames = np.full(subjects, frames, np.int32)  # normalisation never drops a frame of a walker
+    content = f"walkers of seed {seed}"
+    return SilhouetteSet(name, True, names, names, labels, n_frames, lambda row: walk(row, frames, seed)[1], content)
 
 
 def write_tree(walkers: SilhouetteSet, root: Path) -> None:

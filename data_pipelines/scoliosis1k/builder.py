@@ -28,9 +28,9 @@ def _read(sequence: ReleasedSequence) -> Result:
     """Runs in a thread: reading, decoding and CRC-32 release the interpreter lock."""
     try:
         silhouettes = sequence.silhouettes()  # s 64 64
+        return silhouettes, zlib.crc32(silhouettes.data)
     except DataError as error:
         return error
-    return silhouettes, zlib.crc32(silhouettes.data)
 
 
 def _read_ahead(sequences: Iterable[ReleasedSequence]) -> Iterator[tuple[ReleasedSequence, Result]]:
@@ -83,10 +83,6 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
     """
 
     VERSION = tfds.core.Version(VERSION)
-    MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "Scoliosis1K is given out by its authors against a signed agreement (see the project page of arXiv 2407.05726). "
-        "Unpack the silhouette release, and run: python -m data_pipelines.prepare --input TREE --output DIR"
-    )
 
     def __init__(self, *, tree: str, subjects: str | None = None, skip_bad: bool = False, **kwargs):
         self._tree, self._subjects, self._skip_bad = tree, subjects, skip_bad
@@ -146,8 +142,8 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
             row = (sequence.sequence, subject, sequence.label, sequence.folder.name, len(silhouettes), checksum)
             for column, value in zip(self._columns.values(), row, strict=True):
                 column.append(value)
-            example = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": silhouettes}
-            yield len(self._columns["labels"]) - 1, example
+            row = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": silhouettes}
+            yield len(self._columns["labels"]) - 1, row
 
     def _refuse(self, problems: list[str]) -> None:
         if problems and not self._skip_bad:

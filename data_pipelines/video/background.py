@@ -56,7 +56,6 @@ class Background:
         return cv2.transform(cv2.multiply(apart, apart), COLOUR_WEIGHTS)  # h w
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """Masks of the people in a frame, each uint8 `[h, w]`, 0 or 255."""
         lab = cv2.cvtColor(frame.image, cv2.COLOR_RGB2LAB)  # h w 3
         mask = (self._difference(lab) > self._threshold).astype(np.uint8)  # h w
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))

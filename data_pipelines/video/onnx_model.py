@@ -59,7 +59,6 @@ class OnnxModel:
         """The model needs no information about the whole video."""
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """Masks of the people in a frame, each uint8 `[h, w]`, 0 or 255."""
         height, width = frame.image.shape[:2]
         probability = cv2.resize(self.probability(frame.image), (width, height), interpolation=cv2.INTER_LINEAR)  # h w
         return list(bodies((probability > self._settings["threshold"]).astype(np.uint8)))

@@ -148,7 +148,10 @@ def choose(people: list[Person], wanted: list[int] | None, name: str, shape: tup
     if wanted is None:
         near = [person for person in candidates if person.score >= NEAR_TIE * candidates[0].score]
         if len(near) > 1:
-            lines = "; ".join(f"{number}: {_describe(person)}" for number, person in enumerate(near, 1))
+            lines = "; ".join(
+                f"{number}: {len(used)} frames from {used[0].time:.1f} s to {used[-1].time:.1f} s, {height:.0f} pixels tall"
+                for number, (used, height) in enumerate(((person.usable, person.height) for person in near), 1)
+            )
             raise SeveralPeopleError(f"{name}: several people walk here ({lines}); say who with --person N", near, shape)
         return candidates[0], candidates
     if beyond := [number for number in wanted if not 1 <= number <= len(candidates)]:
@@ -158,11 +161,6 @@ def choose(people: list[Person], wanted: list[int] | None, name: str, shape: tup
     if len({sighting.frame for sighting in sightings}) < len(sightings):
         raise DataError(f"{name}: the people of --person {' '.join(map(str, wanted))} are seen at once, so they are not one")
     return Person(sightings), candidates
-
-
-def _describe(person: Person) -> str:
-    used = person.usable
-    return f"{len(used)} frames from {used[0].time:.1f} s to {used[-1].time:.1f} s, {person.height:.0f} pixels tall"
 
 
 def _nobody(people: list[Person], name: str) -> str:

@@ -87,7 +87,6 @@ class Pose:
         self._regions, self._seen = [], 0
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """Masks of the people in a frame, each uint8 `[h, w]`, 0 or 255."""
         if self._seen % DETECT_EVERY == 0:
             detected = self.detect(frame.image)
             self._regions += [region for region in detected if not any(region.same(known) for known in self._regions)]
