@@ -1,7 +1,5 @@
 """The beginning and the end of every command: its options, and one line for whatever ends it early."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import os

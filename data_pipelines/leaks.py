@@ -4,8 +4,6 @@ A score on a test part that shares people or sequences with the training part is
 releases without subject names, sequences are compared by a cheap hash of their silhouettes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations

@@ -3,8 +3,6 @@
 Both give numpy batches with the share of one process. Frames stay uint8; the device converts them to floats.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import threading

@@ -4,8 +4,6 @@ TREE is the released tree of pickles or a raw tree of PNG masks; raw masks are n
 run leaves no folder that could be mistaken for a complete data set; run the same command again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser, report_errors

@@ -16,8 +16,6 @@ Axis legend, used in every shape comment of the project:
 ``t``  thresholds
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ The steps are the usual size normalisation of gait recognition (OU-MVLP, GaitSet
 release: scale the person to a fixed height, then centre the column that halves the person's area.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

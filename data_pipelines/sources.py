@@ -1,7 +1,5 @@
 """Opening of `data.root`: a prepared folder, or a released tree that is prepared into a cache on first use."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

@@ -6,8 +6,6 @@ unchanged. Random partitions keep the sequences of a subject together if the sub
 (`data_pipelines.prepare --subjects`).
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

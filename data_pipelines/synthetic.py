@@ -11,8 +11,6 @@ normalised like a real mask.
 writes walkers as a tree in the released layout, as input for `data_pipelines.prepare`; `--sheet walkers.png` draws a picture.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Sequence
 from pathlib import Path

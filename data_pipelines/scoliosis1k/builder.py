@@ -1,7 +1,5 @@
 """TFDS builder: conversion of a released tree to ArrayRecord, in bounded memory and without TensorFlow."""
 
-from __future__ import annotations
-
 import functools
 import os
 import zlib

@@ -1,7 +1,5 @@
 """Reader of the released trees: `<root>/<sequence id>/<Class>/<view>/*.pkl` (silhouettes) or `*.png` (raw masks)."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import hashlib

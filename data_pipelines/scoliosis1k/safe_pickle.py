@@ -1,7 +1,5 @@
 """Safe unpickling: the only code that opens a pickle. It can build numpy arrays and nothing else."""
 
-from __future__ import annotations
-
 import codecs
 import pickle
 from pathlib import Path

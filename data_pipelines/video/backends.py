@@ -1,7 +1,5 @@
 """Choice of the segmentation backend."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from data_pipelines.schema import DataError

@@ -4,8 +4,6 @@ The scene is the median of the clip in CIE Lab colour, pixel by pixel. This is c
 less than half of the frames: record some time before and after the walk, or let the walk cross the picture.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import cv2

@@ -4,8 +4,6 @@ They are in the npm package `@mediapipe/pose` (Google, Apache-2.0), which `npm` 
 are verified against the SHA-256 below, at the download and at every use.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import subprocess

@@ -10,8 +10,6 @@ Pixels are RGB, 0 to 255; the input is (pixel - `mean`) / `std`. `output` is the
 is applied to the output: "sigmoid", "softmax" over the channels, or "none".
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

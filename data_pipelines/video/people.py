@@ -1,7 +1,5 @@
 """Tracking: people from the masks of successive frames, and the choice of the person who walks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol

@@ -5,8 +5,6 @@ model card and MediaPipe's description: a square centred on the hips that contai
 so that the body is upright.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +46,7 @@ class Region(NamedTuple):
         half = CROP_EDGE / 2
         return np.array([[cos, -sin, self.x - half * (cos - sin)], [sin, cos, self.y - half * (sin + cos)]])
 
-    def same(self, other: Region) -> bool:
+    def same(self, other: "Region") -> bool:
         return np.hypot(self.x - other.x, self.y - other.y) < SAME_PERSON * min(self.edge, other.edge)
 
 

@@ -3,8 +3,6 @@
 python -m data_pipelines.video.synthetic_clip --output walk.mp4 --label positive
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Silhouettes of one walk from any input, normalised exactly as training data are, and flags about their quality."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Time of each convolution of the backbone with both gradients: ours, that of XLA, and that of PyTorch if installed."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Batches per second of our loader, and of a stand-in for the loader of the PyTorch original (clip by clip, frame by frame)."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import multiprocessing

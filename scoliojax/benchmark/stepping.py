@@ -1,7 +1,5 @@
 """Time of training steps and evaluation passes, beside the PyTorch reference if PyTorch is installed."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 
