@@ -16,7 +16,6 @@ from data_pipelines.splits import Partition
 
 BLOCK = 4  # pixels; edge of the square blocks that the hash averages
 ALIKE = 1.5  # grey levels of 255: different synthetic walkers differ by 2.3 or more, real ones by 6; see `near_duplicates`
-
 COARSE = 8  # neighbouring numbers of a hash, whose mean is compared first
 ROUNDING = 1e-3  # grey levels; rounding error of float32 means
 

@@ -1,7 +1,6 @@
 """Prepare Scoliosis1K once: `python -m data_pipelines.prepare --input TREE --output DIR`, then train with `data.root=DIR`.
 
-TREE is the released tree of pickles or a raw tree of PNG masks; raw masks are normalised. All cores are used. An interrupted
-run leaves no folder that could be mistaken for a complete data set; run the same command again.
+Raw masks are normalised. An interrupted run leaves no folder that could be mistaken for a complete data set.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,7 @@
 """Partitions: the official JSON files, and random partitions with a given class ratio that never divide a subject.
 
-The official files are named after the positive : neutral : negative ratio of the training part and assign every sequence to
-training or test. The release does not say which sequences belong to one adolescent, so an official partition is used
-unchanged. Random partitions keep the sequences of a subject together if the subjects are known
-(`data_pipelines.prepare --subjects`).
+The official files are named after the positive : neutral : negative ratio of the training part, and are used unchanged,
+because the release does not say which sequences belong to one adolescent (`data_pipelines.prepare --subjects` does).
 """
 
 import json
@@ -75,9 +73,8 @@ def _by_ratio(data: SilhouetteSet, ratio: str, seed: int) -> tuple[np.ndarray, n
             f"data.partition={ratio!r} would leave a class without training sequences; the data has {available}; "
             "pick a flatter ratio"
         )
-    everything = np.arange(len(data))
-    train = _take_subjects(data, everything, quota, seed)
-    return train, np.setdiff1d(everything, train)
+    train = _take_subjects(data, np.arange(len(data)), quota, seed)
+    return train, np.setdiff1d(np.arange(len(data)), train)
 
 
 def _take_subjects(data: SilhouetteSet, rows: np.ndarray, quota: dict[int, int], seed: int) -> np.ndarray:

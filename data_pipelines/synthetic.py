@@ -5,10 +5,6 @@ tilt, lateral trunk shift, a curved spine, pelvic tilt and unequal arm swing. On
 Their mixture and side vary between subjects, every subject has a little natural asymmetry, and `neutral` lies between the
 other two classes and overlaps both. A walker is drawn as a raw mask with errors like those of a segmentation network, and then
 normalised like a real mask.
-
-    python -m data_pipelines.synthetic --output TREE --subjects 60
-
-writes walkers as a tree in the released layout, as input for `data_pipelines.prepare`; `--sheet walkers.png` draws a picture.
 """
 
 import pickle
@@ -95,6 +91,9 @@ def _draw_body(body: SimpleNamespace, frames: int) -> np.ndarray:
     def at(value) -> np.ndarray:
         return np.asarray(value, np.float32).reshape(-1, 1, 1)  # s 1 1
 
+    def beside(middle_x, middle_y, across: float, angle):
+        return middle_x + across * np.cos(angle), middle_y + across * np.sin(angle)  # s, s
+
     inside = np.full((frames, *RASTER), -np.inf, np.float32)  # s h w
 
     def window(across, up, reach: float) -> tuple[slice, slice]:
@@ -130,10 +129,7 @@ def _draw_body(body: SimpleNamespace, frames: int) -> np.ndarray:
     for side in (-1.0, 1.0):
         half_stride = stride + (0.0 if side < 0 else np.pi)  # s
         # Legs: the swinging foot rises; in front view the knee rises less and moves a little outwards.
-        hip = (
-            pelvis_x + side * 0.26 * body.hip_width * np.cos(pelvis_angle),
-            pelvis_y - 0.03 + side * 0.26 * body.hip_width * np.sin(pelvis_angle),
-        )
+        hip = beside(pelvis_x, pelvis_y - 0.03, side * 0.26 * body.hip_width, pelvis_angle)
         lift = body.foot_lift * np.clip(np.sin(half_stride), 0.0, None)  # s
         ankle = (0.6 * pelvis_x + side * body.step_width, 0.035 + lift)
         knee = (0.5 * (hip[0] + ankle[0]) + side * 0.10 * lift, 0.5 * (hip[1] + ankle[1]) + 0.4 * lift)
@@ -143,10 +139,7 @@ def _draw_body(body: SimpleNamespace, frames: int) -> np.ndarray:
         # Arms: opposite to the leg; in front view a forward swing is a shorter arm and a bent elbow.
         swing = body.arm_swing * (1.0 + side * body.swing_asymmetry) * np.sin(half_stride + np.pi)  # s
         reach = 0.5 * body.arm * np.cos(0.9 * swing)  # s
-        shoulder = (
-            shoulder_x + side * 0.46 * body.shoulder_width * np.cos(shoulder_angle),
-            shoulder_y - 0.045 + side * 0.46 * body.shoulder_width * np.sin(shoulder_angle),
-        )
+        shoulder = beside(shoulder_x, shoulder_y - 0.045, side * 0.46 * body.shoulder_width, shoulder_angle)
         elbow = (shoulder[0] + side * (0.035 + 0.02 * np.abs(swing)), shoulder[1] - reach)
         forward = np.clip(swing, 0.0, None)  # s
         hand = (elbow[0] + side * (0.006 - 0.05 * forward), elbow[1] - reach * (1.0 - 0.7 * forward))
@@ -158,9 +151,9 @@ def _draw_body(body: SimpleNamespace, frames: int) -> np.ndarray:
     place = window((pelvis_x, shoulder_x), (pelvis_y, shoulder_y), widest)
     here_x, here_y = x[:, :, place[1]], y[:, place[0]]  # 1 1 w', 1 h' 1
     base = at(pelvis_y - 0.05) + (here_x - at(pelvis_x)) * np.tan(at(pelvis_angle))  # s h' w'
-    beside = here_x - at(shoulder_x)  # s h' w'
-    slope = 0.30 * np.clip(np.abs(beside) - 0.03, 0.0, None)  # s h' w'; shoulders fall away from the neck
-    top = at(shoulder_y) + beside * np.tan(at(shoulder_angle)) - slope  # s h' w'
+    away = here_x - at(shoulder_x)  # s h' w'
+    slope = 0.30 * np.clip(np.abs(away) - 0.03, 0.0, None)  # s h' w'; shoulders fall away from the neck
+    top = at(shoulder_y) + away * np.tan(at(shoulder_angle)) - slope  # s h' w'
     up = (here_y - base) / (top - base)  # s h' w'; 0 at the hips, 1 at the shoulders
     spine = at(pelvis_x) + body.trunk_shift * up + body.curve * np.sin(np.pi * np.clip(up, 0.0, 1.0))  # s h' w'
     outline = ((0.0, body.hip_width), (0.2, 1.03 * body.hip_width), (0.48, body.waist_width),

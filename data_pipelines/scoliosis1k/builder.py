@@ -69,14 +69,11 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
 
     Zhou et al., "Gait Patterns as Biomarkers: A Video-Based Approach for Classifying Scoliosis", MICCAI 2024, arXiv 2407.05726.
 
-    One record is one sequence: `sequence` (id), `label` (0 negative, 1 neutral, 2 positive) and `silhouettes`, uint8
-    `[s, 64, 64]`. Records are sorted by id. The metadata list, in this order, ids, subjects, labels, views, frame counts and
-    CRC-32 checksums of the frames, so that a run can draw clips without opening a record and verify each record that it opens.
-    They also hold a digest of themselves.
+    One record is one sequence: `sequence` (id), `label` and `silhouettes`, uint8 `[s, 64, 64]`. Records are sorted by id. The
+    metadata list them, so that a run can draw clips without opening a record and verify each record that it opens.
 
     Records are written file by file as they are read. A builder that shuffles would collect the whole split first, and would
     need TensorFlow for more than 1 GB.
-
     `tree`, `subjects` and `skip_bad` are those of `sources.prepare`; further arguments, such as `data_dir`, go to TFDS.
     """
 

@@ -36,8 +36,6 @@ SUFFIXES = {
 
 
 class Frame(NamedTuple):
-    """One frame of a video."""
-
     number: int  # from 0, counting all frames of the file
     time: float  # seconds from the first frame
     image: np.ndarray  # uint8 RGB [h, w, 3], upright, short side at most 480
@@ -116,14 +114,13 @@ class Video:
                         continue
                     if counts.taken % every:
                         counts.taken += 1
-                        continue
-                    if (image := self._upright(frame, float(stream.sample_aspect_ratio or 1))) is None:
+                    elif (image := self._upright(frame, float(stream.sample_aspect_ratio or 1))) is None:
                         counts.undecodable += 1
-                        continue
-                    counts.taken += 1
-                    counts.corrupt += frame.is_corrupt
-                    counts.seconds = clock.now
-                    yield Frame(number, clock.now, image, bool(frame.is_corrupt))
+                    else:
+                        counts.taken += 1
+                        counts.corrupt += frame.is_corrupt
+                        counts.seconds = clock.now
+                        yield Frame(number, clock.now, image, bool(frame.is_corrupt))
             counts.missing = _missing(container, stream, counts.frames, clock.last)
         self.decoded = counts
 
@@ -237,8 +234,8 @@ def _seconds(container, stream) -> float:
 def _why(path: Path) -> str:
     """Reason why a file does not open: in the MP4 family, an unfinished recording has no index (moov)."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        unfinished = content[4:8] == b"ftyp" and content.find(b"mdat") >= 0 > content.find(b"moov")
-        photograph = content[8:12] in PHOTOGRAPHS
-    if unfinished and not photograph:
+        recording = content[4:8] == b"ftyp" and content[8:12] not in PHOTOGRAPHS
+        unfinished = recording and content.find(b"mdat") >= 0 > content.find(b"moov")
+    if unfinished:
         return "the recording was not finished or is cut off, its index (moov) is missing; copy or record it again"
     return "not a video that can be read; give a file such as .mp4, .mov, .avi, .mkv, .webm or .gif"

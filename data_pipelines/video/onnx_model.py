@@ -100,9 +100,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or settings.keys() != KEYS:
         odd = sorted(settings.keys() ^ KEYS) if isinstance(settings, dict) else "no object"
         raise DataError(f"{path}: {odd} is missing or unknown; the keys are {', '.join(sorted(KEYS))}")
-    checks = {
-        "height": isinstance(settings["height"], int) and 16 <= settings["height"] <= 4096,
-        "width": isinstance(settings["width"], int) and 16 <= settings["width"] <= 4096,
+    checks = {side: isinstance(settings[side], int) and 16 <= settings[side] <= 4096 for side in ("height", "width")} | {
         "layout": settings["layout"] in ("nchw", "nhwc"),
         "mean": _three(settings["mean"]),
         "std": _three(settings["std"]) and all(settings["std"]),

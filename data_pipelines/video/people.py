@@ -40,8 +40,6 @@ class Segmenter(Protocol):
 
 
 class Sighting(NamedTuple):
-    """One person in one frame."""
-
     frame: int  # frame number
     time: float  # seconds
     box: tuple[int, int, int, int]  # top, left, bottom, right in pixels, the last two exclusive
@@ -51,8 +49,6 @@ class Sighting(NamedTuple):
 
 @dataclass
 class Person:
-    """All sightings of one person."""
-
     sightings: list[Sighting] = field(default_factory=list)
 
     @property
@@ -67,7 +63,7 @@ class Person:
 
     @property
     def score(self) -> float:
-        """Rank as the person who walks: number of usable frames times height."""
+        """Rank as the person who walks."""
         return len(self.usable) * self.height
 
     def faults(self) -> dict[str, int]:
@@ -96,10 +92,8 @@ def sight(mask: np.ndarray, frame: Frame) -> Sighting:
         fault = "cut by the frame edge"
     elif box[2] - box[0] < LEAST_HEIGHT:
         fault = "too small"
-    else:
-        silhouette = normalise_silhouette(mask)  # 64 64
-        if silhouette is None or box[3] - box[1] > box[2] - box[0]:
-            silhouette, fault = None, "not one person"
+    elif box[3] - box[1] > box[2] - box[0] or (silhouette := normalise_silhouette(mask)) is None:  # 64 64
+        fault = "not one person"
     return Sighting(frame.number, frame.time, box, silhouette, fault)
 
 

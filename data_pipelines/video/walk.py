@@ -30,8 +30,6 @@ class Flag(NamedTuple):
 
 @dataclass
 class Walk:
-    """The walk of one person."""
-
     name: str  # file or folder name
     kind: str  # "video", "masks" or "silhouettes"
     silhouettes: np.ndarray  # uint8 [s, 64, 64], normalised

@@ -10,8 +10,6 @@ Work = Callable[[], object]
 
 
 class Row(NamedTuple):
-    """One line of the table."""
-
     what: str
     unit: str
     ours: list[float]  # one value per round
