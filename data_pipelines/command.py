@@ -1,7 +1,5 @@
 """The beginning and the end of every command: its options, and one line for whatever ends it early."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import os
@@ -24,14 +22,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(module: str, about: str, usage: str, *examples: str) -> Parser:
-    """The options of a command.
-
-    Args:
-      module: name of the command after `python -m`.
-      about: one or two sentences.
-      usage: the options that a user has to give.
-      examples: whole commands, after `python -m`.
-    """
+    """A command `python -m MODULE` with its help: `usage` has the options to give, `examples` are whole commands."""
     lines = "".join(f"\n  python -m {example}" for example in examples)
     return Parser(
         prog=f"python -m {module}",
@@ -56,13 +47,8 @@ def report_errors(
 ) -> Iterator[None]:
     """Run the body of a command; a mistake, a full disk, a closed pipe or Ctrl-C ends it with at most one line.
 
-    Args:
-      interrupted: state in which Ctrl-C leaves things, for its line; or a function that finds it out.
-      mistakes: exceptions whose message is for the user.
-      leave: ends the process with a status.
-
-    Raises:
-      SystemExit: with status 2 after a mistake or an error of the file system, 130 after Ctrl-C, 141 after a closed pipe.
+    `interrupted` is the state in which Ctrl-C leaves things, or a function that finds it out; the messages of `mistakes` are
+    for the user; `leave` ends the process, with status 2 also after an error of the file system.
     """
     for stream in (sys.stdout, sys.stderr):  # where the terminal or the file name is not UTF-8, a sign may become its code
         if isinstance(stream, io.TextIOWrapper):

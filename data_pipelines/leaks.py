@@ -4,8 +4,6 @@ A score on a test part that shares people or sequences with the training part is
 releases without subject names, sequences are compared by a cheap hash of their silhouettes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -18,10 +16,8 @@ from data_pipelines.splits import Partition
 
 BLOCK = 4  # pixels; edge of the square blocks that the hash averages
 ALIKE = 1.5  # grey levels of 255: different synthetic walkers differ by 2.3 or more, real ones by 6; see `near_duplicates`
-
 COARSE = 8  # neighbouring numbers of a hash, whose mean is compared first
 ROUNDING = 1e-3  # grey levels; rounding error of float32 means
-BLOCK_OF_SEQUENCES = 256  # sequences compared at a time
 
 
 class NearDuplicate(NamedTuple):
@@ -80,20 +76,12 @@ def _alike(hashes: np.ndarray, known: np.ndarray, asked: np.ndarray) -> Iterator
     """
     from scipy.spatial.distance import cdist
 
-    if not len(known) or not len(asked):
-        return
-    coarse = hashes.reshape(len(hashes), -1, COARSE).mean(axis=2)  # n hw/8/COARSE
-    for block in np.array_split(asked, -(-len(asked) // BLOCK_OF_SEQUENCES)):
-        apart = cdist(coarse[block], coarse[known], "cityblock") / coarse.shape[1]  # block known
-        for place, near in zip(block, apart < ALIKE + ROUNDING, strict=True):
-            candidates = known[near]
-            if len(candidates):
-                distances = _distances(hashes[place], hashes[candidates])  # candidates
-                nearest = int(np.argmin(distances))
-                if distances[nearest] < ALIKE:
-                    yield int(place), int(candidates[nearest]), float(distances[nearest])
-
-
-def _distances(query: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Mean absolute differences between a hash `[hw / 8]` and others `[n, hw / 8]`, in grey levels: `[n]`."""
-    return np.abs(others - query).mean(axis=1)  # n
+    coarse = hashes.reshape(len(hashes), -1, COARSE).mean(axis=2, dtype=np.float64)  # n hw/8/COARSE
+    coarse_known = coarse[known]  # known hw/8/COARSE
+    for place in asked:
+        apart = cdist(coarse[[place]], coarse_known, "cityblock")[0] / coarse.shape[1]  # known
+        candidates = known[apart < ALIKE + ROUNDING]
+        distances = np.abs(hashes[candidates] - hashes[place]).mean(axis=1)  # candidates
+        if distances.min(initial=np.inf) < ALIKE:
+            nearest = int(np.argmin(distances))
+            yield int(place), int(candidates[nearest]), float(distances[nearest])

@@ -3,8 +3,6 @@
 Both give numpy batches with the share of one process. Frames stay uint8; the device converts them to floats.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import threading
@@ -65,9 +63,6 @@ class TrainSampler:
 
     Sequences are drawn without replacement from the training part. The frames of a clip are drawn without replacement and in
     random order; with replacement if the sequence is shorter than the clip.
-
-    Raises:
-      DataError: if `rows` has fewer than P sequences, or the clips cannot be divided equally.
     """
 
     data: SilhouetteSet  # the whole set
@@ -147,13 +142,10 @@ class TrainSampler:
 
         The second is None if no frames are shared. All processes decide alike, because each draws the whole batch.
         """
-        own = frames.reshape(-1, self.frames_per_clip)  # n s
         length = self._shared_length
-        if not length:
-            return own, None
         drawn, has = self._drawn(frames)
-        if np.sum(has, axis=1).max() > length:
-            return own, None
+        if not length or np.sum(has, axis=1).max() > length:
+            return frames.reshape(-1, self.frames_per_clip), None  # n s
         shared = np.argsort(~has, axis=1, kind="stable")[:, :length]  # g u; padded with frames that no clip uses
         places = np.take_along_axis(np.cumsum(has, axis=1, dtype=np.int32) - 1, drawn, axis=1)  # g ms
         return shared, places.reshape(len(drawn), self.clips_together, -1)
@@ -190,9 +182,6 @@ class EvalBatcher:
 
     The padded length of a sequence, and with it the rounding of its result, depends only on the sequence, not on the number of
     devices and processes.
-
-    Raises:
-      DataError: if there is nothing to evaluate, a size is not positive, or the batch cannot be divided equally.
     """
 
     data: SilhouetteSet  # the whole set
@@ -210,10 +199,9 @@ class EvalBatcher:
             )
         if len(self.rows) == 0:
             raise DataError("data.partition leaves no sequence to evaluate; pick another partition")
-        if self.max_frames < 1:
-            raise DataError(f"data.max_eval_frames={self.max_frames} must be at least 1")
-        if self.batch_size < 1:
-            raise DataError(f"data.sequences_per_eval_batch={self.batch_size} must be at least 1")
+        for field, size in (("max_eval_frames", self.max_frames), ("sequences_per_eval_batch", self.batch_size)):
+            if size < 1:
+                raise DataError(f"data.{field}={size} must be at least 1")
 
     @functools.cached_property
     def _batches(self) -> list[tuple[int, np.ndarray]]:
@@ -239,18 +227,15 @@ class EvalBatcher:
         share = self.batch_size // self.process_count
         mine = rows[self.process_index * share : (self.process_index + 1) * share]
         read = self.read or SequenceCache(self.data)
-        batch = {
-            "silhouettes": np.zeros((share, length, FRAME_SIZE, FRAME_WIDTH), np.uint8),
-            "frame_mask": np.zeros((share, length), bool),
-            "rows": np.full(self.batch_size, -1, np.int32),
-        }
-        batch["frame_mask"][:, 0] = True  # set pooling takes a maximum, which needs at least one frame
+        silhouettes = np.zeros((share, length, FRAME_SIZE, FRAME_WIDTH), np.uint8)  # n s 64 44
+        frame_mask = np.zeros((share, length), bool)  # n s
+        frame_mask[:, 0] = True  # set pooling takes a maximum, which needs at least one frame
         for position, row in enumerate(mine):
             clip = read(int(row))[: self.max_frames]  # s 64 44
-            batch["silhouettes"][position, : len(clip)] = clip
-            batch["frame_mask"][position, : len(clip)] = True
-        batch["rows"][: len(rows)] = rows
-        return batch
+            silhouettes[position, : len(clip)] = clip
+            frame_mask[position, : len(clip)] = True
+        padded = np.pad(rows.astype(np.int32), (0, self.batch_size - len(rows)), constant_values=-1)
+        return {"silhouettes": silhouettes, "frame_mask": frame_mask, "rows": padded}
 
 
 def eval_batches(batcher: EvalBatcher, threads: int = 2) -> grain.IterDataset:

@@ -1,10 +1,7 @@
 """Prepare Scoliosis1K once: `python -m data_pipelines.prepare --input TREE --output DIR`, then train with `data.root=DIR`.
 
-TREE is the released tree of pickles or a raw tree of PNG masks; raw masks are normalised. All cores are used. An interrupted
-run leaves no folder that could be mistaken for a complete data set; run the same command again.
+Raw masks are normalised. An interrupted run leaves no folder that could be mistaken for a complete data set.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 
@@ -19,12 +16,11 @@ def arguments() -> Parser:
         "--input TREE --output DIR [options]",
         "data_pipelines.prepare --input SCOLIOSIS1K --output prepared",
     )
-    parser.add_argument("--input", required=True, metavar="TREE", help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
-    parser.add_argument("--output", required=True, type=expanded_path, metavar="DIR", help="folder for the prepared data set")
-    parser.add_argument(
-        "--subjects", metavar="FILE", help="CSV file sequence,subject: the person of each sequence, if you know"
-    )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out and list what cannot be used")
+    add = parser.add_argument
+    add("--input", required=True, metavar="TREE", help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
+    add("--output", required=True, type=expanded_path, metavar="DIR", help="folder for the prepared data set")
+    add("--subjects", metavar="FILE", help="CSV file sequence,subject: the person of each sequence, if you know")
+    add("--skip-bad", action="store_true", help="leave out and list what cannot be used")
     return parser
 
 
@@ -32,10 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     from data_pipelines.sources import is_prepared, open_prepared, prepare
 
-    def left() -> str:
-        return "the data set is whole" if is_prepared(args.output) else "nothing was written, start the same command again"
-
-    with report_errors(left):
+    left = ("nothing was written, start the same command again", "the data set is whole")
+    with report_errors(lambda: left[is_prepared(args.output)]):
         if is_prepared(args.output):
             raise DataError(f"--output={str(args.output)!r} is already prepared; delete it or pick another folder")
         skipped = prepare(args.input, args.output, args.subjects, args.skip_bad)

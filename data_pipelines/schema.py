@@ -2,9 +2,6 @@
 
 Axis legend, used in every shape comment of the project:
 
-====== =============================================================
-letter axis
-====== =============================================================
 ``n``  clips of a training batch, or sequences of an evaluation batch
 ``s``  frames
 ``h``  pixel rows, top to bottom
@@ -17,10 +14,7 @@ letter axis
 ``u``  frames that a group shares
 ``d``  draws of a bootstrap
 ``t``  thresholds
-====== =============================================================
 """
-
-from __future__ import annotations
 
 import hashlib
 import json

@@ -4,8 +4,6 @@ The steps are the usual size normalisation of gait recognition (OU-MVLP, GaitSet
 release: scale the person to a fixed height, then centre the column that halves the person's area.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,14 +14,9 @@ MIN_PIXEL_SUM = 10_000  # sum of grey values, about 39 white pixels
 
 
 def normalise_silhouette(mask: np.ndarray) -> np.ndarray | None:
-    """Crop, scale and centre one raw mask.
+    """Crop, scale and centre one raw mask, uint8 `[h, w]` with 0 for background and 255 for the person: uint8 `[64, 64]`.
 
-    Args:
-      mask: uint8 `[h, w]` of any size; 0 is background, 255 is person.
-
-    Returns:
-      uint8 `[64, 64]`, or None for a frame to be dropped: the mask is (almost) empty, or the person is so thin that no column
-      is left at height 64, or no centre column exists.
+    None for a frame to be dropped: the mask is (almost) empty, no column is left at height 64, or no centre column exists.
     """
     import cv2  # imported here so that commands answer --help without it
 

@@ -1,7 +1,5 @@
 """Opening of `data.root`: a prepared folder, or a released tree that is prepared into a cache on first use."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib
@@ -44,18 +42,8 @@ def prepare(
     A call that fails or is interrupted removes its files; the files of a killed call are removed by the next call. Of two calls
     for one folder the second waits for the first, and uses its result if the tree is the same.
 
-    Args:
-      tree: released tree of pickles or of PNG masks.
-      output: folder for the prepared data set; created if missing.
-      subjects: CSV file with the columns `sequence,subject`.
-      skip_bad: leave out unusable sequences instead of raising.
-      report: receives messages for the user.
-
-    Returns:
-      One line for each sequence that was left out.
-
-    Raises:
-      DataError: for an unusable tree, or an output folder that cannot be written.
+    `subjects` is a CSV file with the columns `sequence,subject`. With `skip_bad`, unusable sequences are left out instead of
+    raising `DataError`. `report` receives messages for the user. Returns one line for each sequence that was left out.
     """
     import tensorflow_datasets as tfds  # imported here and in `open_prepared`: takes a second, not needed for walkers
 
@@ -145,8 +133,7 @@ def _lock(file: TextIO, folder: Path, report: Callable[[str], None]) -> bool:
 def open_prepared(root: Path) -> SilhouetteSet:
     """Open a prepared folder. The first read of a sequence verifies its checksum; ArrayRecord verifies its own at every read.
 
-    Raises:
-      DataError: if the folder is damaged; also from `read`, naming the record, if a record is damaged.
+    `DataError` names the folder or, from `read`, the record that is damaged.
     """
     import tensorflow_datasets as tfds
 
@@ -176,24 +163,13 @@ def open_prepared(root: Path) -> SilhouetteSet:
 
     checked: set[int] = set()
     read(0)  # ArrayRecord opens a file, and detects that it is truncated, at the first read
-    return SilhouetteSet(
-        name=str(root),
-        synthetic=False,
-        sequences=tuple(columns["sequences"]),
-        subjects=tuple(columns["subjects"]),
-        labels=labels,
-        n_frames=n_frames,
-        read=read,
-        content=hashlib.sha256(json.dumps(columns["checksums"]).encode()).hexdigest(),
-    )
+    sequences, subjects = tuple(columns["sequences"]), tuple(columns["subjects"])
+    content = hashlib.sha256(json.dumps(columns["checksums"]).encode()).hexdigest()
+    return SilhouetteSet(str(root), False, sequences, subjects, labels, n_frames, read, content)
 
 
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
-    """Open `data.root`, a folder made by `data_pipelines.prepare` or a released tree; `report` receives messages for the user.
-
-    Raises:
-      DataError: for a root that is missing, empty, damaged, or has another layout.
-    """
+    """Open `data.root`, a folder made by `data_pipelines.prepare` or a released tree; `report` gets messages for the user."""
     folder = existing_folder(root, "data.root")
     if is_prepared(folder):
         return open_prepared(folder)

@@ -1,12 +1,8 @@
 """Partitions: the official JSON files, and random partitions with a given class ratio that never divide a subject.
 
-The official files are named after the positive : neutral : negative ratio of the training part and assign every sequence to
-training or test. The release does not say which sequences belong to one adolescent, so an official partition is used
-unchanged. Random partitions keep the sequences of a subject together if the subjects are known
-(`data_pipelines.prepare --subjects`).
+The official files are named after the positive : neutral : negative ratio of the training part, and are used unchanged,
+because the release does not say which sequences belong to one adolescent (`data_pipelines.prepare --subjects` does).
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -42,15 +38,10 @@ class Partition:
 
 
 def make_partition(data: SilhouetteSet, partition: str, validation_fraction: float, seed: int = 0) -> Partition:
-    """Divide a set into a training, a validation and a test part.
+    """Divide a set into a training, a validation and a test part; the same arguments give the same partition.
 
-    Args:
-      partition: path of an official JSON file, or a positive : neutral : negative ratio of the training part, e.g. "1:1:8".
-      validation_fraction: share of the training sequences for validation, chosen by subject, equal for each class; in [0, 1).
-      seed: random seed; the same data, ratio and seed give the same partition.
-
-    Raises:
-      DataError: for a ratio or file that does not fit the data.
+    `partition` is the path of an official JSON file, or a positive : neutral : negative ratio of the training part.
+    `validation_fraction`, in [0, 1), is the share of each class in the training part that becomes validation, by subject.
     """
     if not 0 <= validation_fraction < 1:
         raise DataError(f"data.validation_fraction={validation_fraction} must be in [0, 1)")
@@ -82,9 +73,8 @@ def _by_ratio(data: SilhouetteSet, ratio: str, seed: int) -> tuple[np.ndarray, n
             f"data.partition={ratio!r} would leave a class without training sequences; the data has {available}; "
             "pick a flatter ratio"
         )
-    everything = np.arange(len(data))
-    train = _take_subjects(data, everything, quota, seed)
-    return train, np.setdiff1d(everything, train)
+    train = _take_subjects(data, np.arange(len(data)), quota, seed)
+    return train, np.setdiff1d(np.arange(len(data)), train)
 
 
 def _take_subjects(data: SilhouetteSet, rows: np.ndarray, quota: dict[int, int], seed: int) -> np.ndarray:

@@ -5,17 +5,12 @@ tilt, lateral trunk shift, a curved spine, pelvic tilt and unequal arm swing. On
 Their mixture and side vary between subjects, every subject has a little natural asymmetry, and `neutral` lies between the
 other two classes and overlaps both. A walker is drawn as a raw mask with errors like those of a segmentation network, and then
 normalised like a real mask.
-
-    python -m data_pipelines.synthetic --output TREE --subjects 60
-
-writes walkers as a tree in the released layout, as input for `data_pipelines.prepare`; `--sheet walkers.png` draws a picture.
 """
-
-from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -30,33 +25,11 @@ SEVERITY = {"negative": 0.08, "neutral": 0.47, "positive": 1.0}  # class means
 SEVERITY_SPREAD = {"negative": 0.08, "neutral": 0.10, "positive": 0.15}  # class standard deviations
 
 
-@dataclass(frozen=True)
-class Walker:
-    """One subject. Lengths in body heights, angles in radians, times in frames; positive is towards the right of the image."""
+def draw_walker(rng: np.random.Generator, label: int) -> SimpleNamespace:
+    """Random subject of the class `label`: body shape and gait do not depend on the class, the five signs do.
 
-    leg: float
-    trunk: float
-    head: float
-    shoulder_width: float
-    waist_width: float
-    hip_width: float
-    arm: float
-    limb: float
-    step_width: float
-    period: float
-    phase: float
-    sway: float
-    foot_lift: float
-    arm_swing: float
-    shoulder_tilt: float
-    trunk_shift: float
-    curve: float
-    pelvic_tilt: float
-    swing_asymmetry: float
-
-
-def draw_walker(rng: np.random.Generator, label: int) -> Walker:
-    """Random subject of the class `label`: body shape and gait do not depend on the class, the five signs do."""
+    Lengths are in body heights, angles in radians, times in frames; positive is towards the right of the image.
+    """
     name = CLASSES[label]
     severity = abs(rng.normal(SEVERITY[name], SEVERITY_SPREAD[name]))
     side = rng.choice([-1.0, 1.0])
@@ -66,7 +39,7 @@ def draw_walker(rng: np.random.Generator, label: int) -> Walker:
 
     leg = rng.uniform(0.47, 0.52)
     head = rng.uniform(0.058, 0.070)
-    return Walker(
+    return SimpleNamespace(
         leg=leg,
         trunk=1.0 - leg - 2.0 * head - 0.045,
         head=head,
@@ -89,7 +62,7 @@ def draw_walker(rng: np.random.Generator, label: int) -> Walker:
     )
 
 
-def render_walk(walker: Walker, frames: int, rng: np.random.Generator) -> np.ndarray:
+def render_walk(walker: SimpleNamespace, frames: int, rng: np.random.Generator) -> np.ndarray:
     """Raw masks of a walk: uint8 `[s, 96, 72]` with soft, irregular edges, and now and then a hole or a spot at the edge."""
     import cv2  # imported here so that commands answer --help without it
 
@@ -108,7 +81,7 @@ def render_walk(walker: Walker, frames: int, rng: np.random.Generator) -> np.nda
     return (np.clip(distance + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)  # s h w
 
 
-def _draw_body(body: Walker, frames: int) -> np.ndarray:
+def _draw_body(body: SimpleNamespace, frames: int) -> np.ndarray:
     """Signed distance to the edge of the body in pixels, positive inside: float32 `[s, h, w]`."""
     stride = 2.0 * np.pi * np.arange(frames) / body.period + body.phase  # s
     rows, columns = np.ogrid[0 : RASTER[0], 0 : RASTER[1]]
@@ -117,6 +90,9 @@ def _draw_body(body: Walker, frames: int) -> np.ndarray:
 
     def at(value) -> np.ndarray:
         return np.asarray(value, np.float32).reshape(-1, 1, 1)  # s 1 1
+
+    def beside(middle_x, middle_y, across: float, angle):
+        return middle_x + across * np.cos(angle), middle_y + across * np.sin(angle)  # s, s
 
     inside = np.full((frames, *RASTER), -np.inf, np.float32)  # s h w
 
@@ -153,10 +129,7 @@ def _draw_body(body: Walker, frames: int) -> np.ndarray:
     for side in (-1.0, 1.0):
         half_stride = stride + (0.0 if side < 0 else np.pi)  # s
         # Legs: the swinging foot rises; in front view the knee rises less and moves a little outwards.
-        hip = (
-            pelvis_x + side * 0.26 * body.hip_width * np.cos(pelvis_angle),
-            pelvis_y - 0.03 + side * 0.26 * body.hip_width * np.sin(pelvis_angle),
-        )
+        hip = beside(pelvis_x, pelvis_y - 0.03, side * 0.26 * body.hip_width, pelvis_angle)
         lift = body.foot_lift * np.clip(np.sin(half_stride), 0.0, None)  # s
         ankle = (0.6 * pelvis_x + side * body.step_width, 0.035 + lift)
         knee = (0.5 * (hip[0] + ankle[0]) + side * 0.10 * lift, 0.5 * (hip[1] + ankle[1]) + 0.4 * lift)
@@ -166,10 +139,7 @@ def _draw_body(body: Walker, frames: int) -> np.ndarray:
         # Arms: opposite to the leg; in front view a forward swing is a shorter arm and a bent elbow.
         swing = body.arm_swing * (1.0 + side * body.swing_asymmetry) * np.sin(half_stride + np.pi)  # s
         reach = 0.5 * body.arm * np.cos(0.9 * swing)  # s
-        shoulder = (
-            shoulder_x + side * 0.46 * body.shoulder_width * np.cos(shoulder_angle),
-            shoulder_y - 0.045 + side * 0.46 * body.shoulder_width * np.sin(shoulder_angle),
-        )
+        shoulder = beside(shoulder_x, shoulder_y - 0.045, side * 0.46 * body.shoulder_width, shoulder_angle)
         elbow = (shoulder[0] + side * (0.035 + 0.02 * np.abs(swing)), shoulder[1] - reach)
         forward = np.clip(swing, 0.0, None)  # s
         hand = (elbow[0] + side * (0.006 - 0.05 * forward), elbow[1] - reach * (1.0 - 0.7 * forward))
@@ -181,9 +151,9 @@ def _draw_body(body: Walker, frames: int) -> np.ndarray:
     place = window((pelvis_x, shoulder_x), (pelvis_y, shoulder_y), widest)
     here_x, here_y = x[:, :, place[1]], y[:, place[0]]  # 1 1 w', 1 h' 1
     base = at(pelvis_y - 0.05) + (here_x - at(pelvis_x)) * np.tan(at(pelvis_angle))  # s h' w'
-    beside = here_x - at(shoulder_x)  # s h' w'
-    slope = 0.30 * np.clip(np.abs(beside) - 0.03, 0.0, None)  # s h' w'; shoulders fall away from the neck
-    top = at(shoulder_y) + beside * np.tan(at(shoulder_angle)) - slope  # s h' w'
+    away = here_x - at(shoulder_x)  # s h' w'
+    slope = 0.30 * np.clip(np.abs(away) - 0.03, 0.0, None)  # s h' w'; shoulders fall away from the neck
+    top = at(shoulder_y) + away * np.tan(at(shoulder_angle)) - slope  # s h' w'
     up = (here_y - base) / (top - base)  # s h' w'; 0 at the hips, 1 at the shoulders
     spine = at(pelvis_x) + body.trunk_shift * up + body.curve * np.sin(np.pi * np.clip(up, 0.0, 1.0))  # s h' w'
     outline = ((0.0, body.hip_width), (0.2, 1.03 * body.hip_width), (0.48, body.waist_width),
@@ -209,42 +179,38 @@ def walk(subject: int, frames: int, seed: int) -> tuple[int, np.ndarray]:
 
 
 def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSet:
-    """A set of `subjects` walkers with one sequence of `frames` frames each, the classes in turn, drawn at every read.
-
-    Raises:
-      DataError: for fewer walkers than classes, or no frame.
-    """
+    """A set of `subjects` walkers with one sequence of `frames` frames each, the classes in turn, drawn at every read."""
     if subjects < len(CLASSES):
         raise DataError(f"data.synthetic.subjects={subjects} does not fill {len(CLASSES)} classes; give at least 3")
     if frames < 1:
         raise DataError(f"data.synthetic.frames={frames} leaves nothing to look at; give at least 1")
+    name = f"synthetic walkers ({subjects} x {frames} frames, seed {seed})"
     names = tuple(f"{subject:05d}" for subject in range(subjects))
-    return SilhouetteSet(
-        name=f"synthetic walkers ({subjects} x {frames} frames, seed {seed})",
-        synthetic=True,
-        sequences=names,
-        subjects=names,
-        labels=np.arange(subjects, dtype=np.int32) % len(CLASSES),
-        n_frames=np.full(subjects, frames, np.int32),  # normalisation never drops a frame of a walker
-        read=lambda subject: walk(subject, frames, seed)[1],
-        content=f"walkers of seed {seed}",
-    )
+    labels = np.arange(subjects, dtype=np.int32) % len(CLASSES)
+    n_frames = np.full(subjects, frames, np.int32)  # normalisation never drops a frame of a walker
+    content = f"walkers of seed {seed}"
+    return SilhouetteSet(name, True, names, names, labels, n_frames, lambda row: walk(row, frames, seed)[1], content)
 
 
-def contact_sheet(seed: int = 0, frames: int = 12, rows_per_class: int = 2) -> np.ndarray:
-    """Picture with one row per walker, labelled with the class: uint8 `[h, w]`."""
+def write_tree(walkers: SilhouetteSet, root: Path) -> None:
+    """Write walkers in the released layout."""
+    for row, sequence in enumerate(walkers.sequences):
+        view = root / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"
+        view.mkdir(parents=True)
+        (view / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
+
+
+def contact_sheet(seed: int) -> np.ndarray:
+    """Picture with two walkers of every class, a row each, labelled with the class: uint8 `[h, w]`."""
     import cv2
 
-    margin = 96
-    rows = []
-    for subject in sorted(range(rows_per_class * len(CLASSES)), key=lambda subject: subject % len(CLASSES)):
-        label, silhouettes = walk(subject, 3 * frames, seed)
-        strip = np.hstack([np.zeros((FRAME_SIZE, margin), np.uint8), *silhouettes[::3]])  # 64 w
-        place = (6, FRAME_SIZE // 2 + 4)
-        rows.append(cv2.putText(strip, CLASSES[label], place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA))
-    title = np.zeros((24, rows[0].shape[1]), np.uint8)
-    title = cv2.putText(title, "synthetic walkers, not people", (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA)
-    return np.vstack([title, *rows])
+    title = np.zeros((24, 96 + 12 * FRAME_SIZE), np.uint8)  # 24 w
+    rows = [cv2.putText(title, "synthetic walkers, not people", (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA)]
+    for subject in (0, 3, 1, 4, 2, 5):
+        label, silhouettes = walk(subject, 36, seed)
+        strip = np.hstack([np.zeros((FRAME_SIZE, 96), np.uint8), *silhouettes[::3]])  # 64 w
+        rows.append(cv2.putText(strip, CLASSES[label], (6, 36), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA))
+    return np.vstack(rows)
 
 
 def arguments() -> Parser:
@@ -275,10 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.output.exists() and any(args.output.iterdir()):
             raise DataError(f"--output={str(args.output)!r} is not empty; give a new folder")
         walkers = synthetic_walkers(args.subjects, args.frames, args.seed)
-        for row, sequence in enumerate(walkers.sequences):
-            folder = args.output / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"
-            folder.mkdir(parents=True)
-            (folder / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
+        write_tree(walkers, args.output)
         print(f"{len(walkers)} synthetic sequences in {args.output}")
 
 

@@ -1,7 +1,5 @@
 """TFDS builder: conversion of a released tree to ArrayRecord, in bounded memory and without TensorFlow."""
 
-from __future__ import annotations
-
 import functools
 import os
 import zlib
@@ -28,9 +26,9 @@ def _read(sequence: ReleasedSequence) -> Result:
     """Runs in a thread: reading, decoding and CRC-32 release the interpreter lock."""
     try:
         silhouettes = sequence.silhouettes()  # s 64 64
+        return silhouettes, zlib.crc32(silhouettes.data)
     except DataError as error:
         return error
-    return silhouettes, zlib.crc32(silhouettes.data)
 
 
 def _read_ahead(sequences: Iterable[ReleasedSequence]) -> Iterator[tuple[ReleasedSequence, Result]]:
@@ -71,51 +69,37 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
 
     Zhou et al., "Gait Patterns as Biomarkers: A Video-Based Approach for Classifying Scoliosis", MICCAI 2024, arXiv 2407.05726.
 
-    One record is one sequence: `sequence` (id), `label` (0 negative, 1 neutral, 2 positive) and `silhouettes`, uint8
-    `[s, 64, 64]`. Records are sorted by id. The metadata list, in this order, ids, subjects, labels, views, frame counts and
-    CRC-32 checksums of the frames, so that a run can draw clips without opening a record and verify each record that it opens.
-    They also hold a digest of themselves.
+    One record is one sequence: `sequence` (id), `label` and `silhouettes`, uint8 `[s, 64, 64]`. Records are sorted by id. The
+    metadata list them, so that a run can draw clips without opening a record and verify each record that it opens.
 
     Records are written file by file as they are read. A builder that shuffles would collect the whole split first, and would
     need TensorFlow for more than 1 GB.
-
-    Args:
-      tree: released tree of pickles or of PNG masks.
-      subjects: optional CSV file with the columns `sequence,subject`.
-      skip_bad: leave out unusable sequences and list them in the metadata, instead of raising `DataError`.
-      **kwargs: arguments of the TFDS base class, such as `data_dir`.
+    `tree`, `subjects` and `skip_bad` are those of `sources.prepare`; further arguments, such as `data_dir`, go to TFDS.
     """
 
     VERSION = tfds.core.Version(VERSION)
-    MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "Scoliosis1K is given out by its authors against a signed agreement (see the project page of arXiv 2407.05726). "
-        "Unpack the silhouette release, and run: python -m data_pipelines.prepare --input TREE --output DIR"
-    )
 
     def __init__(self, *, tree: str, subjects: str | None = None, skip_bad: bool = False, **kwargs):
-        self._tree = tree
-        self._subjects = subjects
-        self._skip_bad = skip_bad
+        self._tree, self._subjects, self._skip_bad = tree, subjects, skip_bad
         self._columns: dict[str, list] = {name: [] for name in COLUMNS}
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "sequence": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=list(CLASSES)),
+            "silhouettes": tfds.features.Tensor(shape=(None, FRAME_SIZE, FRAME_SIZE), dtype=np.uint8, encoding="bytes"),
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description="Silhouettes of walking adolescents, by scoliosis class. Not to be passed on.",
             homepage="https://arxiv.org/abs/2407.05726",
-            features=tfds.features.FeaturesDict(
-                {
-                    "sequence": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(names=list(CLASSES)),
-                    "silhouettes": tfds.features.Tensor(shape=(None, FRAME_SIZE, FRAME_SIZE), dtype=np.uint8, encoding="bytes"),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),
         )
 
-    def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager, download_config: Any = None) -> None:
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         """Write the records, then the metadata."""
         sequences, problems = release_tree.scan(self._tree, "--input")
         self._refuse(problems)
@@ -133,9 +117,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         metadata.update(skipped=problems, source=fingerprint(sequences, str(sorted(subject_of.items()))))
         metadata["digest"] = metadata_digest(metadata)
 
-    def _shard_iterators_per_split(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict]]]]]:
+    def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict]]]]]:
         del dl_manager  # nothing to download: the user brings the tree
         results = _read_ahead(self._sequences)
         return {SPLIT: [functools.partial(self._examples, shard, results) for shard in _shards(self._sequences)]}
@@ -155,8 +137,8 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
             row = (sequence.sequence, subject, sequence.label, sequence.folder.name, len(silhouettes), checksum)
             for column, value in zip(self._columns.values(), row, strict=True):
                 column.append(value)
-            example = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": silhouettes}
-            yield len(self._columns["labels"]) - 1, example
+            row = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": silhouettes}
+            yield len(self._columns["labels"]) - 1, row
 
     def _refuse(self, problems: list[str]) -> None:
         if problems and not self._skip_bad:

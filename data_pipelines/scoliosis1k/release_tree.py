@@ -1,7 +1,5 @@
 """Reader of the released trees: `<root>/<sequence id>/<Class>/<view>/*.pkl` (silhouettes) or `*.png` (raw masks)."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import hashlib
@@ -69,15 +67,9 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def scan(root: str | Path, field: str) -> tuple[list[ReleasedSequence], list[str]]:
-    """List the sequences of a released tree, sorted by id, without opening them.
+    """The sequences of a released tree, sorted by id, not opened, and one line for each folder that cannot be used.
 
-    `field` is the option that gave the tree, for messages.
-
-    Returns:
-      The sequences, and one line for each folder that cannot be used.
-
-    Raises:
-      DataError: for a missing or empty root, or one without any sequence.
+    `field` is the option that gave the tree, for the `DataError` of a root without any sequence.
     """
     folder = existing_folder(root, field)
     sequences: list[ReleasedSequence] = []
@@ -141,11 +133,7 @@ def metadata_digest(metadata: Mapping) -> str:
 
 
 def read_subjects(path: str | Path | None) -> dict[str, str]:
-    """Subject of each sequence id, from a CSV file of the user with the columns `sequence` and `subject`; empty without a path.
-
-    Raises:
-      DataError: for a missing file, other columns, or a sequence listed twice.
-    """
+    """Subject of each sequence id, from a CSV file with the columns `sequence` and `subject`; empty without a path."""
     if path is None:
         return {}
     try:

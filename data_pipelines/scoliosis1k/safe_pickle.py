@@ -1,7 +1,5 @@
 """Safe unpickling: the only code that opens a pickle. It can build numpy arrays and nothing else."""
 
-from __future__ import annotations
-
 import codecs
 import pickle
 from pathlib import Path
@@ -35,11 +33,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_silhouettes(path: Path) -> np.ndarray:
-    """One released sequence: uint8 `[s, 64, 64]`, 0..255, `s` >= 1.
-
-    Raises:
-      DataError: naming the file, if it is truncated or holds anything but an array of this shape, dtype and value range.
-    """
+    """One released sequence: uint8 `[s, 64, 64]`, 0..255, `s` >= 1; raises `DataError` naming a file that is anything else."""
     try:
         with path.open("rb") as file:
             array = _ArrayUnpickler(file).load()

@@ -1,7 +1,5 @@
 """Choice of the segmentation backend."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from data_pipelines.schema import DataError
@@ -15,15 +13,10 @@ BACKENDS = ("auto", "pose", "background", "onnx")
 
 
 def make_segmenter(backend: str, models: Path | None = None, onnx_model: Path | None = None) -> Segmenter:
-    """Segmenter of a backend.
+    """Segmenter of one of the `BACKENDS`; "auto" is pose if its models have been fetched, otherwise background.
 
-    Args:
-      backend: one of `BACKENDS`; "auto" is pose if its models have been fetched, otherwise background.
-      models: folder of the pose models; None for the folder that `data_pipelines.video.fetch` fills.
-      onnx_model: model file of the backend onnx.
-
-    Raises:
-      DataError: if a model is missing, damaged, or given to a backend that does not use it.
+    `models` is the folder of the pose models, by default the one that `data_pipelines.video.fetch` fills; `onnx_model` is the
+    file of the backend onnx.
     """
     if backend not in BACKENDS:
         raise DataError(f"--backend={backend!r} is unknown; known are {', '.join(BACKENDS)}")

@@ -4,8 +4,6 @@ The scene is the median of the clip in CIE Lab colour, pixel by pixel. This is c
 less than half of the frames: record some time before and after the walk, or let the walk cross the picture.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import cv2
@@ -56,7 +54,6 @@ class Background:
         return cv2.transform(cv2.multiply(apart, apart), COLOUR_WEIGHTS)  # h w
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """Masks of the people in a frame, each uint8 `[h, w]`, 0 or 255."""
         lab = cv2.cvtColor(frame.image, cv2.COLOR_RGB2LAB)  # h w 3
         mask = (self._difference(lab) > self._threshold).astype(np.uint8)  # h w
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))

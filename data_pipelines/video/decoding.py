@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,8 +36,6 @@ SUFFIXES = {
 
 
 class Frame(NamedTuple):
-    """One frame of a video."""
-
     number: int  # from 0, counting all frames of the file
     time: float  # seconds from the first frame
     image: np.ndarray  # uint8 RGB [h, w, 3], upright, short side at most 480
@@ -57,11 +56,7 @@ class Decoded:
 
 @dataclass
 class Video:
-    """A video file, which can be read several times as a stream of frames.
-
-    Raises:
-      DataError: for a file that is missing, empty, not a video, or without a decodable frame.
-    """
+    """A video file, which can be read several times as a stream of frames; raises `DataError` for a file that cannot."""
 
     path: Path
     width: int = 0  # pixels of a frame from `frames`
@@ -119,14 +114,13 @@ class Video:
                         continue
                     if counts.taken % every:
                         counts.taken += 1
-                        continue
-                    if (image := self._upright(frame, float(stream.sample_aspect_ratio or 1))) is None:
+                    elif (image := self._upright(frame, float(stream.sample_aspect_ratio or 1))) is None:
                         counts.undecodable += 1
-                        continue
-                    counts.taken += 1
-                    counts.corrupt += frame.is_corrupt
-                    counts.seconds = clock.now
-                    yield Frame(number, clock.now, image, bool(frame.is_corrupt))
+                    else:
+                        counts.taken += 1
+                        counts.corrupt += frame.is_corrupt
+                        counts.seconds = clock.now
+                        yield Frame(number, clock.now, image, bool(frame.is_corrupt))
             counts.missing = _missing(container, stream, counts.frames, clock.last)
         self.decoded = counts
 
@@ -239,17 +233,9 @@ def _seconds(container, stream) -> float:
 
 def _why(path: Path) -> str:
     """Reason why a file does not open: in the MP4 family, an unfinished recording has no index (moov)."""
-    boxes = []
-    with path.open("rb") as file:
-        while len(boxes) < 1000 and len(head := file.read(16)) >= 8:
-            size, kind = int.from_bytes(head[:4]), head[4:8]
-            boxes.append(kind)
-            if kind == b"ftyp" and head[8:12] in PHOTOGRAPHS:
-                break
-            size = int.from_bytes(head[8:16]) if size == 1 else size
-            if size < 8:
-                break
-            file.seek(size - len(head), 1)
-    if boxes[:1] == [b"ftyp"] and b"mdat" in boxes and b"moov" not in boxes:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        recording = content[4:8] == b"ftyp" and content[8:12] not in PHOTOGRAPHS
+        unfinished = recording and content.find(b"mdat") >= 0 > content.find(b"moov")
+    if unfinished:
         return "the recording was not finished or is cut off, its index (moov) is missing; copy or record it again"
     return "not a video that can be read; give a file such as .mp4, .mov, .avi, .mkv, .webm or .gif"

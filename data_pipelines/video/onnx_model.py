@@ -10,8 +10,6 @@ Pixels are RGB, 0 to 255; the input is (pixel - `mean`) / `std`. `output` is the
 is applied to the output: "sigmoid", "softmax" over the channels, or "none".
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -30,11 +28,7 @@ KEYS = {"height", "width", "layout", "mean", "std", "output", "channel", "activa
 
 
 class OnnxModel:
-    """Segments with a model (.onnx file) that gives one mask for the whole frame; its connected regions are the people.
-
-    Raises:
-      DataError: if a file is missing, the files do not fit each other, or onnxruntime is not installed.
-    """
+    """Segments with a model (.onnx file) that gives one mask for the whole frame; its connected regions are the people."""
 
     name = "onnx"
 
@@ -63,7 +57,6 @@ class OnnxModel:
         """The model needs no information about the whole video."""
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """Masks of the people in a frame, each uint8 `[h, w]`, 0 or 255."""
         height, width = frame.image.shape[:2]
         probability = cv2.resize(self.probability(frame.image), (width, height), interpolation=cv2.INTER_LINEAR)  # h w
         return list(bodies((probability > self._settings["threshold"]).astype(np.uint8)))
@@ -107,9 +100,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or settings.keys() != KEYS:
         odd = sorted(settings.keys() ^ KEYS) if isinstance(settings, dict) else "no object"
         raise DataError(f"{path}: {odd} is missing or unknown; the keys are {', '.join(sorted(KEYS))}")
-    checks = {
-        "height": isinstance(settings["height"], int) and 16 <= settings["height"] <= 4096,
-        "width": isinstance(settings["width"], int) and 16 <= settings["width"] <= 4096,
+    checks = {side: isinstance(settings[side], int) and 16 <= settings[side] <= 4096 for side in ("height", "width")} | {
         "layout": settings["layout"] in ("nchw", "nhwc"),
         "mean": _three(settings["mean"]),
         "std": _three(settings["std"]) and all(settings["std"]),

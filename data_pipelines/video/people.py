@@ -1,7 +1,5 @@
 """Tracking: people from the masks of successive frames, and the choice of the person who walks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -42,8 +40,6 @@ class Segmenter(Protocol):
 
 
 class Sighting(NamedTuple):
-    """One person in one frame."""
-
     frame: int  # frame number
     time: float  # seconds
     box: tuple[int, int, int, int]  # top, left, bottom, right in pixels, the last two exclusive
@@ -53,8 +49,6 @@ class Sighting(NamedTuple):
 
 @dataclass
 class Person:
-    """All sightings of one person."""
-
     sightings: list[Sighting] = field(default_factory=list)
 
     @property
@@ -69,7 +63,7 @@ class Person:
 
     @property
     def score(self) -> float:
-        """Rank as the person who walks: number of usable frames times height."""
+        """Rank as the person who walks."""
         return len(self.usable) * self.height
 
     def faults(self) -> dict[str, int]:
@@ -98,10 +92,8 @@ def sight(mask: np.ndarray, frame: Frame) -> Sighting:
         fault = "cut by the frame edge"
     elif box[2] - box[0] < LEAST_HEIGHT:
         fault = "too small"
-    else:
-        silhouette = normalise_silhouette(mask)  # 64 64
-        if silhouette is None or box[3] - box[1] > box[2] - box[0]:
-            silhouette, fault = None, "not one person"
+    elif box[3] - box[1] > box[2] - box[0] or (silhouette := normalise_silhouette(mask)) is None:  # 64 64
+        fault = "not one person"
     return Sighting(frame.number, frame.time, box, silhouette, fault)
 
 
@@ -137,20 +129,10 @@ def follow(frames: Iterable[tuple[Frame, list[np.ndarray]]]) -> list[Person]:
 
 
 def choose(people: list[Person], wanted: list[int] | None, name: str, shape: tuple[int, int]) -> tuple[Person, list[Person]]:
-    """Choose the person who walks.
+    """The person who walks, and all candidates, the best score first, of the people that `follow` found.
 
-    Args:
-      people: result of `follow`.
-      wanted: numbers of candidates, from 1, whose frames are joined; None chooses the best score.
-      name: name of the input, for messages.
-      shape: height and width of a frame.
-
-    Returns:
-      The person, and all candidates, the best score first.
-
-    Raises:
-      SeveralPeopleError: if `wanted` is None and two people have similar scores.
-      DataError: if there is nobody, nobody with 15 usable frames, or no candidate of a wanted number.
+    `wanted` are numbers of candidates, from 1, whose frames are joined. None chooses the best score, and raises
+    `SeveralPeopleError` if another one is similar. `name` of the input and `shape` (h, w) of a frame are for the errors.
     """
     candidates = sorted((person for person in people if len(person.usable) >= FEWEST_FRAMES), key=lambda person: -person.score)
     if not candidates:
@@ -158,7 +140,10 @@ def choose(people: list[Person], wanted: list[int] | None, name: str, shape: tup
     if wanted is None:
         near = [person for person in candidates if person.score >= NEAR_TIE * candidates[0].score]
         if len(near) > 1:
-            lines = "; ".join(f"{number}: {_describe(person)}" for number, person in enumerate(near, 1))
+            lines = "; ".join(
+                f"{number}: {len(used)} frames from {used[0].time:.1f} s to {used[-1].time:.1f} s, {height:.0f} pixels tall"
+                for number, (used, height) in enumerate(((person.usable, person.height) for person in near), 1)
+            )
             raise SeveralPeopleError(f"{name}: several people walk here ({lines}); say who with --person N", near, shape)
         return candidates[0], candidates
     if beyond := [number for number in wanted if not 1 <= number <= len(candidates)]:
@@ -168,11 +153,6 @@ def choose(people: list[Person], wanted: list[int] | None, name: str, shape: tup
     if len({sighting.frame for sighting in sightings}) < len(sightings):
         raise DataError(f"{name}: the people of --person {' '.join(map(str, wanted))} are seen at once, so they are not one")
     return Person(sightings), candidates
-
-
-def _describe(person: Person) -> str:
-    used = person.usable
-    return f"{len(used)} frames from {used[0].time:.1f} s to {used[-1].time:.1f} s, {person.height:.0f} pixels tall"
 
 
 def _nobody(people: list[Person], name: str) -> str:

@@ -5,8 +5,6 @@ model card and MediaPipe's description: a square centred on the hips that contai
 so that the body is upright.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +46,7 @@ class Region(NamedTuple):
         half = CROP_EDGE / 2
         return np.array([[cos, -sin, self.x - half * (cos - sin)], [sin, cos, self.y - half * (sin + cos)]])
 
-    def same(self, other: Region) -> bool:
+    def same(self, other: "Region") -> bool:
         return np.hypot(self.x - other.x, self.y - other.y) < SAME_PERSON * min(self.edge, other.edge)
 
 
@@ -60,11 +58,7 @@ def region_around(hips: np.ndarray, reach: np.ndarray) -> Region:
 
 
 class Pose:
-    """Segments every detected person, with the two model files of a folder.
-
-    Raises:
-      DataError: if a model is missing, has another checksum or other outputs, or LiteRT is not installed.
-    """
+    """Segments every detected person, with the two model files of a folder."""
 
     name = "pose"
 
@@ -91,7 +85,6 @@ class Pose:
         self._regions, self._seen = [], 0
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """Masks of the people in a frame, each uint8 `[h, w]`, 0 or 255."""
         if self._seen % DETECT_EVERY == 0:
             detected = self.detect(frame.image)
             self._regions += [region for region in detected if not any(region.same(known) for known in self._regions)]

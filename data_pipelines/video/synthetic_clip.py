@@ -3,8 +3,6 @@
 python -m data_pipelines.video.synthetic_clip --output walk.mp4 --label positive
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -38,13 +36,8 @@ def walk_across(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A walker crossing the picture from left to right, a pure function of seed, class id `label` and the other arguments.
 
-    Args:
-      size: rows and columns of a frame.
-      scale: pixels of the clip per pixel of the walker's raw mask.
-      start: first position of the walker's middle, as a fraction of the width; the last position is `1 - start`.
-
-    Returns:
-      Images uint8 `[s, h, w, 3]`, and the true masks uint8 `[s, h, w]`, 0 or 255.
+    The walker's middle goes from `start` to `1 - start`, as fractions of the width. Returns images uint8 `[s, h, w, 3]`, and
+    the true masks uint8 `[s, h, w]`, 0 or 255.
     """
     import cv2
 
@@ -70,13 +63,7 @@ def walk_across(
 
 
 def write_clip(
-    path: Path,
-    images: np.ndarray,
-    codec: str = "libx264",
-    rotation: int = 0,
-    times: np.ndarray | None = None,
-    rate: int = 30,
-    movflags: str = "",
+    path: Path, images: np.ndarray, codec: str = "libx264", rotation: int = 0, times=None, rate: int = 30, movflags: str = ""
 ) -> Path:
     """Encode uint8 `[s, h, w, 3]`, stored rotated by `-rotation` degrees with a flag for its display; `times` in seconds."""
     import av  # an optional dependency that training does not need

@@ -1,7 +1,5 @@
 """Silhouettes of one walk from any input, normalised exactly as training data are, and flags about their quality."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,8 +30,6 @@ class Flag(NamedTuple):
 
 @dataclass
 class Walk:
-    """The walk of one person."""
-
     name: str  # file or folder name
     kind: str  # "video", "masks" or "silhouettes"
     silhouettes: np.ndarray  # uint8 [s, 64, 64], normalised
@@ -45,11 +41,7 @@ class Walk:
 
 
 def inputs_of(path: Path) -> list[Path]:
-    """Inputs of single walks: the path itself, or the videos in a folder of videos.
-
-    Raises:
-      DataError: for a missing path, or a folder with neither masks nor videos, or with both.
-    """
+    """Inputs of single walks: the path itself, or the videos in a folder of videos."""
     if not path.is_dir():
         if not path.exists():
             raise DataError(f"{path} does not exist; give a video file, a folder of mask PNGs or a prepared pickle")
@@ -70,27 +62,20 @@ def needs_segmenter(path: Path) -> bool:
 
 
 def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None = None) -> Walk:
-    """Read one input.
+    """Read a video with a backend, or, without one, a folder of mask PNGs or a prepared pickle.
 
-    Args:
-      path: video, folder of mask PNGs, or prepared pickle.
-      segmenter: backend for a video; None for masks and pickles.
-      person: numbers of candidates, as `wanted` of `people.choose`.
-
-    Raises:
-      DataError: naming the problem of the input and the remedy.
+    `person` has numbers of candidates, as `wanted` of `people.choose`.
     """
-    if segmenter is None:
-        if person is not None:
-            raise DataError(f"--person: {path} holds silhouettes of one person; leave it out")
-        if path.is_dir():
-            walk = _read_masks(path)
-        else:
-            silhouettes = load_silhouettes(path)  # s 64 64
-            frames = len(silhouettes)
-            walk = Walk(path.name, "silhouettes", silhouettes, np.arange(frames), source={"frames": frames})
-    else:
+    if segmenter is not None:
         walk = _read_video(path, segmenter, person)
+    elif person is not None:
+        raise DataError(f"--person: {path} holds silhouettes of one person; leave it out")
+    elif path.is_dir():
+        walk = _read_masks(path)
+    else:
+        silhouettes = load_silhouettes(path)  # s 64 64
+        frames = len(silhouettes)
+        walk = Walk(path.name, "silhouettes", silhouettes, np.arange(frames), source={"frames": frames})
     walk.source["sha256"] = checksum(path)
     if len(walk.silhouettes) < FEWEST_FRAMES:
         raise DataError(f"{path}: only {len(walk.silhouettes)} usable frames, {FEWEST_FRAMES} are needed; record a longer walk")
@@ -103,24 +88,21 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
 def _read_masks(folder: Path) -> Walk:
     """Masks of a folder in the order of their names; a flag counts those that normalisation drops."""
     files = sorted(folder.glob("*.png"))
-    normalised = [normalise_silhouette(_read_black_and_white(file)) for file in files]
-    silhouettes = [frame for frame in normalised if frame is not None]
+    numbers, silhouettes = [], []
+    for number, file in enumerate(files):
+        mask = read_mask(file)  # h w
+        grey = np.count_nonzero((mask > 15) & (mask < 240))
+        if grey > MOST_GREY * np.count_nonzero(mask):  # normalisation would take it for one large person
+            raise DataError(f"{file} is no mask but a picture ({grey / mask.size:.0%} of it is grey); masks are 0 and 255")
+        if (silhouette := normalise_silhouette(mask)) is not None:
+            numbers.append(number)
+            silhouettes.append(silhouette)
     if not silhouettes:
         raise DataError(f"{folder}: none of its {len(files)} masks shows a usable person (masks are 0 and 255)")
-    numbers = np.array([number for number, frame in enumerate(normalised) if frame is not None])
-    walk = Walk(folder.name, "masks", np.stack(silhouettes), numbers, source={"frames": len(files)})
+    walk = Walk(folder.name, "masks", np.stack(silhouettes), np.array(numbers), source={"frames": len(files)})
     if dropped := len(files) - len(silhouettes):
         walk.flags.append(Flag("empty masks", dropped, "masks with (almost) nobody in them were dropped, as in training"))
     return walk
-
-
-def _read_black_and_white(path: Path) -> np.ndarray:
-    """A mask `[h, w]`; raises `DataError` for a grey picture, which normalisation would take for one large person."""
-    mask = read_mask(path)
-    grey = np.count_nonzero((mask > 15) & (mask < 240))
-    if grey > MOST_GREY * np.count_nonzero(mask):
-        raise DataError(f"{path} is no mask but a picture ({grey / mask.size:.0%} of it is grey); masks are 0 and 255")
-    return mask
 
 
 def checksum(path: Path) -> str:
@@ -153,18 +135,11 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None) -> W
         if damage:
             error.args = (f"{error.args[0]} (and {damage})",)
         raise
-    used = person.usable
-    walk = Walk(
-        path.name,
-        "video",
-        np.stack([sighting.silhouette for sighting in used if sighting.silhouette is not None]),
-        np.array([sighting.frame for sighting in used]),
-        np.array([sighting.time for sighting in used]),
-        source=video.source | {"frames": decoded.frames, "frames_taken": decoded.taken, "seconds": round(decoded.seconds, 3)},
-        people=candidates,
-    )
-    walk.flags = list(_flags(video, person, len(candidates) - len(set(wanted or [1])), np.array(brightness)))
-    return walk
+    silhouettes = np.stack([one.silhouette for one in person.usable if one.silhouette is not None])  # s 64 64
+    frames, times = (np.array(column) for column in zip(*((one.frame, one.time) for one in person.usable), strict=True))  # s
+    source = video.source | {"frames": decoded.frames, "frames_taken": decoded.taken, "seconds": round(decoded.seconds, 3)}
+    flags = list(_flags(video, person, len(candidates) - len(set(wanted or [1])), np.array(brightness)))
+    return Walk(path.name, "video", silhouettes, frames, times, source, flags, candidates)
 
 
 def _flags(video: Video, person: Person, others: int, brightness: np.ndarray) -> Iterator[Flag]:

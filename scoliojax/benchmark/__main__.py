@@ -55,13 +55,12 @@ def arguments() -> Parser:
         "scoliojax.benchmark --only step,loader",
     )
     names = ", ".join(SECTIONS + ASKED)
-    parser.add_argument("--only", default=",".join(SECTIONS), metavar="A,B", help=f"some of {names}; default all but recipe")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="repetitions; default 5")
-    parser.add_argument("--steps", type=int, default=2000, metavar="N", help="steps of the section memory; default 2000")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 elsewhere")
-    parser.add_argument(
-        "--json", type=expanded_path, metavar="FILE", help="write the rows, with every single time, here as well"
-    )
+    add = parser.add_argument
+    add("--only", default=",".join(SECTIONS), metavar="A,B", help=f"some of {names}; default all but recipe")
+    add("--rounds", type=int, default=5, metavar="N", help="repetitions; default 5")
+    add("--steps", type=int, default=2000, metavar="N", help="steps of the section memory; default 2000")
+    add("--precision", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 elsewhere")
+    add("--json", type=expanded_path, metavar="FILE", help="write the rows, with every single time, here as well")
     return parser
 
 

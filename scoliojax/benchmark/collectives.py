@@ -4,8 +4,6 @@ The step is compiled for the devices of this machine, without data, and not run.
 `XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Sequence

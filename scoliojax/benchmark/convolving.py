@@ -1,7 +1,5 @@
 """Time of each convolution of the backbone with both gradients: ours, that of XLA, and that of PyTorch if installed."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 
@@ -13,7 +11,6 @@ from scoliojax.benchmark.timing import Row, Work, interleave
 from scoliojax.kernels.convolution import by_library, convolve
 
 FRAMES = 60
-OURS = {"ours": convolve, "library": by_library}
 
 
 def shapes(channels: tuple[int, ...]) -> list[tuple[int, int, int, int, int]]:
@@ -34,7 +31,7 @@ def measure(channels: tuple[int, ...], rounds: int) -> list[Row]:
         x = rng.normal(size=(FRAMES, h, w, inputs)).astype(np.float32)  # b h w c
         kernel = rng.normal(size=(3, 3, inputs, outputs)).astype(np.float32)
         gradient = rng.normal(size=(FRAMES, h // stride, w // stride, outputs)).astype(np.float32)
-        ways = {name: _ours(way, x, kernel, gradient, stride) for name, way in OURS.items()}
+        ways = {name: _ours(way, x, kernel, gradient, stride) for name, way in (("ours", convolve), ("library", by_library))}
         if importlib.util.find_spec("torch"):
             from scoliojax.benchmark.original import convolution
 

@@ -1,7 +1,5 @@
 """Batches per second of our loader, and of a stand-in for the loader of the PyTorch original (clip by clip, frame by frame)."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import multiprocessing
@@ -17,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.pipelines import SequenceCache, TrainSampler, train_batches
-from data_pipelines.schema import CLASSES, SilhouetteSet
+from data_pipelines.schema import SilhouetteSet
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import open_prepared, prepare
-from data_pipelines.synthetic import synthetic_walkers
+from data_pipelines.synthetic import synthetic_walkers, write_tree
 from scoliojax.benchmark.timing import Row, interleave
 
 SEQUENCES, FRAMES = 40, 300  # frames of a Scoliosis1K sequence
@@ -93,11 +91,7 @@ def measure(rounds: int) -> list[Row]:
     """Our loader on one core beside the stand-in, and alone on all cores."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
         folder = Path(temporary)
-        walkers = synthetic_walkers(SEQUENCES, FRAMES)
-        for row, sequence in enumerate(walkers.sequences):
-            view = folder / "tree" / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"
-            view.mkdir(parents=True)
-            (view / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
+        write_tree(synthetic_walkers(SEQUENCES, FRAMES), folder / "tree")
         files = sorted((folder / "tree").rglob("*.pkl"))
         prepare(str(folder / "tree"), folder / "prepared")
         prepared = open_prepared(folder / "prepared")

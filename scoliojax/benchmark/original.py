@@ -1,7 +1,5 @@
 """The PyTorch reference for `stepping` and `convolving`; needs PyTorch."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Cost of a whole run: time to the first step, growth of memory, time of the published recipe, time of the scores."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

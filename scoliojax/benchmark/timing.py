@@ -1,7 +1,5 @@
 """Alternating timing of several implementations, so that other load on the machine affects all of them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,8 +10,6 @@ Work = Callable[[], object]
 
 
 class Row(NamedTuple):
-    """One line of the table."""
-
     what: str
     unit: str
     ours: list[float]  # one value per round
