@@ -104,29 +104,19 @@ def first_alone(name: str) -> Iterator[None]:
         barrier(name)
 
 
-class Preemption:
-    """Detection of SIGTERM, which schedulers send before they take a machine away; a context manager.
+@contextmanager
+def preemption() -> Iterator[Callable[[int], bool]]:
+    """Detection of SIGTERM, which schedulers send before they take a machine away.
 
-    A signal to one of several processes is enough: all of them stop after the same step.
+    The function must be called after every step; it returns True when the run must stop after that step. A signal to one of
+    several processes is enough: all of them stop after the same step.
     """
-
-    def __init__(self):
-        self._noticed = False
-
-    def __enter__(self) -> Preemption:
-        if jax.process_count() == 1:  # otherwise jax listens
-            self._before = signal.signal(signal.SIGTERM, self._notice)
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _notice(self, number, frame) -> None:
-        self._noticed = True
-
-    def __call__(self, step: int) -> bool:
-        """True when the run must stop after `step`; to be called after every step."""
-        if jax.process_count() == 1:
-            return self._noticed
-        return multihost_utils.reached_preemption_sync_point(step)
+    if jax.process_count() > 1:  # jax handles the signal
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    signals: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+    try:
+        yield lambda step: bool(signals)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -48,7 +48,7 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(np.ones(features, np.float32))
 
     def __call__(self, x: jax.Array, weights: jax.Array | None = None, *, train: bool) -> jax.Array:
-        """Normalise `[..., *features]` in `x`'s dtype; `train` updates the running statistics; `weights`: see `normalise_batch`."""
+        """Normalise `[..., *features]` in its dtype; `train` updates running statistics; `weights` as in `normalise_batch`."""
         scale, bias = self.scale[...], self.bias[...]  # *features
         if train:
             y, mean, var = normalise_batch(x, scale, bias, weights)

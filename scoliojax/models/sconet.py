@@ -122,31 +122,21 @@ class ScoNet(nnx.Module):
         self.neck = BNNeck(sum(strips), embedding_dim, classes, rng=rng)
 
     def __call__(
-        self,
-        silhouettes: jax.Array,
-        frame_mask: jax.Array | None = None,
-        clip_frames: jax.Array | None = None,
-        *,
-        train: bool,
+        self, silhouettes: jax.Array, frame_mask: jax.Array | None = None, clip_frames: jax.Array | None = None, *, train: bool
     ) -> ScoNetOutput:
         """Run the network.
 
         Args:
           silhouettes: uint8 `[n, s, 64, 44]`, 0..255; the network scales them to 0..1.
           frame_mask: bool `[n, s]`, False where a frame is padding; None when every frame counts.
-          clip_frames: int32 `[g, m, s]` where m clips share frames: the frame numbers in `silhouettes`, then `[g, u, 64, 44]`, of
-            each of the n = g m clips. The result is that of `draw_clips`, but every frame is computed once.
+          clip_frames: int32 `[g, m, s]` where m clips share frames: the frame numbers of each of the n = g m clips in
+            `silhouettes`, which is then `[g, u, 64, 44]`. The result is that of `draw_clips`, but every frame is computed once.
           train: normalise with batch statistics and update the running ones. They include padding, so train on full clips.
         """
         return self.read(self.pool(silhouettes, frame_mask, clip_frames, train=train), train=train)
 
     def pool(
-        self,
-        silhouettes: jax.Array,
-        frame_mask: jax.Array | None = None,
-        clip_frames: jax.Array | None = None,
-        *,
-        train: bool,
+        self, silhouettes: jax.Array, frame_mask: jax.Array | None = None, clip_frames: jax.Array | None = None, *, train: bool
     ) -> jax.Array:
         """Frames to one feature map for each clip, `[n, 16, 11, c]`; arguments as in `__call__`.
 

@@ -36,13 +36,10 @@ def check_which(which: str) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of a folder, `<folder>/<step>`.
+    """The checkpoints of a folder, `<folder>/<step>`; the folder is created when missing.
 
-    Args:
-      folder: created when missing.
-      keep: number of the newest to keep; None keeps all.
-      report: receives lines for the user.
-      read_only: move or delete nothing, because a run may be writing to the folder.
+    `keep`: number of the newest to keep, None for all; `report`: receives lines for the user; `read_only`: move or delete
+    nothing, because a run may be writing to the folder.
     """
 
     def __init__(self, folder: Path, keep: int | None, report: Callable[[str], None], read_only: bool = False):
@@ -91,11 +88,8 @@ class Checkpoints:
         """The state of the newest complete checkpoint, or of `step`; None where there are no checkpoints.
 
         Those that cannot be read are set aside as `damaged-checkpoint-<step>`, and the one before them is used. Where none can
-        be read, the cause may be elsewhere (rights, memory, another version), and nothing is moved.
-
-        Args:
-          like: a state of the same shapes, on the devices of the result.
-          step: number of the checkpoint; None for the newest.
+        be read, the cause may be elsewhere (rights, memory, another version), and nothing is moved. `like` is a state of the
+        same shapes, on the devices of the result.
 
         Raises:
           RunError: when the checkpoint of `step` is missing or damaged, or when none can be read.
@@ -173,13 +167,10 @@ class Checkpoints:
 
 
 class BestCheckpoint:
-    """Validation that keeps the state with the best score; of equal scores the first.
+    """Validation (`validate`: scores of a state by name) that keeps the state with the best score; of equal scores the first.
 
-    Args:
-      validate: scores of a state by name.
-      store: a folder for this state alone; it must keep all that is saved.
-      score: name of the score to compare; larger is better.
-      like: as in `Checkpoints.restore`.
+    `store`: a folder for this state alone, which must keep all that is saved; `score`: name of the score to compare, larger is
+    better; `like` as in `Checkpoints.restore`.
     """
 
     def __init__(self, validate: Callable[[TrainState], dict[str, float]], store: Checkpoints, score: str, like: TrainState):

@@ -46,12 +46,8 @@ def evaluate(
 ) -> Predictions:
     """Predict every sequence of `batches` once; padded rows (`rows` = -1) are left out of the result.
 
-    Args:
-      eval_step: from `make_eval_step`.
-      params: the network's parameters.
-      batch_stats: the network's running statistics.
-      batches: with `silhouettes` and `frame_mask` on the devices, and `rows` of the whole batch.
-      embeddings: keep the embeddings, too: at the published sizes 16 KB per sequence; the logits take 192 bytes.
+    A batch holds `silhouettes` and `frame_mask` on the devices, and `rows` of all processes. `embeddings`: keep the embeddings,
+    too; at the published sizes these take 16 KB per sequence, the logits 192 bytes.
     """
     rows: list[np.ndarray] = []
     outputs: list[ScoNetOutput] = []

@@ -84,9 +84,8 @@ def _summary_writer() -> type:
 def read_log(path: Path) -> list[dict]:
     """The complete lines of a `metrics.jsonl`, without those that a crash left unreadable; [] where there is no file."""
     entries = []
-    if not path.exists():
-        return entries
-    for line in path.read_text(errors="replace", encoding="utf-8").splitlines(keepends=True):
+    text = path.read_text(errors="replace", encoding="utf-8") if path.exists() else ""
+    for line in text.splitlines(keepends=True):
         with contextlib.suppress(ValueError):
             if line.endswith("\n") and "step" in (entry := json.loads(line)):
                 entries.append(entry)

@@ -28,11 +28,8 @@ def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, scale: float, s
 class ScoNetLoss:
     """`triplet_weight` x identity loss + `class_weight` x classification loss. A term of weight 0 is not computed.
 
-    ScoNet-MT has both weights 1; ScoNet has `triplet_weight=0`.
-
-    Raises:
-      ValueError: for weights that are negative or both zero, a negative margin, a scale that is not positive, or a smoothing
-        outside [0, 1).
+    ScoNet-MT has both weights 1; ScoNet has `triplet_weight=0`. Raises `ValueError` for weights that are negative or both zero,
+    a negative margin, a scale that is not positive, or a smoothing outside [0, 1).
     """
 
     triplet_weight: float

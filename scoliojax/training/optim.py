@@ -18,10 +18,8 @@ def sgd(
     """SGD as PyTorch computes it, and its schedule: `m = momentum * m + (g + weight_decay * w); w -= rate * m`.
 
     Weight decay is added to the gradient *before* momentum and acts on every parameter, batch norm included. Published:
-    learning rate 0.1 at step 0, momentum 0.9, weight decay 5e-4, and `decay` 0.1 at the steps 10,000, 14,000 and 18,000.
-
-    Raises:
-      ValueError: for numbers outside their range or milestones that do not rise.
+    learning rate 0.1 at step 0, momentum 0.9, weight decay 5e-4, and `decay` 0.1 at the steps 10,000, 14,000 and 18,000. Raises
+    `ValueError` for numbers out of range and milestones that do not rise.
     """
     if learning_rate <= 0:
         raise ValueError(f"optimizer.learning_rate={learning_rate} must be positive")
