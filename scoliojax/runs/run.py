@@ -54,9 +54,6 @@ class Run:
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.directory / "checkpoints", self.config.train.checkpoints_to_keep, cluster.print_once)
 
-    def best_checkpoint(self) -> Checkpoints:
-        return Checkpoints(self.directory / "best", None, cluster.print_once)
-
     def network(self, which: str, sharding: Sharding | None = None) -> TrainedNetwork:
         """The network of a checkpoint, `newest`, `best` (by validation) or a step; the run directory is not changed.
 

@@ -19,7 +19,7 @@ from scoliojax.runs import environment
 from scoliojax.runs.cohort import Cohort, examine_batch
 from scoliojax.runs.evaluation import Screening, report_part, validation_scores
 from scoliojax.runs.run import Run, TrainedNetwork
-from scoliojax.training.checkpoint import BestCheckpoint
+from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints
 from scoliojax.training.log import Log, RunLog
 from scoliojax.training.loop import Schedule, train
 from scoliojax.training.step import make_train_step
@@ -42,11 +42,8 @@ def run_training(
     """Train, from the start or from the newest checkpoint, then evaluate the test part.
 
     `screening`: options of the evaluation; `profile`: folder for a profiler trace of some steps, None for no trace.
-
-    Raises:
-      RunError: where config, directory and data do not belong together.
-      DataError: for data that cannot be used.
-      Stopped: after SIGTERM, with a checkpoint.
+    Raises `RunError` where config, directory and data do not belong together, `DataError` for data that cannot be used, and
+    `Stopped` after SIGTERM, with a checkpoint.
     """
     schedule = training_schedule(config)
     if (directory / "config.json").exists():  # an error before data are prepared
@@ -71,8 +68,9 @@ def run_training(
         environment.record_environment(directory)
         validate = None
         if schedule.eval_every:
+            store = Checkpoints(directory / "best", None, cluster.print_once)
             validate = BestCheckpoint(
-                lambda state: validation_scores(TrainedNetwork(run, state), cohort), run.best_checkpoint(), BEST_BY, initial
+                lambda state: validation_scores(TrainedNetwork(run, state), cohort), store, BEST_BY, initial
             )
         step = make_train_step(run.graph, loss, run.optimizer, run.schedule, replicated(run.mesh))
         batches = cohort.train_batches(start, run.mesh)

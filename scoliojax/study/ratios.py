@@ -99,7 +99,7 @@ Spreads = dict[str, Spread]  # by score
 
 
 class Row(NamedTuple):
-    """A line of the table: one ratio and model."""
+    """A line of the table."""
 
     ratio: str
     model: str

@@ -89,10 +89,8 @@ class Checkpoints:
 
         Those that cannot be read are set aside as `damaged-checkpoint-<step>`, and the one before them is used. Where none can
         be read, the cause may be elsewhere (rights, memory, another version), and nothing is moved. `like` is a state of the
-        same shapes, on the devices of the result.
-
-        Raises:
-          RunError: when the checkpoint of `step` is missing or damaged, or when none can be read.
+        same shapes, on the devices of the result. Raises `RunError` when the checkpoint of `step` is missing or damaged, or
+        when none can be read.
         """
         steps = self.steps()
         if step is not None and step not in steps:

@@ -57,9 +57,8 @@ def train(
       stop: called after every step; True saves a checkpoint and ends the run.
       examine: records the batch of a step whose loss or gradient is not finite; returns where the record is.
 
-    Raises:
-      RunError: when a loss or gradient is not finite; that state is not saved.
-      Stopped: when `stop` returned True, after a checkpoint of that step.
+    Raises `RunError` when a loss or gradient is not finite (that state is not saved), and `Stopped` when `stop` returned True,
+    after a checkpoint of that step.
     """
     step = int(state.step)
     unchecked: list[tuple[int, Metrics]] = []  # kept on the devices, so that the host does not wait

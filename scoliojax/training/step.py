@@ -41,16 +41,10 @@ def make_train_step(
     """Compile the step `(state, batch) -> (state, metrics)`; the state passed in is donated and cannot be used again.
 
     The batch holds `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`, and where clips share frames
-    `clip_frames` (see `ScoNet.__call__`). The metrics are scalars: those of the loss, `learning_rate`, `gradient_norm` and
-    `batch_fingerprint`.
-
-    Args:
-      graph: the model's, from `split_model`.
-      loss: `(output, labels, identities) -> (scalar, dict of scalars)`.
-      optimizer: optax rule over the parameters.
-      schedule: learning rate by step, for the log.
-      replicated: sharding of state and metrics; None on a single device. With the batch sharded over its first axis, batch
-        statistics and triplet distances are those of the global batch.
+    `clip_frames` (see `ScoNet.__call__`). The metrics are scalars: those of `loss`, which is `(output, labels, identities) ->
+    (scalar, dict of scalars)`, `learning_rate` by `schedule`, `gradient_norm` and `batch_fingerprint`. `replicated` is the
+    sharding of state and metrics, None on a single device. With the batch sharded over its first axis, batch statistics and
+    triplet distances are those of the global batch.
     """
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
