@@ -1,4 +1,4 @@
-"""Config section to object: beside the commands the only room that sees a config."""
+"""Construction of models, losses, optimisers and data from the sections of a config."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DATA = ("scoliosis1k", "synthetic")
 
 @contextmanager
 def section(name: str) -> Iterator[None]:
-    """What a constructor says against its arguments is the user's to mend."""
+    """Turn a constructor's error about its arguments into a `RunError` that names the config section."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -40,7 +40,7 @@ def section(name: str) -> Iterator[None]:
 
 
 def _pick(table: dict, config: Config, field: str) -> tuple[Callable, dict]:
-    """The object a section names, and the section's other keys as its arguments."""
+    """The object that a section names, and the section's other keys as its arguments."""
     arguments = config.to_dict()
     name = arguments.pop("name")
     if name not in table:
@@ -49,7 +49,7 @@ def _pick(table: dict, config: Config, field: str) -> tuple[Callable, dict]:
 
 
 def build_model(config: Config) -> tuple[nnx.GraphDef, Tree, Tree]:
-    """The network's graph, initial parameters and initial batch statistics, a function of `seed`."""
+    """The network's graph, initial parameters and initial batch statistics; they depend on `seed` alone."""
     cls, arguments = _pick(MODELS, config.model, "model")
     if config.seed < 0:
         raise RunError(f"seed={config.seed} must not be negative")
@@ -59,7 +59,7 @@ def build_model(config: Config) -> tuple[nnx.GraphDef, Tree, Tree]:
 
 
 def build_loss(config: Config, mesh: Mesh | None = None) -> ScoNetLoss:
-    """The loss; `mesh` is that over which clips are sharded, None on a single device."""
+    """The loss; `mesh` is the mesh over which clips are sharded, None on a single device."""
     with section("loss"):
         return ScoNetLoss(**config.loss.to_dict(), mesh=mesh)
 
@@ -71,7 +71,7 @@ def build_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax
 
 
 def build_data(config: Config, report: Callable[[str], None]) -> SilhouetteSet:
-    """Open the real data, or make the synthetic walkers and say so."""
+    """Open the real data, or make synthetic walkers and report that."""
     data = config.data
     if data.name not in DATA:
         raise RunError(f"data.name={data.name!r} is unknown; known are {', '.join(DATA)}")
@@ -95,7 +95,7 @@ def build_partition(config: Config, data: SilhouetteSet) -> Partition:
 
 
 def clips_per_batch(config: Config) -> int:
-    """The global batch, which must divide evenly over all devices."""
+    """Number of clips in the global batch; raises `RunError` where it does not divide evenly over all devices."""
     subjects, each = config.data.subjects_per_batch, config.data.clips_per_subject
     if subjects * each % jax.device_count():
         raise RunError(
@@ -114,32 +114,16 @@ def build_sampler(
     config: Config, data: SilhouetteSet, partition: Partition, cache: SequenceCache | None = None
 ) -> TrainSampler:
     """The training batches of this process."""
-    data_section, clips = config.data, clips_per_batch(config)
-    together = math.gcd(data_section.clips_per_subject, clips // jax.device_count()) if data_section.share_frames else 1
-    return TrainSampler(
-        data=data,
-        rows=partition.train,
-        seed=config.seed,
-        subjects_per_batch=data_section.subjects_per_batch,
-        clips_per_subject=data_section.clips_per_subject,
-        frames_per_clip=data_section.frames_per_clip,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        cache=cache,
-        clips_together=together,
-    )
+    section, clips = config.data, clips_per_batch(config)
+    together = math.gcd(section.clips_per_subject, clips // jax.device_count()) if section.share_frames else 1
+    sizes = section.subjects_per_batch, section.clips_per_subject, section.frames_per_clip
+    share = jax.process_index(), jax.process_count()
+    return TrainSampler(data, partition.train, config.seed, *sizes, *share, cache=cache, clips_together=together)
 
 
 def build_eval_batcher(
     config: Config, data: SilhouetteSet, rows, read: Callable[[int], np.ndarray] | None = None
 ) -> EvalBatcher:
-    """Whole sequences, so many on every device; `read` as of `EvalBatcher`."""
-    return EvalBatcher(
-        data=data,
-        rows=rows,
-        batch_size=config.data.sequences_per_eval_batch * jax.device_count(),
-        max_frames=config.data.max_eval_frames,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        read=read,
-    )
+    """Padded batches of whole sequences; `read` as in `EvalBatcher`."""
+    batch_size, share = config.data.sequences_per_eval_batch * jax.device_count(), (jax.process_index(), jax.process_count())
+    return EvalBatcher(data, rows, batch_size, config.data.max_eval_frames, *share, read=read)

@@ -1,4 +1,4 @@
-"""One process or many: joining them, speaking for them, and stopping them together."""
+"""Several processes of one run: joining, printing once, waiting for each other and stopping together."""
 
 from __future__ import annotations
 
@@ -16,23 +16,16 @@ from jax.experimental import multihost_utils
 
 from scoliojax.errors import RunError, one_line
 
-TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # set by those who start several processes
-PATIENCE = 3600  # seconds
-_TURN = itertools.count()  # a barrier's name serves once
+TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # set by programs that start several processes
+BARRIER_TIMEOUT = 3600  # seconds
+_TURN = itertools.count()  # makes the name of every barrier unique
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Join the other processes of this run, before anything touches a device; alone, do nothing.
+    """Join the other processes of this run, before any use of a device; do nothing where this is the only process.
 
-    Cloud TPU, SLURM and Open MPI are recognised by jax; elsewhere all three arguments are needed.
-
-    Args:
-      coordinator: `host:port` of process 0.
-      processes: how many there are.
-      process: which one this is, from 0.
-
-    Raises:
-      RunError: when only some of the arguments are given, or the others cannot be reached.
+    jax recognises Cloud TPU, SLURM and Open MPI. Elsewhere all arguments are needed: `host:port` of process 0, the number of
+    processes, and the number of this one, from 0. Raises `RunError` when some are missing or a process cannot be reached.
     """
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     missing = [name for name, value in given.items() if value is None]
@@ -41,10 +34,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     if jax.distributed.is_initialized():  # by an earlier command in this process
         return
     try:
-        if missing:
-            jax.distributed.initialize()
-        else:
-            jax.distributed.initialize(coordinator, processes, process)
+        jax.distributed.initialize(coordinator, processes, process)
     except ValueError as error:  # without arguments: no cluster that jax knows
         others = [name for name in TASK_COUNTS if int(os.environ.get(name, "1")) > 1]
         if missing and others:
@@ -62,7 +52,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
 
 def is_first() -> bool:
-    """True in the one process that writes files and talks."""
+    """True in the one process that writes files and prints."""
     return jax.process_index() == 0
 
 
@@ -73,17 +63,17 @@ def print_once(line: str, stream: TextIO | None = None) -> None:
 
 
 def barrier(name: str) -> None:
-    """Wait for all processes to be here, for as long as it takes one of them to prepare data or to compile.
+    """Wait until all processes have called this, for up to `BARRIER_TIMEOUT`.
 
-    Through the coordinator, not the devices: their collectives give up when a partner is half a minute late.
+    The wait uses the coordinator, not the devices, whose collectives end with an error after half a minute.
     """
     if jax.process_count() > 1:
         everybody = set(range(jax.process_count()))
-        ocp.multihost.sync_global_processes(f"{name} {next(_TURN)}", timeout=PATIENCE, processes=everybody)
+        ocp.multihost.sync_global_processes(f"{name} {next(_TURN)}", timeout=BARRIER_TIMEOUT, processes=everybody)
 
 
 def all_agree(yes: bool) -> bool:
-    """True when every process says yes; to be asked by all of them."""
+    """True when `yes` is true in every process; all of them must call this."""
     if jax.process_count() == 1:
         return yes
     barrier("vote")
@@ -91,7 +81,7 @@ def all_agree(yes: bool) -> bool:
 
 
 def compile_in_step(function: Callable) -> Callable:
-    """A jitted function that is compiled before it is called, after which the processes wait for each other."""
+    """A jitted function that is compiled before its first call, with a barrier after the compilation."""
     programs: dict = {}
 
     def call(*arguments):
@@ -106,7 +96,7 @@ def compile_in_step(function: Callable) -> Callable:
 
 @contextmanager
 def first_alone(name: str) -> Iterator[None]:
-    """Let the first process do something before the others, such as filling a cache that they share."""
+    """Run the body in the first process before the others, for example to fill a cache that they share."""
     if not is_first():
         barrier(name)
     yield
@@ -114,29 +104,19 @@ def first_alone(name: str) -> Iterator[None]:
         barrier(name)
 
 
-class Preemption:
-    """Notices SIGTERM, which schedulers send before they take a machine away; use as a context manager.
+@contextmanager
+def preemption() -> Iterator[Callable[[int], bool]]:
+    """Detection of SIGTERM, which schedulers send before they take a machine away.
 
-    In a run of several processes one notice is enough: all of them stop after the same step.
+    The function must be called after every step; it returns True when the run must stop after that step. A signal to one of
+    several processes is enough: all of them stop after the same step.
     """
-
-    def __init__(self):
-        self._noticed = False
-
-    def __enter__(self) -> Preemption:
-        if jax.process_count() == 1:  # otherwise jax listens
-            self._before = signal.signal(signal.SIGTERM, self._notice)
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _notice(self, number, frame) -> None:
-        self._noticed = True
-
-    def __call__(self, step: int) -> bool:
-        """True when the run is to stop after `step`; to be asked after every step."""
-        if jax.process_count() == 1:
-            return self._noticed
-        return multihost_utils.reached_preemption_sync_point(step)
+    if jax.process_count() > 1:  # jax handles the signal
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    signals: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+    try:
+        yield lambda step: bool(signals)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh axis, `data`, over all devices. The batch is sharded over it, everything else is replicated."""
+"""The mesh: one axis, `data`, over all devices. The batch is sharded over it, everything else is replicated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ AXIS = "data"
 
 
 def data_mesh() -> Mesh:
-    """All devices of all processes in a row, those of a process side by side: its share of a batch is in one piece."""
+    """All devices of all processes, those of a process adjacent, so that its share of a batch is contiguous."""
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), (AXIS,))
 

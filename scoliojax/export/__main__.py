@@ -1,8 +1,8 @@
 """A trained network for other runtimes: `python -m scoliojax.export --workdir runs/sconet_mt`.
 
-Writes `export/` in the run directory: `network.stablehlo` (a frozen function, as `jax.export` serialises it, lowered for CPUs,
-NVIDIA GPUs and TPUs, that needs none of this package), `network.json` (all that its user has to know) and `MODEL_CARD.md`.
-`docs/export.md` says how to load it, and what is promised.
+The folder `export/` in the run directory receives `network.stablehlo` (one function for CPUs, NVIDIA GPUs and TPUs, serialised
+by `jax.export`, that does not need this package), `network.json` (inputs, outputs and their meaning) and `MODEL_CARD.md`.
+`docs/export.md` explains how to load it, and which properties are guaranteed.
 """
 
 from __future__ import annotations

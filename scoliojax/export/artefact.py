@@ -1,4 +1,4 @@
-"""A trained network as one frozen function, with what its user has to know."""
+"""A trained network as one function with constant parameters, and its description."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from scoliojax.scores.evaluation import find_metrics
 from scoliojax.scores.metrics import refuse_not_finite
 from scoliojax.training.evaluate import make_eval_step
 
-BLOCK = 16  # frames computed at once
-TOLERANCE = 1e-5  # of the logits, against the package's own evaluation
-WALKS = (24, 7, 15)  # frames of those that an export is checked on
+BLOCK = 16  # frames computed at a time
+TOLERANCE = 1e-5  # largest difference of the logits from those of the package
+WALKS = (24, 7, 15)  # frames of the synthetic walks in the check of an export
 
 
 def frozen(network: TrainedNetwork) -> Callable[[jax.Array, jax.Array], dict[str, jax.Array]]:
-    """The evaluation of a network as a function of data alone, every parameter a constant in it.
+    """The evaluation of a network as a function of the data, with constant parameters.
 
-    Frames go through the backbone in blocks of a fixed number. So the number of sequences and frames may stay open while every
-    convolution has a shape, and with it the way to compute it that the package's evaluation has, the rounding of bfloat16
-    included; and memory for a long walk is that of its feature maps.
+    Frames pass through the backbone in blocks of a fixed size. So the number of sequences and frames may be open while every
+    convolution has a fixed shape, and the same algorithm and rounding as in the package; a long sequence needs memory only for
+    its feature maps.
     """
 
     def classify(silhouettes: jax.Array, frame_mask: jax.Array) -> dict[str, jax.Array]:
         n, s, h, w = silhouettes.shape
-        with jax.ensure_compile_time_eval():  # what hangs on parameters alone is computed now: batch norms, class vectors
+        with jax.ensure_compile_time_eval():  # everything that depends on parameters alone
             net = network.module()
             blocks = (n * s + BLOCK - 1) // BLOCK
             frames = jnp.pad(silhouettes.reshape(-1, h, w), ((0, blocks * BLOCK - n * s), (0, 0), (0, 0)))  # b 64 44
-            dealt = frames.reshape(-1, BLOCK, 1, h, w)  # blocks BLOCK 1 64 44
-            features = jax.lax.map(lambda block: net.pool(block, train=False), dealt)  # blocks BLOCK 16 11 c
+            blocked = frames.reshape(-1, BLOCK, 1, h, w)  # blocks BLOCK 1 64 44
+            features = jax.lax.map(lambda block: net.pool(block, train=False), blocked)  # blocks BLOCK 16 11 c
             features = features.reshape(-1, *features.shape[2:])[: n * s]  # ns 16 11 c
             pooled = set_pooling(features.reshape(n, s, *features.shape[1:]), frame_mask)  # n 16 11 c
             strip_logits = net.read(pooled, train=False).logits  # n p k
@@ -56,17 +56,16 @@ def frozen(network: TrainedNetwork) -> Callable[[jax.Array, jax.Array], dict[str
 
 def serialise(network: TrainedNetwork) -> bytes:
     """The frozen function for any number of sequences and frames, on every platform of `PLATFORMS`."""
-    jax.config.update("jax_hlo_source_file_canonicalization_regex", ".*/")  # a user's folders are nobody else's business
+    jax.config.update("jax_hlo_source_file_canonicalization_regex", ".*/")  # keeps the user's paths out of the file
     n, s = jax.export.symbolic_shape("n, s")
     shapes = jax.ShapeDtypeStruct((n, s, FRAME_SIZE, FRAME_WIDTH), jnp.uint8), jax.ShapeDtypeStruct((n, s), jnp.bool_)
     return bytes(jax.export.export(jax.jit(frozen(network)), platforms=PLATFORMS)(*shapes).serialize())
 
 
 def largest_difference(artefact: bytes, network: TrainedNetwork) -> float:
-    """Between the artefact's logits and those of the package's evaluation, over a batch of synthetic walks of unequal lengths.
+    """The largest difference between the logits of the artefact and of the package, on a batch of synthetic walks.
 
-    Raises:
-      RunError: where the network's logits are not finite.
+    Raises `RunError` where the network's logits are not finite.
     """
     silhouettes = np.zeros((len(WALKS), max(WALKS), FRAME_SIZE, FRAME_WIDTH), np.uint8)  # n s 64 44
     frame_mask = np.arange(max(WALKS)) < np.array(WALKS)[:, None]  # n s
@@ -76,9 +75,9 @@ def largest_difference(artefact: bytes, network: TrainedNetwork) -> float:
     output = make_eval_step(network.graph)(network.state.params, network.state.batch_stats, *inputs)
     expected = np.asarray(output.logits)  # n p k
     refuse_not_finite(expected.mean(axis=1), [f"synthetic walk {row}" for row in range(len(WALKS))])
-    found = jax.export.deserialize(bytearray(artefact)).call(*inputs)
-    differences = [np.abs(found["strip_logits"] - expected), np.abs(found["logits"] - expected.mean(axis=1))]
-    return float(max(np.max(difference) for difference in differences))
+    exported = jax.export.deserialize(bytearray(artefact)).call(*inputs)
+    differences = [exported["strip_logits"] - expected, exported["logits"] - expected.mean(axis=1)]
+    return float(max(np.max(np.abs(difference)) for difference in differences))
 
 
 def _array(name: str, dtype: str, meaning: str, *shape: str | int) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def _array(name: str, dtype: str, meaning: str, *shape: str | int) -> dict[str, 
 
 
 def describe(network: TrainedNetwork, artefact: bytes, difference: float) -> dict[str, Any]:
-    """What somebody without this package has to know, in JSON's types."""
+    """The content of `network.json`: inputs, outputs, classes, probabilities and origin of the network."""
     config, kept = network.config.to_dict(), network.calibration
     temperature = kept.temperature if kept else None
     here = environment.environment()
@@ -131,10 +130,7 @@ def describe(network: TrainedNetwork, artefact: bytes, difference: float) -> dic
         },
         "operating_point": {
             "rule": f"refer where 1 - probability of {CLASSES[0]} is at least the threshold",
-            "threshold": kept.threshold,
-            "wanted_sensitivity": kept.wanted_sensitivity,
-            "sensitivity": kept.sensitivity,
-            "specificity": kept.specificity,
+            **{key: getattr(kept, key) for key in ("threshold", "wanted_sensitivity", "sensitivity", "specificity")},
             "chosen_on": f"{kept.sequences} validation sequences of {kept.subjects} subjects",
             "synthetic": kept.synthetic,
         }
@@ -150,10 +146,9 @@ def describe(network: TrainedNetwork, artefact: bytes, difference: float) -> dic
 
 
 def write_export(folder: Path, network: TrainedNetwork) -> dict[str, Any]:
-    """Write the whole folder or nothing, replacing an earlier export; returns what `network.json` holds.
+    """Write the complete folder or nothing, and replace an earlier export; returns the content of `network.json`.
 
-    Raises:
-      RunError: when the artefact does not give the package's logits.
+    Raises `RunError` when the artefact's logits differ from those of the package.
     """
     config, trained_in = network.config.to_dict(), environment.read_environment(network.directory)
     title = f"{model_card.network(config)}, step {network.step} ({ARTEFACT})"

@@ -1,1 +1,1 @@
-"""How the network's parts are computed: convolution, batch norm, pooling, triplet sums, and all gradients written by hand."""
+"""Convolution, batch norm, pooling and triplet sums, with gradients written by hand."""

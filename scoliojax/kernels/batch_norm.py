@@ -19,7 +19,7 @@ def _mean(values: jax.Array, axes: tuple[int, ...], weights: jax.Array | None) -
 
 
 def count_values(x: jax.Array, axes: tuple[int, ...], weights: jax.Array | None) -> int | jax.Array:
-    """How many values a mean over the leading `axes` is of."""
+    """Number of values in a mean over the leading `axes`."""
     if weights is None:
         return math.prod(x.shape[axis] for axis in axes)
     return jnp.sum(weights) * math.prod(x.shape[axis] for axis in axes[1:])
@@ -33,20 +33,14 @@ def _along_first(weights: jax.Array, x: jax.Array) -> jax.Array:
 def normalise_batch(
     x: jax.Array, scale: jax.Array, bias: jax.Array, weights: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Batch normalisation with the batch's own statistics (Ioffe & Szegedy 2015, algorithm 1), in float32.
+    """Batch normalisation of `x`, `[..., *features]`, with the batch's statistics (Ioffe & Szegedy 2015, algorithm 1).
 
-    Mean and variance are taken in two passes: one pass (mean of squares minus squared mean) loses digits. The gradient is
-    written out so that the backward pass needs `x` alone, in its own dtype.
+    The result is the normalised `x` in its dtype, and the batch's mean and biased variance, float32 `[*features]`, for running
+    statistics only: no gradient flows through them. `scale` and `bias` are float32 `[*features]`; `weights`, float32
+    `[x.shape[0]]`, says how often each row of the first axis counts (None: once).
 
-    Args:
-      x: `[..., *features]`.
-      scale: float32 `[*features]`.
-      bias: float32 `[*features]`.
-      weights: float32 `[x.shape[0]]`, how often each of the first axis counts; None where each does once.
-
-    Returns:
-      The normalised `x` in its own dtype, and the batch's mean and biased variance, float32 `[*features]`, to be used for
-      running statistics only: no gradient flows through them.
+    Mean and variance are computed in float32 in two passes, because one pass (mean of squares minus squared mean) loses digits.
+    The gradient is written by hand so that the backward pass needs only `x`, in its dtype.
     """
     return _normalise_forward(x, scale, bias, weights)[0]
 
@@ -66,8 +60,8 @@ def _normalise_backward(saved, cotangents):
     axes = tuple(range(x.ndim - scale.ndim))
     gradient = widen(cotangents[0])  # ... *features
     bias_gradient = jnp.sum(gradient, axes)  # *features
-    # Adding 0 x gradient ties `normal` to the backward pass: XLA for CPU, which drops optimisation barriers, would otherwise
-    # compute it right after the forward pass and keep it until here.
+    # Adding 0 x gradient makes `normal` depend on the backward pass. Otherwise XLA for CPU, which drops optimisation barriers,
+    # computes it after the forward pass and keeps it in memory.
     normal = (widen(x) - (mean + 0.0 * bias_gradient)) * inverse  # ... *features
     scale_gradient = jnp.sum(gradient * normal, axes)  # *features
     through_statistics = (bias_gradient + normal * scale_gradient) / count_values(x, axes, weights)  # ... *features

@@ -1,12 +1,12 @@
-"""Square convolutions with PyTorch's padding, and on a CPU our own way to compute the large ones and all their gradients.
+"""Square convolutions with PyTorch's padding; on a CPU our own code computes the large ones and all kernel gradients.
 
 XLA for CPU computes a convolution patch by patch, and its kernel gradient in another layout of the whole batch. Here large
-convolutions are matrix products over a few frames at a time, so that what is laid out for them stays near the processor: with
-stride 1 by minimal filtering, F(2x2, 3x3) of Lavin & Gray 2016 (arXiv 1509.09308, section 4.1), 16 products where 36 were, and
-with stride 2 over patches. `docs/performance.md` has what each brings.
+convolutions are matrix products over a few frames at a time, so that their operands stay in the processor's cache. With stride
+1 this is minimal filtering, F(2x2, 3x3) of Lavin & Gray 2016 (arXiv 1509.09308, section 4.1): 16 products in place of 36. With
+stride 2 the operands are patches. `docs/performance.md` has the speed of each.
 
-Axis letters as in `data_pipelines.schema`; `b` is frames, those of all clips in a row, `e` a kernel's edge, `i` and `j` rows
-and columns of 2x2 tiles, `d` output channels.
+Axis letters as in `data_pipelines.schema`; `b` is the frames of all clips, `e` a kernel's edge, `i` and `j` are rows and
+columns of 2x2 tiles, `d` is output channels.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ import jax.numpy as jnp
 
 from scoliojax.kernels.numerics import widen
 
-CHUNK = 4  # frames worked on at once
-LARGE = 64  # channels from which our own way is faster
+CHUNK = 4  # most frames computed at a time
+LARGE = 64  # smallest number of channels for which our code is faster
 
 Grid = list[list[jax.Array]]
 
 
 def by_library(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """XLA's own, with PyTorch's padding: `SAME` pads right and below only at stride 2, the right shape with wrong numbers."""
-    half = kernel.shape[0] // 2
-    pad = (half, half)
-    precision = None if x.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST  # accelerators would round the factors
+    """XLA's convolution with PyTorch's padding; with stride 2 `SAME` pads right and below only, which gives other numbers."""
+    pad = (kernel.shape[0] // 2, kernel.shape[0] // 2)
+    precision = None if x.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST  # otherwise accelerators round the factors
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=layout, precision=precision)
 
@@ -39,7 +38,7 @@ def by_library(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """A square convolution without bias: `[b, h, w, c]` and `[e, e, c, d]` to `[b, h / stride, w / stride, d]`.
 
-    Padded by `e // 2` on every side. It is `jax.lax.conv_general_dilated` and its gradients to rounding.
+    The padding is `e // 2` on every side. Value and gradients equal those of `jax.lax.conv_general_dilated` up to rounding.
     """
     if not _is_large(kernel):
         return by_library(x, kernel, stride)
@@ -48,8 +47,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _is_large(kernel: jax.Array) -> bool:
-    edge, _, inputs, outputs = kernel.shape
-    return edge == 3 and min(inputs, outputs) >= LARGE
+    return kernel.shape[0] == 3 and min(kernel.shape[2:]) >= LARGE
 
 
 def _forward(x, kernel, stride):
@@ -76,7 +74,7 @@ def _backward(stride, saved, gradient):
         sum_chunks = functools.partial(_kernel_gradient_by_patches, edge=kernel.shape[0], stride=stride)
 
     def kernel_by_chunks(x, gradient):
-        """Where frames are sharded, each device sums its own."""
+        """The kernel gradient; where frames are sharded, each device first sums over its own."""
         groups = math.gcd(x.shape[0], jax.device_count())
         if groups == 1:  # an axis of one would make the matrix products slower
             return sum_chunks(x, gradient).astype(kernel.dtype)
@@ -89,15 +87,12 @@ def _backward(stride, saved, gradient):
 convolve.defvjp(_forward, _backward)
 
 
-# A few frames at a time.
-
-
 def _chunk(frames: int) -> int:
     return max(size for size in range(1, CHUNK + 1) if frames % size == 0)
 
 
 def _slice(array: jax.Array, start: jax.Array, size: int, axis: int = 0) -> jax.Array:
-    """A widened piece. XLA for CPU widens a whole bfloat16 array before it takes a slice of it, but not one of integers."""
+    """A widened slice. XLA for CPU widens a whole bfloat16 array before it slices it, but not an array of integers."""
     if array.dtype != jnp.bfloat16:
         return jax.lax.dynamic_slice_in_dim(array, start, size, axis)
     piece = jax.lax.dynamic_slice_in_dim(jax.lax.bitcast_convert_type(array, jnp.uint16), start, size, axis)
@@ -105,10 +100,10 @@ def _slice(array: jax.Array, start: jax.Array, size: int, axis: int = 0) -> jax.
 
 
 def _map_chunks(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """`function` of `[b, ...]`, computed on a few frames at a time, widened; in `x`'s dtype.
+    """`function` of `[b, ...]`, computed on a few widened frames at a time; in `x`'s dtype.
 
-    Frames are dealt to as many groups as there are devices, and each chunk has some of every group: where frames are sharded,
-    each device works on its own.
+    The frames are split into one group for each device, and a chunk has frames of every group. So where frames are sharded,
+    each device computes its own.
     """
     groups = math.gcd(x.shape[0], jax.device_count())
     dealt = x.reshape(groups, -1, *x.shape[1:])  # groups b/groups h w c
@@ -123,7 +118,7 @@ def _map_chunks(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax
     return done.swapaxes(0, 1).reshape(-1, *done.shape[3:])  # b h' w' d
 
 
-# Minimal filtering: 2x2 tiles of the result, each from the 4x4 tile of the input around it.
+# Minimal filtering: each 2x2 tile of the result is computed from the 4x4 tile of the input around it.
 
 
 def _spread_input(d: Sequence[jax.Array]) -> list[jax.Array]:
@@ -149,7 +144,7 @@ def _spread_output(y: Sequence[jax.Array]) -> list[jax.Array]:
 
 
 def _both_ways(transform: Callable[[Sequence[jax.Array]], list[jax.Array]], grid: Grid) -> Grid:
-    """Down the columns of a grid of arrays, then along its rows."""
+    """Apply `transform` to the columns of a grid of arrays, then to its rows."""
     columns = [transform(column) for column in zip(*grid, strict=True)]
     return [transform(row) for row in zip(*columns, strict=True)]
 
@@ -159,7 +154,7 @@ def _tiles(rows: int, columns: int) -> tuple[int, int]:
 
 
 def _input_tiles(x: jax.Array) -> Grid:
-    """The 4x4 places of all tiles, spread, each `[b-i-j, c]`."""
+    """The 4x4 places of all tiles, transformed, each `[b-i-j, c]`."""
     _, h, w, c = x.shape
     i, j = _tiles(h, w)
     padded = jnp.pad(x, ((0, 0), (1, 2 * i + 1 - h), (1, 2 * j + 1 - w), (0, 0)))  # b 2i+2 2j+2 c
@@ -180,23 +175,23 @@ def _by_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
     wide = widen(kernel)
     spread = _both_ways(_spread_kernel, [[wide[row, column] for column in range(3)] for row in range(3)])  # 4x4, each c d
 
-    def some(part):
+    def convolve_chunk(part):
         tiles = zip(_input_tiles(part), spread, strict=True)
         products = [[place @ factor for place, factor in zip(*row, strict=True)] for row in tiles]  # 4x4, each b-i-j d
         quarters = _both_ways(_gather_output, products)  # 2x2, each b-i-j d
         shape = (-1, *_tiles(h, w), kernel.shape[3])
         return _interleave([[quarter.reshape(shape) for quarter in row] for row in quarters])[:, :h, :w]  # b h w d
 
-    return _map_chunks(some, x)
+    return _map_chunks(convolve_chunk, x)
 
 
 def _input_gradient_by_tiles(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
-    """With stride 1 itself a convolution."""
+    """The input gradient with stride 1, which is itself a convolution."""
     return _by_tiles(gradient, kernel[::-1, ::-1].swapaxes(2, 3))  # b h w c
 
 
 def _kernel_gradient_by_tiles(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """`[3, 3, c, d]`, widened, of a convolution with stride 1."""
+    """The kernel gradient with stride 1, `[3, 3, c, d]`, widened."""
     _, h, w, c = x.shape
     d = gradient.shape[3]
     i, j = _tiles(h, w)
@@ -216,20 +211,14 @@ def _kernel_gradient_by_tiles(x: jax.Array, gradient: jax.Array) -> jax.Array:
     return jnp.stack([jnp.stack(row) for row in _both_ways(_gather_kernel, total)])  # 3 3 c d
 
 
-# Patches: every pixel that a result needs, side by side.
-
-
 def _patches(x: jax.Array, edge: int, stride: int) -> jax.Array:
-    """`[b-h'-w', e-e-c]`, rows for the pixels of a result."""
+    """All input values of each output pixel, `[b-h'-w', e-e-c]`."""
     _, h, w, c = x.shape
     rows, columns = -(-h // stride), -(-w // stride)
     pad = (edge // 2,) * 2
     padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))  # b h+ w+ c
-    places = [
-        padded[:, top : top + stride * (rows - 1) + 1 : stride, left : left + stride * (columns - 1) + 1 : stride]
-        for top in range(edge)
-        for left in range(edge)
-    ]  # ee times: b h' w' c
+    down, right = ([slice(place, place + stride * (n - 1) + 1, stride) for place in range(edge)] for n in (rows, columns))
+    places = [padded[:, row, column] for row in down for column in right]  # ee times: b h' w' c
     return jnp.concatenate(places, axis=-1).reshape(-1, edge * edge * c)
 
 
@@ -242,7 +231,7 @@ def _by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _kernel_gradient_by_patches(x: jax.Array, gradient: jax.Array, edge: int, stride: int) -> jax.Array:
-    """`[e, e, c, d]`, widened: output gradient times patches, summed over chunks of frames."""
+    """The kernel gradient `[e, e, c, d]`, widened: output gradient times patches, summed over chunks of frames."""
     c, d = x.shape[-1], gradient.shape[-1]
     chunk = _chunk(x.shape[0])
 
@@ -256,10 +245,10 @@ def _kernel_gradient_by_patches(x: jax.Array, gradient: jax.Array, edge: int, st
 
 
 def _input_gradient_by_phases(kernel: jax.Array, gradient: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Of a 3x3 convolution with stride 2: the middle of one patch read an even row, the edges of two an odd one."""
+    """The input gradient with stride 2: an even row is the middle of one patch, an odd row is at the edge of two."""
     _, h, w, _ = gradient.shape
     turned = widen(kernel).swapaxes(2, 3)  # 3 3 d c
-    readers = {0: [(0, 1)], 1: [(0, 2), (1, 0)]}  # of a row 2i + phase: the result's row i + shift, the kernel's row
+    readers = {0: [(0, 1)], 1: [(0, 2), (1, 0)]}  # row 2i + phase is in result row i + shift, through this kernel row
 
     def phase(padded, row, column):
         pairs = [(down, right, top, left) for down, top in readers[row] for right, left in readers[column]]
@@ -267,8 +256,8 @@ def _input_gradient_by_phases(kernel: jax.Array, gradient: jax.Array, shape: tup
         factors = jnp.concatenate([turned[top, left] for _, _, top, left in pairs])  # n-d c
         return pixels @ factors  # b h w c
 
-    def some(part):
+    def convolve_chunk(part):
         padded = jnp.pad(part, ((0, 0), (0, 1), (0, 1), (0, 0)))  # b h+1 w+1 d
         return _interleave([[phase(padded, row, column) for column in range(2)] for row in range(2)])  # b 2h 2w c
 
-    return _map_chunks(some, gradient)[:, : shape[1], : shape[2]]  # b 2h 2w c, less where the size is odd
+    return _map_chunks(convolve_chunk, gradient)[:, : shape[1], : shape[2]]  # b 2h 2w c, less where the size is odd

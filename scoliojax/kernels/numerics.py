@@ -7,5 +7,5 @@ import jax.numpy as jnp
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """`x` in float32, or in float64 where it already is: statistics, strips and losses are never computed in less."""
+    """`x` in float32, or float64 where it is float64: the precision of all statistics, strips and losses."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,7 +1,4 @@
-"""Maxima whose gradient reaches one place: over frames, strips, and frames that several clips share.
-
-Axis letters as in `data_pipelines.schema`.
-"""
+"""Maxima over frames and strips, whose gradient goes to one place. Axis letters as in `data_pipelines.schema`."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ import jax.numpy as jnp
 def maximum(x: jax.Array, axis: int) -> jax.Array:
     """The maximum along a non-negative `axis`, whose gradient goes to the first of the largest values, as in PyTorch.
 
-    The library's gradient looks for the places where `x` equals its maximum. A compiler may compute `x` once more for that,
-    rounded otherwise, and then finds no such place: the gradient becomes infinite. The place is an integer here.
+    JAX's gradient goes to the places where `x` equals its maximum. A compiler may compute `x` a second time with another
+    rounding, so that no place equals it and the gradient is infinite. Here the place is stored as an integer.
     """
     return jnp.max(x, axis)
 
@@ -36,7 +33,7 @@ maximum.defvjp(_maximum_forward, _maximum_backward)
 
 
 def draw_clips(frames: jax.Array, clip_frames: jax.Array) -> jax.Array:
-    """The clips of groups that share their frames: frames `[g, u, ...]` and frame numbers `[g, m, s]` to `[g m, s, ...]`."""
+    """Clips that share frames: frames `[g, u, ...]` and frame numbers `[g, m, s]` to clips `[g m, s, ...]`."""
     drawn = jax.vmap(lambda group, numbers: group.at[numbers].get(mode="promise_in_bounds"))(frames, clip_frames)
     return drawn.reshape(-1, *drawn.shape[2:])  # gm s ...
 
@@ -45,7 +42,7 @@ def draw_clips(frames: jax.Array, clip_frames: jax.Array) -> jax.Array:
 def shared_set_pooling(features: jax.Array, clip_frames: jax.Array) -> jax.Array:
     """Set pooling of clips that share frames: `[g, u, h, w, c]` and frame numbers `[g, m, s]` to `[g m, h, w, c]`.
 
-    It is `set_pooling` of `draw_clips`, and so are its gradients; these are added up in one order, whatever the device.
+    Value and gradient are those of `set_pooling` of `draw_clips`; gradients are summed in the same order on every device.
     """
     return jnp.max(draw_clips(features, clip_frames), axis=1)  # n h w c
 
@@ -62,7 +59,7 @@ def _shared_set_pooling_backward(saved, gradient):
     place, gradient = (array.reshape(groups, clips, 1, *gradient.shape[1:]) for array in (place, gradient))  # g m 1 h w c
     number = jnp.arange(frames)[:, None, None, None]  # u 1 1 1
     parts = [jnp.where(place[:, clip] == number, gradient[:, clip], 0) for clip in range(clips)]  # m times: g u h w c
-    return sum(parts[1:], parts[0]), None  # one by one: XLA for CPU adds along an inner axis 35 times as slowly
+    return sum(parts[1:], parts[0]), None  # one by one: XLA for CPU sums along an inner axis 35 times more slowly
 
 
 shared_set_pooling.defvjp(_shared_set_pooling_forward, _shared_set_pooling_backward)

@@ -1,9 +1,9 @@
 """Batch-all triplet loss in bounded memory. Axis letters as in `data_pipelines.schema`; `a` anchors of a block.
 
-The direct form lays out every (anchor, positive, negative), `[p, n, n, n]`: 69 GB of float32 at 1,024 clips and 16 strips. Here
-a block of anchors meets all clips at once, `[p, a, n]`, and takes its positives one after the other. Value and gradient are
-summed up on the way, so that from the forward to the backward pass nothing is kept that is larger than the embeddings. On
-several devices each has the anchors that it embedded; all see all clips.
+The direct form stores every (anchor, positive, negative), `[p, n, n, n]`: 69 GB of float32 at 1,024 clips and 16 strips. Here
+a block of anchors is compared with all clips, `[p, a, n]`, for one positive of each anchor at a time. The forward pass sums
+value and gradient, so that nothing larger than the embeddings is kept for the backward pass. Each of several devices has the
+anchors of its clips and a copy of all clips.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from jax.sharding import Mesh, PartitionSpec
 from scoliojax.devices.mesh import AXIS
 from scoliojax.kernels.numerics import widen
 
-BLOCK_BYTES = 2**26  # of one `[p, a, n]` array on one device; a handful of them live at a time
+BLOCK_BYTES = 2**26  # of one `[p, a, n]` array on one device; about five of them are in memory at a time
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class TripletTerms(NamedTuple):
     loss: jax.Array  # p; the mean over the triplets that violate the margin
-    violations: jax.Array  # p; how many triplets do, as a float: beyond 2^24 int32 would soon be too small
-    mean_distance: jax.Array  # p; over all pairs, the anchor with itself included; no gradient flows through it
+    violations: jax.Array  # p; the number of those triplets, a float, because int32 may overflow
+    mean_distance: jax.Array  # p; over all pairs, including each anchor with itself; without gradient
 
 
 class Sums(NamedTuple):
@@ -38,17 +38,17 @@ class Sums(NamedTuple):
 def triplet_loss(embeddings: jax.Array, identities: jax.Array, margin: float, mesh: Mesh | None = None) -> TripletTerms:
     """Batch-all triplet loss (Hermans et al. 2017, eq. 6), strip by strip, over the global batch.
 
-    Every (anchor, positive, negative) counts; the anchor is its own positive too, as in the published runs. A strip's loss is
-    the sum of `relu(margin + d(a, i) - d(a, j))` over the number of terms above zero, and 0 where there are none. Distances are
-    Euclidean. A clip is at distance zero from itself, exactly: rounding in `x2 + y2 - 2xy` would make it up to 5e-3. The
-    gradient at distance zero is zero, not infinite.
+    Every (anchor, positive, negative) counts; the anchor is also its own positive, as in the published runs. A strip's loss is
+    the sum of `relu(margin + d(a, i) - d(a, j))` divided by the number of terms above zero, and 0 where there are none. `d` is
+    the Euclidean distance. The distance of a clip from itself is exactly zero; rounding in `x2 + y2 - 2xy` would give up to
+    5e-3. The gradient at distance zero is zero, not infinite.
 
     Args:
       embeddings: `[n, p, c]`.
       identities: int `[n]`; equal numbers mark clips of one sequence.
       margin: in units of embedding distance; published 0.2.
-      mesh: over which clips are sharded; None on a single device. The embeddings are gathered once and their gradients
-        summed and scattered once; nothing else of size travels.
+      mesh: the mesh over which clips are sharded; None on a single device. Devices exchange the embeddings once and their
+        gradients once.
     """
     x = jnp.swapaxes(widen(embeddings), 0, 1)  # p n c
     sums: tuple[jax.Array, jax.Array, jax.Array] = _sums(x, identities, margin, mesh)
@@ -71,7 +71,7 @@ def _sums_forward(x, identities, margin, mesh):
             mesh=mesh,
             in_specs=(by_clip, PartitionSpec(AXIS)),
             out_specs=(alike, alike, alike, by_clip),
-            check_vma=False,  # loops that begin with zeros, which are alike everywhere, and end otherwise
+            check_vma=False,  # a loop starts from zeros, equal on all devices, and ends with values that differ
         )(x, identities)
     return (hinge, violations, distance), gradient
 
@@ -84,7 +84,7 @@ _sums.defvjp(_sums_forward, _sums_backward)
 
 
 def _sum_shard(own: jax.Array, own_identities: jax.Array, *, margin: float) -> tuple[jax.Array, ...]:
-    """The triplets whose anchors are on this device, summed over all devices."""
+    """The sums over the triplets whose anchors are on this device, added over all devices."""
     x = jax.lax.all_gather(own, AXIS, axis=1, tiled=True)  # p n c
     identities = jax.lax.all_gather(own_identities, AXIS, tiled=True)  # n
     places = jax.lax.axis_index(AXIS) * own.shape[1] + jnp.arange(own.shape[1])  # m
@@ -96,18 +96,10 @@ def _sum_shard(own: jax.Array, own_identities: jax.Array, *, margin: float) -> t
 def sum_triplets(
     own: jax.Array, x: jax.Array, own_identities: jax.Array, identities: jax.Array, places: jax.Array, margin: float
 ) -> Sums:
-    """All triplets of some anchors, a block of them at a time.
+    """Sums over the triplets of some anchors, one block of anchors at a time; the gradient is that of all clips.
 
-    Args:
-      own: embeddings of the `m` anchors, `[p, m, c]`.
-      x: embeddings of all clips, `[p, n, c]`.
-      own_identities: `[m]`.
-      identities: `[n]`.
-      places: of the anchors among all clips, `[m]`.
-      margin: as in `triplet_loss`.
-
-    Returns:
-      Sums over these anchors; their gradient reaches all clips.
+    `own`: embeddings of the `m` anchors, `[p, m, c]`; `x`: embeddings of all clips, `[p, n, c]`; `own_identities` `[m]`;
+    `identities` `[n]`; `places`: indices of the anchors among all clips, `[m]`.
     """
     parts, n, _ = x.shape
     anchors = own.shape[1]

@@ -1,4 +1,4 @@
-"""Floating-point operations of the network, by arithmetic."""
+"""Number of floating-point operations of the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building blocks that compute what PyTorch's do. Axis letters as in `data_pipelines.schema`; `b` is clips x frames."""
+"""Building blocks with the results of PyTorch's. Axis letters as in `data_pipelines.schema`; `b` is clips x frames."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from scoliojax.kernels.batch_norm import BN_EPSILON, count_values, normalise_bat
 from scoliojax.kernels.convolution import convolve
 from scoliojax.kernels.numerics import widen
 
-BN_MOMENTUM = 0.1  # the weight of the *new* value, PyTorch's convention; flax counts the other way round
-
-
-# Start values are drawn by numpy: at once, and the same to the bit whatever the device.
+BN_MOMENTUM = 0.1  # weight of the *new* value, PyTorch's convention; flax's momentum is 1 - 0.1
 
 
 def xavier_uniform(rng: np.random.Generator, shape: tuple[int, ...], fans: int) -> np.ndarray:
-    """Uniform within sqrt(6 / `fans`) of zero, float32, where `fans` is fan_in + fan_out (Glorot & Bengio 2010, eq. 16)."""
+    """Uniform within sqrt(6 / `fans`) of zero, float32, where `fans` is fan_in + fan_out (Glorot & Bengio 2010, eq. 16).
+
+    numpy draws all start values, because they are then equal to the bit on every device.
+    """
     limit = (6.0 / fans) ** 0.5
     return rng.uniform(-limit, limit, shape).astype(np.float32)
 
@@ -32,34 +32,23 @@ def xavier_uniform_strips(rng: np.random.Generator, shape: tuple[int, int, int])
     return xavier_uniform(rng, shape, inputs * outputs + parts * outputs)  # p in out
 
 
-def batch_norm_scale(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """The published start value of batch-norm scales, float32: normal with mean 1 and standard deviation 0.02."""
-    return rng.normal(1.0, 0.02, shape).astype(np.float32)
-
-
 class BatchNorm(nnx.Module):
     """Batch normalisation over every axis but the trailing feature axes (Ioffe & Szegedy 2015), with PyTorch's statistics.
 
     Training normalises with the biased variance of the batch and stores the *unbiased* one, weighted by 0.1. Under `jax.jit`
-    with a sharded batch the statistics are those of the global batch.
-
-    Args:
-      features: shape of the trailing feature axes, e.g. `(c,)` for images or `(p, c)` for per-strip features.
-      rng: draws the scale.
+    with a sharded batch the statistics are those of the global batch. `features` is the shape of the trailing feature axes:
+    `(c,)` for images, `(p, c)` for strips.
     """
 
     def __init__(self, features: tuple[int, ...], *, rng: np.random.Generator):
         self.features = features
-        self.scale = nnx.Param(batch_norm_scale(rng, features))
+        self.scale = nnx.Param(rng.normal(1.0, 0.02, features).astype(np.float32))  # start value as published
         self.bias = nnx.Param(np.zeros(features, np.float32))
         self.mean = nnx.BatchStat(np.zeros(features, np.float32))
         self.var = nnx.BatchStat(np.ones(features, np.float32))
 
     def __call__(self, x: jax.Array, weights: jax.Array | None = None, *, train: bool) -> jax.Array:
-        """Normalise `[..., *features]`; the result has `x`'s dtype. With `train`, running statistics move in place.
-
-        `weights` are those of `normalise_batch`: a frame that counts twice is in the statistics as two frames would be.
-        """
+        """Normalise `[..., *features]` in its dtype; `train` updates running statistics; `weights` as in `normalise_batch`."""
         scale, bias = self.scale[...], self.bias[...]  # *features
         if train:
             y, mean, var = normalise_batch(x, scale, bias, weights)
@@ -71,26 +60,18 @@ class BatchNorm(nnx.Module):
         return ((widen(x) - self.mean[...]) * self.folded()[0] + bias).astype(x.dtype)  # ... *features
 
     def folded(self) -> tuple[jax.Array, jax.Array]:
-        """What evaluation multiplies by, scale over running standard deviation, and what it then adds, both `[*features]`."""
+        """Factor (scale over running standard deviation) and shift of an evaluation, both `[*features]`."""
         return _fold(self.scale[...], self.bias[...], self.mean[...], self.var[...])
 
 
-@jax.jit  # an export computes this ahead: operation by operation the last bit would be another, and a bfloat16 after it
+@jax.jit  # an export evaluates this early; without jit the last bit would differ, and so would a bfloat16 after it
 def _fold(scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
     factor = jax.lax.rsqrt(var + BN_EPSILON) * scale  # *features
     return factor, bias - mean * factor
 
 
 class Conv(nnx.Module):
-    """A square convolution without bias, padded by `edge // 2` on every side; starts Xavier-uniform.
-
-    Args:
-      inputs: channels.
-      outputs: channels.
-      edge: of the kernel, 1 or 3.
-      stride: in both directions.
-      rng: draws the kernel.
-    """
+    """A square convolution without bias, padded by `edge // 2` (0 or 1) on every side, with Xavier-uniform start values."""
 
     def __init__(self, inputs: int, outputs: int, edge: int, stride: int, *, rng: np.random.Generator):
         shape = (edge, edge, inputs, outputs)
@@ -98,9 +79,9 @@ class Conv(nnx.Module):
         self.edge, self.stride = edge, stride
 
     def __call__(self, x: jax.Array, factor: jax.Array | float = 1.0) -> jax.Array:
-        """Convolve `[b, h, w, c]` in its own dtype, with kernels times `factor`, `[outputs]`."""
+        """Convolve `[b, h, w, c]` in its dtype with the kernel times `factor`, `[outputs]`."""
         stride = self.stride
-        if self.edge == 1:  # reads every stride-th pixel only, and its gradient reaches no other
+        if self.edge == 1:  # only every stride-th pixel has an effect
             x, stride = x[:, ::stride, ::stride], 1  # b h' w' c
         return convolve(x, (self.kernel[...] * factor).astype(x.dtype), stride)  # b h' w' c'
 
@@ -108,7 +89,7 @@ class Conv(nnx.Module):
 def convolve_normalise(
     conv: Conv, norm: BatchNorm, x: jax.Array, weights: jax.Array | None = None, *, train: bool
 ) -> jax.Array:
-    """`norm(conv(x))`, `[b, h, w, c]` to `[b, h', w', c']`; in evaluation one convolution, the batch norm in its kernel."""
+    """`norm(conv(x))`, `[b, h, w, c]` to `[b, h', w', c']`; in evaluation the kernel includes the batch norm."""
     if train:
         return norm(conv(x), weights, train=True)  # b h' w' c'
     factor, shift = norm.folded()  # c', c'

@@ -33,22 +33,19 @@ class BasicBlock(nnx.Module):
 class ResNet9(nnx.Module):
     """Silhouette frames `[b, 64, 44, 1]` to feature maps `[b, 16, 11, c]`, in the frames' dtype.
 
-    Args:
-      channels: four, output channels of the four blocks; the stem has as many as the first.
-      rng: draws the start values.
+    `channels`: output channels of the four blocks; the stem has as many as the first block.
     """
 
     def __init__(self, channels: tuple[int, ...], *, rng: np.random.Generator):
         self.stem_conv = Conv(1, channels[0], 3, 1, rng=rng)
-        self.stem_norm = BatchNorm((channels[0],), rng=rng)
-        # no pooling after the stem: silhouettes are small
+        self.stem_norm = BatchNorm((channels[0],), rng=rng)  # no pooling after the stem, because silhouettes are small
         self.layer1 = BasicBlock(channels[0], channels[0], 1, rng=rng)
         self.layer2 = BasicBlock(channels[0], channels[1], 2, rng=rng)
         self.layer3 = BasicBlock(channels[1], channels[2], 2, rng=rng)
         self.layer4 = BasicBlock(channels[2], channels[3], 1, rng=rng)
 
     def __call__(self, x: jax.Array, weights: jax.Array | None = None, *, train: bool) -> jax.Array:
-        """`weights`, float32 `[b]`: how often each frame counts in batch statistics; None where each does once."""
+        """`weights`: float32 `[b]`, how often each frame counts in batch statistics; None for once."""
         x = nnx.relu(convolve_normalise(self.stem_conv, self.stem_norm, x, weights, train=train))  # b 64 44 c
         x = self.layer1(x, weights, train=train)  # b 64 44 c
         x = self.layer2(x, weights, train=train)  # b 32 22 c

@@ -23,16 +23,14 @@ L2_EPSILON = 1e-12  # PyTorch's `normalize`
 
 
 class ScoNetOutput(NamedTuple):
-    embeddings: jax.Array  # n p c, float32; what the identity loss sees
-    logits: jax.Array  # n p k, float32; cosines, to be scaled by the classification loss
+    embeddings: jax.Array  # n p c, float32; input of the identity loss
+    logits: jax.Array  # n p k, float32; cosines, which the classification loss scales
 
 
 def set_pooling(features: jax.Array, frame_mask: jax.Array | None = None) -> jax.Array:
-    """The maximum over the frames of a clip (set pooling, GaitSet, Chao et al. 2019): frame order does not matter.
+    """Set pooling (GaitSet, Chao et al. 2019): the maximum over the frames of a clip, `[n, s, h, w, c]` to `[n, h, w, c]`.
 
-    Args:
-      features: `[n, s, h, w, c]`.
-      frame_mask: bool `[n, s]`, False where a frame is padding; None when every frame counts. A clip needs one True.
+    `frame_mask`: bool `[n, s]`, False where a frame is padding; None when every frame counts. Every clip needs one True.
     """
     if frame_mask is not None:
         features = jnp.where(frame_mask[:, :, None, None, None], features, -jnp.inf)  # n s h w c
@@ -40,11 +38,9 @@ def set_pooling(features: jax.Array, frame_mask: jax.Array | None = None) -> jax
 
 
 def horizontal_pyramid_pooling(features: jax.Array, strips: tuple[int, ...]) -> jax.Array:
-    """Mean plus maximum over each horizontal strip (horizontal pyramid mapping, HPP, Fu et al. 2019).
+    """Mean plus maximum over each horizontal strip (HPP, Fu et al. 2019), `[n, h, w, c]` to `[n, p, c]`.
 
-    Args:
-      features: `[n, h, w, c]`.
-      strips: strip counts of the pyramid's levels, each a divisor of `h`; `p` is their sum.
+    `strips`: number of strips in each level of the pyramid, divisors of `h`; `p` is their sum.
     """
     n, h, w, c = features.shape
     levels = []
@@ -88,13 +84,13 @@ class ScoNet(nnx.Module):
     """The whole network; 7.0 M parameters at the published sizes.
 
     Args:
-      channels: of the backbone's four blocks; published 64, 128, 256, 512.
-      embedding_dim: per strip; published 256.
-      strips: strip counts of the horizontal pyramid; published (16,). Each must divide the 16 feature rows.
-      classes: published 3.
-      precision: "float32" or "bfloat16", of the backbone's computation. Parameters, statistics, and everything after set
-        pooling (a thousandth of the work, and what the losses read) are always float32. "float64", where
-        jax keeps 64 bits and with parameters of that type, is for telling rounding from error.
+      channels: output channels of the backbone's four blocks; published 64, 128, 256, 512.
+      embedding_dim: channels of a strip's embedding; published 256.
+      strips: number of strips in each level of the horizontal pyramid, divisors of the 16 feature rows; published (16,).
+      classes: number of classes; published 3.
+      precision: of the backbone's computation, "float32" or "bfloat16". Parameters, statistics, and everything after set
+        pooling (a thousandth of the work) are always float32. "float64", where jax keeps 64 bits and with parameters of that
+        type, separates rounding from errors in checks.
       rng: draws the start values.
 
     Raises:
@@ -117,46 +113,34 @@ class ScoNet(nnx.Module):
             raise ValueError(f"model.embedding_dim={embedding_dim} must be positive")
         if not strips or any(count < 1 or FEATURE_ROWS % count for count in strips):
             raise ValueError(f"model.strips={tuple(strips)} must be divisors of {FEATURE_ROWS}, e.g. (16,) or (16, 8, 4, 2, 1)")
-        wide = jax.dtypes.canonicalize_dtype("float64") == jnp.float64  # only where jax was told to keep 64 bits
+        wide = jax.dtypes.canonicalize_dtype("float64") == jnp.float64  # where jax is set to keep 64 bits
         if precision not in ("float32", "bfloat16") and not (wide and precision == "float64"):
             raise ValueError(f'precision={precision!r} must be "float32" or "bfloat16"')
-        dtype = jnp.dtype(precision)
-        self.strips = tuple(strips)
-        self.dtype = dtype
+        self.strips, self.dtype = tuple(strips), jnp.dtype(precision)
         self.backbone = ResNet9(tuple(channels), rng=rng)
         self.fc = SeparateFC(sum(strips), channels[-1], embedding_dim, rng=rng)
         self.neck = BNNeck(sum(strips), embedding_dim, classes, rng=rng)
 
     def __call__(
-        self,
-        silhouettes: jax.Array,
-        frame_mask: jax.Array | None = None,
-        clip_frames: jax.Array | None = None,
-        *,
-        train: bool,
+        self, silhouettes: jax.Array, frame_mask: jax.Array | None = None, clip_frames: jax.Array | None = None, *, train: bool
     ) -> ScoNetOutput:
         """Run the network.
 
         Args:
-          silhouettes: uint8 `[n, s, 64, 44]`, 0..255; becomes 0..1 here, on the device.
+          silhouettes: uint8 `[n, s, 64, 44]`, 0..255; the network scales them to 0..1.
           frame_mask: bool `[n, s]`, False where a frame is padding; None when every frame counts.
-          clip_frames: int32 `[g, m, s]`, where m clips share frames: which of the `silhouettes`, then `[g, u, 64, 44]`, each of
-            the n = g m clips is made of. The result is that of `draw_clips`, and every frame is computed once.
-          train: normalise with batch statistics and move the running ones. Padding would enter them: train on full clips.
+          clip_frames: int32 `[g, m, s]` where m clips share frames: the frame numbers of each of the n = g m clips in
+            `silhouettes`, which is then `[g, u, 64, 44]`. The result is that of `draw_clips`, but every frame is computed once.
+          train: normalise with batch statistics and update the running ones. They include padding, so train on full clips.
         """
         return self.read(self.pool(silhouettes, frame_mask, clip_frames, train=train), train=train)
 
     def pool(
-        self,
-        silhouettes: jax.Array,
-        frame_mask: jax.Array | None = None,
-        clip_frames: jax.Array | None = None,
-        *,
-        train: bool,
+        self, silhouettes: jax.Array, frame_mask: jax.Array | None = None, clip_frames: jax.Array | None = None, *, train: bool
     ) -> jax.Array:
-        """Frames to one feature map for each clip, `[n, 16, 11, c]`; arguments as of a call.
+        """Frames to one feature map for each clip, `[n, 16, 11, c]`; arguments as in `__call__`.
 
-        In evaluation the map of a walk is the maximum over the maps of its pieces, so a long one can be taken piece by piece.
+        In evaluation the map of a sequence is the maximum over the maps of its pieces, so a long one can be read in pieces.
         """
         *groups, h, w = silhouettes.shape
         frames = (silhouettes.astype(jnp.promote_types(self.dtype, jnp.float32)) / 255.0).astype(self.dtype)  # n s h w
@@ -171,7 +155,7 @@ class ScoNet(nnx.Module):
         return shared_set_pooling(features, clip_frames)  # n 16 11 c
 
     def read(self, pooled: jax.Array, *, train: bool) -> ScoNetOutput:
-        """The feature maps of clips, `[n, 16, 11, c]`, to what they mean."""
+        """Feature maps of clips, `[n, 16, 11, c]`, to embeddings and logits."""
         strips = horizontal_pyramid_pooling(widen(pooled), self.strips)  # n p c
         embeddings = self.fc(strips)  # n p c
         return ScoNetOutput(embeddings, self.neck(embeddings, train=train))

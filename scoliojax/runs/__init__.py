@@ -1,1 +1,1 @@
-"""A run: its directory, its recipe, its network and its data, and what every command begins with."""
+"""A run: its directory, recipe, network and data, and the options that commands share."""

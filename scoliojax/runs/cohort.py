@@ -24,39 +24,21 @@ from scoliojax.scores.evaluation import Provenance
 
 
 class Cohort:
-    """The sequences that a run trains on and is evaluated on.
-
-    Args:
-      config: of the run; its section `data` is read.
-
-    Attributes:
-      data: all sequences.
-      partition: their training, validation and test part.
-      cache: decoded sequences in memory.
-
-    Raises:
-      RunError: for a section that describes no data.
-      DataError: for data that cannot be opened, or do not fit the config.
-    """
+    """The sequences of a run, as the section `data` of its config describes them; raises `RunError` or `DataError`."""
 
     def __init__(self, config: build.Config):
         self.config = config
-        with cluster.first_alone("data"):  # the first may have to prepare them
+        with cluster.first_alone("data"):  # the first process may prepare the data
             self.data: SilhouetteSet = build.build_data(config, report=cluster.print_once)
         self.cache: SequenceCache = build.build_cache(config, self.data)
-        # A sequence that is read once is not kept, so that an evaluation's memory does not grow; but walkers take long to draw.
+        # Sequences that are read once are not kept in memory, except synthetic walkers, which are slow to draw.
         self.read_once = self.cache if self.data.synthetic else self.cache.read_once
         self.partition: Partition = build.build_partition(config, self.data)
 
     @cached_property
     def sampler(self) -> TrainSampler:
-        """The sampler of the training batches, this process's share; raises `RunError` where devices do not divide them."""
+        """This process's sampler of training batches; raises `RunError` where the devices cannot share a batch evenly."""
         return build.build_sampler(self.config, self.data, self.partition, self.cache)
-
-    @property
-    def mark(self) -> str:
-        """The mark beside a score of synthetic data."""
-        return " (synthetic)" if self.data.synthetic else ""
 
     def train_batches(self, start: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
         """Training batches from step `start` on, sharded over the mesh."""
@@ -64,23 +46,17 @@ class Cohort:
         return (to_devices(batch, mesh) for batch in batches)
 
     def eval_batches(self, rows: np.ndarray, mesh: Mesh, keep: bool = False) -> Iterator[dict[str, Any]]:
-        """Whole sequences in padded batches, sharded over the mesh.
-
-        Args:
-          rows: int, indices of the sequences.
-          mesh: of the devices.
-          keep: keep the sequences in memory, because this process will read them again.
-        """
+        """Padded batches of the sequences `rows`, sharded over the mesh; `keep`: keep them in memory, to be read again."""
         batcher = build.build_eval_batcher(self.config, self.data, rows, self.cache if keep else self.read_once)
         for batch in eval_batches(batcher, self.config.data.loader_threads):
             yield {"rows": batch.pop("rows"), **to_devices(batch, mesh)}
 
     def near_duplicates(self) -> list[NearDuplicate]:
-        """Held-out sequences that nearly equal one trained on; raises `DataError` when a subject stands in two parts."""
+        """Held-out sequences that nearly equal a training sequence; raises `DataError` when a subject is in two parts."""
         refuse_shared_subjects(self.data, self.partition)
-        found = near_duplicates(self.data, self.partition, self.read_once) if cluster.is_first() else []
+        duplicates = near_duplicates(self.data, self.partition, self.read_once) if cluster.is_first() else []
         cluster.barrier("leaks")
-        return found
+        return duplicates
 
     def rows(self, part: str) -> np.ndarray:
         """Indices of the sequences of a part; raises `RunError` where the part is empty."""
@@ -90,7 +66,7 @@ class Cohort:
         return rows
 
     def provenance(self, step: int, duplicates: list[NearDuplicate]) -> Provenance:
-        """Facts that a reader needs beside the scores of the network of a step."""
+        """The facts that are reported with the scores of the network of a step."""
         return Provenance(
             step=step,
             partition=self.config.data.partition,
@@ -105,7 +81,7 @@ class Cohort:
 
 
 def examine_batch(run: Run, cohort: Cohort, step: int) -> str:
-    """Record the sequences and frames of the batch of a finished step in the run directory; returns where they are."""
+    """Write the sequences and frames of a finished step's batch to the run directory; returns a message with the path."""
     rows, frames = cohort.sampler.draw(step - 1)
     path = run.directory / f"not-finite-step-{step:06d}.json"
     if cluster.is_first():

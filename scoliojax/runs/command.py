@@ -1,4 +1,4 @@
-"""The options that several commands share, and the surroundings that all of them run in."""
+"""Options, settings and error handling that the commands share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from data_pipelines.schema import DataError, cache_folder
 from scoliojax.errors import RunError, Stopped
 
 STOPPED = 75  # exit status after SIGTERM: BSD's EX_TEMPFAIL, "try again"
-GOES_ON = "the same command goes on from the newest checkpoint"
 
 
 def add_recipe(parser: Parser, required: bool = False) -> None:
@@ -24,36 +23,28 @@ def add_recipe(parser: Parser, required: bool = False) -> None:
 
 
 def add_run(parser: Parser, name: str = "--workdir") -> None:
-    """The run directory, under the name that the command's users know it by and under the other one."""
+    """The run directory, as `--workdir` and `--checkpoint`; the help shows `name` first."""
     names = (name, *({"--workdir", "--checkpoint"} - {name}))
-    parser.add_argument(
-        names[0], names[1], dest="directory", required=True, type=expanded_path, metavar="DIR", help="run directory"
-    )
+    parser.add_argument(*names, dest="directory", required=True, type=expanded_path, metavar="DIR", help="run directory")
 
 
 def add_step(parser: Parser) -> None:
-    parser.add_argument(
-        "--step", default="newest", help="checkpoint: its step, newest, or best (by validation); default newest"
-    )
+    help_text = "checkpoint: its step, newest, or best (by validation); default newest"
+    parser.add_argument("--step", default="newest", help=help_text)
 
 
 def add_part(parser: Parser) -> None:
-    parser.add_argument(
-        "--part", default="test", choices=["train", "validation", "test"], help="part to evaluate; default test"
-    )
+    parts = ["train", "validation", "test"]
+    parser.add_argument("--part", default="test", choices=parts, help="part to evaluate; default test")
 
 
 def add_screening(parser: Parser) -> None:
     """The options that `runs.evaluation.Screening` takes."""
-    parser.add_argument(
-        "--sensitivity",
-        type=float,
-        metavar="X",
-        help="sensitivity wanted of the operating point; default the one kept, or 0.9",
-    )
-    parser.add_argument(
-        "--prevalence", type=float, metavar="X", help="share of people with a yes, for predictive values elsewhere"
-    )
+    for option, help_text in (
+        ("--sensitivity", "sensitivity wanted of the operating point; default the one kept, or 0.9"),
+        ("--prevalence", "share of people with a yes, for predictive values elsewhere"),
+    ):
+        parser.add_argument(option, type=float, metavar="X", help=help_text)
 
 
 def add_output(parser: Parser, default: str) -> None:
@@ -61,25 +52,25 @@ def add_output(parser: Parser, default: str) -> None:
 
 
 def refuse_rest(parser: Parser, rest: list[str]) -> None:
-    """End the command where arguments are left over that change no recipe."""
+    """End the command with an error where other arguments than `--config.KEY=VALUE` are left over."""
     if stray := [argument for argument in rest if not argument.startswith("--config.")]:
         parser.error(f"unexpected argument {stray[0]!r}; every option begins with --")
 
 
 def configure_runtime() -> None:
-    """Quiet libraries, and compiled programs kept for the next start, unless the user keeps them elsewhere."""
+    """Silence libraries, and cache compiled programs on disk, unless the user has set another cache."""
     import jax
     from absl import logging
 
-    logging.set_verbosity(logging.FATAL)  # Orbax describes every file it touches, and prints what it raises as well
+    logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and prints the errors that it raises
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @contextmanager
-def report_errors(interrupted: str = GOES_ON) -> Iterator[None]:
-    """As of `data_pipelines.command.report_errors`; a run that stopped as it was asked to ends with status 75."""
+def report_errors(interrupted: str = "the same command goes on from the newest checkpoint") -> Iterator[None]:
+    """As `data_pipelines.command.report_errors`; a run that SIGTERM stopped ends with status 75."""
     try:
         with command.report_errors(interrupted, (DataError, RunError), _leave):
             yield
@@ -89,7 +80,7 @@ def report_errors(interrupted: str = GOES_ON) -> Iterator[None]:
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process; in a run of several processes at once, for they would wait for each other's exit."""
+    """End the process; at once where there are several, because each would wait for the exit of the others."""
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
         sys.stdout.flush()

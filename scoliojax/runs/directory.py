@@ -1,4 +1,4 @@
-"""The run directory: the config and the data that it belongs to."""
+"""The run directory, and checks that a config and data belong to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoliojax.errors import RunError
 from scoliojax.files import write_json
 from scoliojax.runs.environment import environment
 
-# Keys that may change between a run's restarts: none changes what a step computes.
+# Keys that may change between restarts of a run, because no step depends on them.
 FREE_KEYS = {
     "data.root",  # the data may move; its digest is compared instead
     "data.max_eval_frames",
@@ -29,12 +29,12 @@ FREE_KEYS = {
 
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """Nested config sections as one dictionary, `{"data.root": ...}`, with the types of JSON."""
+    """Nested config sections as a flat dictionary, `{"data.root": ...}`, with the types of JSON."""
     return json.loads(json.dumps(flatten_dict(config, sep=".")))
 
 
 def read_config(workdir: Path, field: str = "--workdir") -> dict[str, Any]:
-    """The config that a run directory belongs to; raises `RunError`, which names the option `field`, where there is none."""
+    """The config of a run directory; raises `RunError`, which names the option `field`, where there is none."""
     try:
         return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -46,11 +46,9 @@ def read_config(workdir: Path, field: str = "--workdir") -> dict[str, Any]:
 def claim(workdir: Path, config: dict[str, Any], data_digest: str | None) -> None:
     """Make `workdir` the directory of a run with this config and these data, or check that it already is.
 
-    Writes `config.json`, `data.json` and `environment.json`. A run that came from elsewhere has no data here yet
-    (`data_digest` None): the first training run ties it to the data that it sees.
-
-    Raises:
-      RunError: when it cannot be written, or belongs to another config or other data; names what differs.
+    Writes `config.json`, `data.json` and `environment.json`. An imported run has no data yet (`data_digest` None); its first
+    training run records their digest. Raises `RunError` when the directory cannot be written, or with the differences when it
+    belongs to another config or other data.
     """
     if (workdir / "config.json").exists():
         check_config(workdir, config)
@@ -68,21 +66,20 @@ def claim(workdir: Path, config: dict[str, Any], data_digest: str | None) -> Non
 
 
 def check_config(workdir: Path, config: dict[str, Any]) -> None:
-    """Raise `RunError` naming every key in which `config` does not fit the run in `workdir`."""
-    recorded, wanted = flatten(read_config(workdir)), flatten(config)
+    """Raise `RunError` with every key in which `config` differs from that of the run in `workdir`."""
+    recorded, given = flatten(read_config(workdir)), flatten(config)
     differing = [
-        f"{key} ({recorded.get(key, 'absent')!r} there, {wanted.get(key, 'absent')!r} here)"
-        for key in sorted(recorded.keys() | wanted.keys())
-        if key not in FREE_KEYS and recorded.get(key) != wanted.get(key)
+        f"{key} ({recorded.get(key, 'absent')!r} there, {given.get(key, 'absent')!r} here)"
+        for key in sorted((recorded.keys() | given.keys()) - FREE_KEYS)
+        if recorded.get(key) != given.get(key)
     ]
     if differing:
         raise RunError(f"--workdir={workdir} belongs to another config: {', '.join(differing)}; give another --workdir")
 
 
 def check_data(workdir: Path, data_digest: str | None) -> None:
-    """Raise `RunError` when the run in `workdir` began with other data."""
-    recorded = read_data(workdir)
-    if recorded not in (None, data_digest):  # None: imported, and not trained here yet
+    """Raise `RunError` when the run in `workdir` was started with other data."""
+    if read_data(workdir) not in (None, data_digest):
         raise RunError(
             f"--workdir={workdir} belongs to other data (other sequences, subjects, labels or frame counts); give the "
             "data.root it began with, or another --workdir"
@@ -90,7 +87,7 @@ def check_data(workdir: Path, data_digest: str | None) -> None:
 
 
 def read_data(workdir: Path) -> str | None:
-    """Digest of the data that a run was trained on; None where it came from elsewhere and was not trained here yet."""
+    """Digest of the data that a run was trained on; None for an imported run that was not trained here."""
     try:
         return json.loads((workdir / "data.json").read_text(encoding="utf-8"))["digest"]
     except (OSError, ValueError, KeyError) as error:

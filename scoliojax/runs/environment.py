@@ -1,4 +1,4 @@
-"""The environment of a run: versions, devices and commit, kept in `environment.json`."""
+"""The environment of a run, `environment.json`: versions, devices and commit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,17 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def describe_move(workdir: Path) -> str | None:
-    """What to tell a user whose run goes on on other machines than it began; None when it does not."""
+    """A remark for the user where a run continues on other devices than it started on; None otherwise."""
     try:
         then, now = read_environment(workdir), environment()
-        there, here = (f"{len(one['devices'])} device(s) of {one['processes']} process(es)" for one in (then, now))
-    except (RunError, KeyError):  # new, or unreadable: only a remark depends on it
+        there, here = (f"{len(record['devices'])} device(s) of {record['processes']} process(es)" for record in (then, now))
+    except (RunError, KeyError):  # new or unreadable; the remark is left out
         return None
     return None if there == here else f"this run was on {there} and goes on on {here}, with the same batches"
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices and commit, for the record."""
+    """Versions, devices and commit of this process."""
     return {
         "command": sys.argv,
         "python": platform.python_version(),
@@ -43,19 +44,17 @@ def environment() -> dict[str, Any]:
 
 
 def record_environment(workdir: Path, imported_from: str | None = None) -> None:
-    """Write down in what the next steps of a run are trained, or from which file an untrained run came."""
+    """Record the environment of a run's next steps, and the file from which the run was imported."""
     if not cluster.is_first():
         return
-    try:
-        came = read_environment(workdir).get("imported_from")
-    except RunError:  # new, or unreadable: then it is written anew
-        came = None
-    origin = imported_from or came
+    origin = imported_from
+    with suppress(RunError):  # a new or unreadable record is written again
+        origin = origin or read_environment(workdir).get("imported_from")
     write_json(workdir / "environment.json", environment() | ({"imported_from": origin} if origin else {}))
 
 
 def read_environment(workdir: Path) -> dict[str, Any]:
-    """In what a run was trained; raises `RunError` where that cannot be read."""
+    """The environment in which a run was trained; raises `RunError` where it cannot be read."""
     try:
         return json.loads((workdir / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

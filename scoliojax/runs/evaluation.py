@@ -24,15 +24,11 @@ from scoliojax.training.evaluate import Predictions, evaluate
 
 @dataclass(frozen=True)
 class Screening:
-    """The screening question as the user asks it.
+    """The user's choices for the screening question; raises `RunError` for a share out of range.
 
-    Attributes:
-      sensitivity: wanted of the operating point, which is chosen on validation subjects; None for that of the operating point
-        kept beside the checkpoint, or else 0.9.
-      prevalence: share of people for whom the answer is yes, for predictive values elsewhere; None leaves these out.
-
-    Raises:
-      RunError: for a share out of range.
+    `sensitivity` is that of the operating point, which is chosen on validation subjects; None for that of the operating point
+    saved beside the checkpoint, or else 0.9. `prevalence` is the share of people for whom the answer is yes, for predictive
+    values in another population; None for no such values.
     """
 
     sensitivity: float | None = None
@@ -46,14 +42,9 @@ class Screening:
 
 
 def open_network(run: Run, which: str) -> tuple[TrainedNetwork, Cohort]:
-    """A checkpoint of a run on every device, and the data that the run was trained on.
+    """A checkpoint (`newest`, `best` by validation, or a step) of a run on every device, and the data of the run.
 
-    Args:
-      run: with the config to use, which has to fit the recorded one.
-      which: `newest`, `best` (by validation) or a step.
-
-    Raises:
-      RunError: when the run, its data or its checkpoint is not what is asked for.
+    Raises `RunError` where config, data or checkpoint do not belong to the run directory.
     """
     check_which(which)
     run_directory.check_config(run.directory, run.config.to_dict())
@@ -65,48 +56,33 @@ def open_network(run: Run, which: str) -> tuple[TrainedNetwork, Cohort]:
 def predict(
     network: TrainedNetwork, cohort: Cohort, rows: np.ndarray, keep: bool = False, embeddings: bool = False
 ) -> Predictions:
-    """The outputs of a network for some sequences.
+    """The outputs of a network, which must be on every device of its run's mesh, for the sequences `rows`.
 
-    Args:
-      network: on every device of its run's mesh.
-      cohort: with the sequences.
-      rows: int, indices of the sequences.
-      keep: as of `Cohort.eval_batches`.
-      embeddings: keep the embeddings, too.
-
-    Raises:
-      RunError: naming the sequences whose logits are not finite.
+    `keep` as in `Cohort.eval_batches`; `embeddings`: return these, too. Raises `RunError` with the sequences whose logits are
+    not finite.
     """
     run, state = network.run, network.state
     batches = cohort.eval_batches(rows, run.mesh, keep)
-    found = evaluate(run.eval_step, state.params, state.batch_stats, batches, embeddings)
-    refuse_not_finite(found.logits, [cohort.data.sequences[row] for row in found.rows])
-    return found
+    predictions = evaluate(run.eval_step, state.params, state.batch_stats, batches, embeddings)
+    refuse_not_finite(predictions.logits, [cohort.data.sequences[row] for row in predictions.rows])
+    return predictions
 
 
 def validation_scores(network: TrainedNetwork, cohort: Cohort) -> dict[str, float]:
-    """Scores of a network on the validation subjects, by the names that the log uses."""
-    found = predict(network, cohort, cohort.partition.validation, keep=True)
-    scores = published_scores(cohort.data.labels[found.rows], np.argmax(found.logits, axis=1), len(CLASSES))
+    """Scores of a network on the validation subjects, by their names in the log."""
+    predictions = predict(network, cohort, cohort.partition.validation, keep=True)
+    labels = cohort.data.labels[predictions.rows]
+    scores = published_scores(labels, np.argmax(predictions.logits, axis=1), len(CLASSES))
     return {f"validation/{name}": scores[name] for name in ("accuracy", "macro_recall", "macro_f1")}
 
 
 def calibrate(
     network: TrainedNetwork, cohort: Cohort, sensitivity: float | None = None, keep: bool = True
 ) -> Calibration | None:
-    """Temperature and operating point of a network: those kept beside its checkpoint, or fitted on validation subjects.
+    """Temperature and operating point of a network: those saved beside its checkpoint, or fitted on validation subjects.
 
-    Args:
-      network: to calibrate.
-      cohort: with the validation subjects.
-      sensitivity: as of `Screening`.
-      keep: keep what is fitted, beside the checkpoint.
-
-    Returns:
-      None where nothing is kept and there are no validation subjects.
-
-    Raises:
-      RunError: when another sensitivity is wanted and there are no validation subjects to choose the threshold on.
+    The result is None where nothing is saved and there are no validation subjects; where also a `sensitivity` (see `Screening`)
+    is given, this is a `RunError`. `keep`: save the fitted values beside the checkpoint.
     """
     kept = network.calibration
     if kept and sensitivity in (None, kept.wanted_sensitivity):
@@ -118,12 +94,12 @@ def calibrate(
                 "data.validation_fraction=0. Leave it out, or train with a larger one"
             )
         return None
-    found = predict(network, cohort, cohort.partition.validation)
+    predictions = predict(network, cohort, cohort.partition.validation)
     fitted = calibration.fit(
-        cohort.data.labels[found.rows],
-        found.logits,
+        cohort.data.labels[predictions.rows],
+        predictions.logits,
         network.scale,
-        [cohort.data.subjects[row] for row in found.rows],
+        [cohort.data.subjects[row] for row in predictions.rows],
         sensitivity or calibration.WANTED_SENSITIVITY,
         network.digest,
         cohort.data.synthetic,
@@ -142,42 +118,34 @@ def evaluate_part(
     keep: bool = True,
     embeddings: bool = False,
 ) -> Evaluation:
-    """One part of a cohort, predicted and calibrated.
+    """Predictions and calibration for one part of a cohort ("train", "validation" or "test").
 
-    Args:
-      network: as of `predict`.
-      cohort: with the sequences.
-      part: "train", "validation" or "test".
-      duplicates: of `Cohort.near_duplicates`, for the record.
-      sensitivity: as of `Screening`.
-      keep: as of `calibrate`.
-      embeddings: as of `predict`.
-
-    Raises:
-      RunError: when the part is empty, or a logit is not finite.
+    `duplicates`: from `Cohort.near_duplicates`, for the record; `sensitivity` and `keep` as in `calibrate`; `embeddings` as in
+    `predict`. Raises `RunError` when the part is empty or a logit is not finite.
     """
     data = cohort.data
-    found = predict(network, cohort, cohort.rows(part), embeddings=embeddings)
+    predictions = predict(network, cohort, cohort.rows(part), embeddings=embeddings)
+    rows = predictions.rows
     return Evaluation(
         data=data.name,
         synthetic=data.synthetic,
         part=part,
         classes=CLASSES,
-        rows=found.rows,
-        sequences=[data.sequences[row] for row in found.rows],
-        subjects=[data.subjects[row] for row in found.rows],
-        labels=data.labels[found.rows],
-        strip_logits=found.strip_logits,
+        rows=rows,
+        sequences=[data.sequences[row] for row in rows],
+        subjects=[data.subjects[row] for row in rows],
+        labels=data.labels[rows],
+        strip_logits=predictions.strip_logits,
         scale=network.scale,
         provenance=cohort.provenance(network.step, duplicates),
         calibration=calibrate(network, cohort, sensitivity, keep),
-        embeddings=found.embeddings,
+        embeddings=predictions.embeddings,
     )
 
 
 def report_part(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> None:
-    """Evaluate one part, write the results into the run directory, and print their table."""
-    from scoliojax.scores.results import results_table, write_results  # matplotlib: a third of the time to start training
+    """Evaluate one part, write the results to the run directory, and print their table."""
+    from scoliojax.scores.results import results_table, write_results  # imports matplotlib, a third of the start time
 
     duplicates = cohort.near_duplicates()
     evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity)
@@ -194,5 +162,5 @@ def near_duplicate_warning(duplicates: list[NearDuplicate]) -> list[str]:
     """A warning about near-duplicates for the user; empty where there are none."""
     if not duplicates:
         return []
-    pairs = abbreviate([f"{one.sequence} is nearly {one.twin}" for one in duplicates])
+    pairs = abbreviate([f"{duplicate.sequence} is nearly {duplicate.twin}" for duplicate in duplicates])
     return [f"held-out sequences that are nearly ones trained on: {pairs}; one person under two names makes a score too good"]

@@ -13,34 +13,25 @@ from scoliojax.build import Config
 from scoliojax.errors import RunError
 
 
-def find_recipe(file: str) -> str:
-    """A recipe's path: as given, or among the recipes that are installed, so that `configs/x.py` is found anywhere."""
+def read_recipe(file: str, changes: Sequence[str] = ()) -> Config:
+    """The config of a recipe, `path` or `path:variant`, with `--config.KEY=VALUE` changes.
+
+    A path such as `configs/x.py` that does not exist here is looked up among the installed recipes. Raises `RunError` for a
+    recipe that does not load, and for an unknown key or a wrong value; the message lists the known keys.
+    """
     path, colon, variant = file.partition(":")
     installed = Path(configs.__file__).parent.parent / path
-    found = installed if not Path(path).exists() and path.startswith("configs/") and installed.exists() else path
-    return f"{found}{colon}{variant}"
-
-
-def read_recipe(file: str, changes: Sequence[str] = ()) -> Config:
-    """The config of a recipe.
-
-    Args:
-      file: path of the recipe, with `:variant` behind it or not.
-      changes: `--config.KEY=VALUE` arguments.
-
-    Raises:
-      RunError: for a recipe that does not load, and for a key or value that it does not have; names the keys that it has.
-    """
-    found = find_recipe(file)
+    if not Path(path).exists() and path.startswith("configs/") and installed.exists():
+        path = installed
 
     def define(values: flags.FlagValues, argv: list[str]) -> flags.FlagHolder:
         return config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=argv)
 
-    return _parse(define, [f"--config={found}"], list(changes))
+    return _parse(define, [f"--config={path}{colon}{variant}"], list(changes))
 
 
 def change_config(config: Config, changes: Sequence[str]) -> Config:
-    """A recorded config with `--config.KEY=VALUE` changes; errors as of `read_recipe`."""
+    """A recorded config with `--config.KEY=VALUE` changes; errors as in `read_recipe`."""
 
     def define(values: flags.FlagValues, argv: list[str]) -> flags.FlagHolder:
         return config_flags.DEFINE_config_dict("config", ConfigDict(config), flag_values=values)
@@ -49,7 +40,7 @@ def change_config(config: Config, changes: Sequence[str]) -> Config:
 
 
 def _parse(define: Callable[[flags.FlagValues, list[str]], flags.FlagHolder], given: list[str], changes: list[str]) -> Config:
-    """Parse with flags of this call's own, so that commands can be called again and again in one process."""
+    """Parse with a new set of flags, so that a process can run several commands."""
     values, argv = flags.FlagValues(), ["scoliojax", *given, *changes]
     try:
         holder = define(values, argv)
@@ -66,7 +57,7 @@ def _parse(define: Callable[[flags.FlagValues, list[str]], flags.FlagHolder], gi
 
 
 def _unknown_key(changes: list[str], config: Config) -> str | None:
-    """The first change whose key the config does not have, with the keys beside it; None where there is none."""
+    """A message about the first change with an unknown key, with the known keys; None where all keys are known."""
     for change in changes:
         section = config
         for key in change.removeprefix("--config.").split("=")[0].split("."):

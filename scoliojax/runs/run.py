@@ -1,4 +1,4 @@
-"""A run: its directory, its config and its network, without any data."""
+"""A run: its directory, config and network, without data."""
 
 from __future__ import annotations
 
@@ -28,13 +28,8 @@ from scoliojax.training.state import TrainState, create_state
 class Run:
     """A run directory, the config of the run, and the network and optimiser that the config describes.
 
-    Args:
-      directory: the run directory.
-      config: of the run.
-      field: option that named the directory, for messages.
-
-    Raises:
-      RunError: for a config that describes no network or no optimiser.
+    `field` is the option that named the directory, for messages. Raises `RunError` for a config without a valid network or
+    optimiser.
     """
 
     def __init__(self, directory: Path, config: build.Config, field: str = "--workdir"):
@@ -59,18 +54,11 @@ class Run:
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.directory / "checkpoints", self.config.train.checkpoints_to_keep, cluster.print_once)
 
-    def best_checkpoint(self) -> Checkpoints:
-        return Checkpoints(self.directory / "best", None, cluster.print_once)
-
     def network(self, which: str, sharding: Sharding | None = None) -> TrainedNetwork:
-        """The network of a checkpoint; the run directory stays as it is.
+        """The network of a checkpoint, `newest`, `best` (by validation) or a step; the run directory is not changed.
 
-        Args:
-          which: `newest`, `best` (by validation) or a step.
-          sharding: placement of its arrays; None for the first device of this process, whatever devices the run was on.
-
-        Raises:
-          RunError: for another word, and where there is no such checkpoint.
+        `sharding` is the placement of its arrays; None for the first device of this process. Raises `RunError` for another
+        word, and where there is no such checkpoint.
         """
         check_which(which)
         folder = self.directory / ("best" if which == "best" else "checkpoints")
@@ -96,12 +84,7 @@ class Run:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """One state of a run's network.
-
-    Attributes:
-      run: the run that the network belongs to.
-      state: parameters, statistics, momentum and step.
-    """
+    """One state of a run's network."""
 
     run: Run
     state: TrainState
@@ -124,39 +107,33 @@ class TrainedNetwork:
 
     @property
     def scale(self) -> float:
-        """The inverse temperature of the cosine logits in the loss that the network was trained with."""
+        """Inverse temperature of the cosine logits in the training loss."""
         return self.config.loss.scale
 
     @cached_property
     def digest(self) -> str:
-        """A digest of parameters and statistics: equal for networks that are equal to the bit."""
+        """Digest of parameters and statistics: equal for networks that are equal to the bit."""
         return digest({"params": self.state.params, "batch_stats": self.state.batch_stats})
 
     @cached_property
     def synthetic(self) -> bool:
-        """True where everything that the network learnt in this run it learnt from synthetic walkers."""
-        seen_here = run_directory.read_data(self.directory) is not None  # otherwise it came from elsewhere
-        return seen_here and not self.config.data.root
+        """True where this run trained the network on synthetic walkers alone."""
+        return run_directory.read_data(self.directory) is not None and not self.config.data.root  # None: imported
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """Temperature and operating point that are kept beside the checkpoint; None where there are none."""
+        """Temperature and operating point saved beside the checkpoint; None where there are none."""
         return calibration.read(calibration.calibration_file(self.directory, self.step), self.digest)
 
     def module(self) -> Any:
-        """The network as a module of its own."""
+        """The network as a module."""
         return nnx.merge(self.graph, self.state.params, self.state.batch_stats, copy=True)
 
 
 def recorded_config(directory: Path, field: str = "--workdir") -> Any:
-    """The config of an existing run directory.
+    """The config of an existing run directory; `field` is the option that named it, for messages.
 
-    Args:
-      directory: the run directory.
-      field: option that named the directory, for messages.
-
-    Raises:
-      RunError: where there is no run, or its network does not read silhouettes.
+    Raises `RunError` where there is no run, or its network does not read silhouettes.
     """
     if directory.is_file():
         raise RunError(
@@ -174,16 +151,9 @@ def recorded_config(directory: Path, field: str = "--workdir") -> Any:
 
 
 def open_run(directory: Path, field: str = "--workdir", config: build.Config | None = None, root: str | None = None) -> Run:
-    """Open an existing run directory, which stays as it is.
+    """Open an existing run directory without changing it; arguments and errors as in `recorded_config` and `Run`.
 
-    Args:
-      directory: the run directory.
-      field: option that named the directory, for messages.
-      config: config to use; None for the recorded one.
-      root: present place of the data; None for the config's.
-
-    Raises:
-      RunError: as of `recorded_config`, and for a config that describes no network.
+    `config`: config to use, None for the recorded one; `root`: folder of the data, None for that of the config.
     """
     recorded = recorded_config(directory, field)
     run = Run(directory, recorded if config is None else config, field)

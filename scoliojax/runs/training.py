@@ -1,9 +1,10 @@
-"""A training run from its first batch, or its newest checkpoint, to the evaluation of its test part."""
+"""A training run, from its start or newest checkpoint to the evaluation of the test part."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import jax
 
 from scoliojax import build
 from scoliojax.devices import cluster
-from scoliojax.devices.cluster import Preemption
 from scoliojax.devices.mesh import replicated
 from scoliojax.models.cost import train_flops_per_step
 from scoliojax.runs import directory as run_directory
@@ -19,20 +19,19 @@ from scoliojax.runs import environment
 from scoliojax.runs.cohort import Cohort, examine_batch
 from scoliojax.runs.evaluation import Screening, report_part, validation_scores
 from scoliojax.runs.run import Run, TrainedNetwork
-from scoliojax.training.checkpoint import BestCheckpoint
+from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints
 from scoliojax.training.log import Log, RunLog
 from scoliojax.training.loop import Schedule, train
-from scoliojax.training.state import TrainState
 from scoliojax.training.step import make_train_step
 
 BEST_BY = "validation/macro_f1"
-LONG_RUN = 3600.0  # seconds on a CPU beyond which a run begins with a warning
-CPU_SPEED = 1e11  # floating-point operations a second that the warning assumes
-PROFILED = range(10, 15)  # steps of a process, from 0: late enough for everything to be compiled
+LONG_RUN = 3600.0  # seconds on a CPU; a longer run begins with a warning
+CPU_SPEED = 1e11  # floating-point operations per second, assumed in that warning
+PROFILED = range(10, 15)  # steps since the start of the process, from 0; all programs are compiled by then
 
 
 def training_schedule(config: build.Config) -> Schedule:
-    """The section `train` of a config; raises `RunError` for a key that is unknown or missing, and for impossible numbers."""
+    """The section `train` of a config; raises `RunError` for an unknown or missing key, and for numbers out of range."""
     with build.section("train"):
         return Schedule(**config.train.to_dict())
 
@@ -42,30 +41,23 @@ def run_training(
 ) -> None:
     """Train, from the start or from the newest checkpoint, then evaluate the test part.
 
-    Args:
-      config: of the run.
-      directory: the run directory.
-      screening: the screening question, for the evaluation; None leaves it at its defaults.
-      profile: folder for a profiler trace of some steps; None leaves it out.
-
-    Raises:
-      RunError: for a config, a directory or data that do not fit each other.
-      DataError: for data that cannot be used.
-      Stopped: after SIGTERM, with a checkpoint.
+    `screening`: options of the evaluation; `profile`: folder for a profiler trace of some steps, None for no trace.
+    Raises `RunError` where config, directory and data do not belong together, `DataError` for data that cannot be used, and
+    `Stopped` after SIGTERM, with a checkpoint.
     """
     schedule = training_schedule(config)
-    if (directory / "config.json").exists():  # refuse before any data is made
+    if (directory / "config.json").exists():  # an error before data are prepared
         run_directory.check_config(directory, config.to_dict())
     run = Run(directory, config)
     loss = build.build_loss(config, run.mesh)
     _warn_if_long(config)
     cohort = Cohort(config)
-    _ = cohort.sampler  # refuses a batch that the devices or the data do not allow
+    _ = cohort.sampler  # an error where the devices or the data do not allow the batch
     digest = cohort.data.digest()
     moved = environment.describe_move(directory)
     run_directory.claim(directory, config.to_dict(), digest)
     cluster.barrier("claimed")
-    run_directory.check_data(directory, digest)  # of every process: all see one folder, and the same data
+    run_directory.check_data(directory, digest)  # in every process: all must have the same directory and data
     _introduce(run, cohort, moved)
     checkpoints, initial = run.checkpoints(), run.initial_state()
     state = checkpoints.restore(initial) or initial
@@ -76,38 +68,28 @@ def run_training(
         environment.record_environment(directory)
         validate = None
         if schedule.eval_every:
-
-            def scores(state: TrainState) -> dict[str, float]:
-                return validation_scores(TrainedNetwork(run, state), cohort)
-
-            validate = BestCheckpoint(scores, run.best_checkpoint(), BEST_BY, initial)
+            store = Checkpoints(directory / "best", None, cluster.print_once)
+            validate = BestCheckpoint(
+                lambda state: validation_scores(TrainedNetwork(run, state), cohort), store, BEST_BY, initial
+            )
         step = make_train_step(run.graph, loss, run.optimizer, run.schedule, replicated(run.mesh))
         batches = cohort.train_batches(start, run.mesh)
         log = RunLog(directory, start, schedule.steps) if cluster.is_first() else Log()
-        with log, Preemption() as stop, _profiled(batches, profile) as batches:
+        with log, cluster.preemption() as stop, _profiled(batches, profile) as batches:
             try:
-                state = train(
-                    state,
-                    cluster.compile_in_step(step),
-                    batches,
-                    schedule,
-                    checkpoints,
-                    log,
-                    validate,
-                    stop,
-                    examine=lambda number: examine_batch(run, cohort, number),
-                )
+                step, examine = cluster.compile_in_step(step), functools.partial(examine_batch, run, cohort)
+                state = train(state, step, batches, schedule, checkpoints, log, validate, stop, examine)
             finally:
-                checkpoints.wait()  # whatever ended the loop, what was being saved is whole
+                checkpoints.wait()  # also after an error, a checkpoint in progress is completed
         if validate:
-            best = f"{validate.score:.4f}{cohort.mark} at step {validate.step}"
+            best = f"{validate.score:.4f}{' (synthetic)' * cohort.data.synthetic} at step {validate.step}"
             cluster.print_once(f"best {BEST_BY} {best}: --mode eval --step=best")
     checkpoints.close()
     report_part(TrainedNetwork(run, state), cohort, "test", screening or Screening())
 
 
 def _introduce(run: Run, cohort: Cohort, moved: str | None) -> None:
-    """Print data, partition, devices and run directory."""
+    """Print data, partition, devices and run directory; `moved`: remark on other devices than before."""
     config, sampler = run.config, cohort.sampler
     cluster.print_once(f"{cohort.data.name}\n{cohort.partition.describe(cohort.data)}")
     where = f"{jax.device_count()} {jax.default_backend()} device(s)"
@@ -124,7 +106,7 @@ def _introduce(run: Run, cohort: Cohort, moved: str | None) -> None:
 
 
 def _warn_if_long(config: build.Config) -> None:
-    """Where an accelerator's recipe meets a CPU, print how long it would take, and what to run instead."""
+    """Print the expected time of a long run on a CPU, and a shorter recipe."""
     if jax.default_backend() != "cpu":
         return
     data, model = config.data, config.model
@@ -142,26 +124,19 @@ def _warn_if_long(config: build.Config) -> None:
 
 @contextmanager
 def _profiled(batches: Iterator[Any], folder: Path | None) -> Iterator[Iterator[Any]]:
-    """The same batches; while those of `PROFILED` are worked on, the profiler writes a trace into `folder`."""
+    """The same batches; during the steps `PROFILED` the profiler writes a trace to `folder`."""
     if folder is None:
         yield batches
         return
-    running = False
+    with ExitStack() as trace:
 
-    def watched() -> Iterator[Any]:
-        nonlocal running
-        for number, batch in enumerate(batches):
-            if number == PROFILED.start:
-                jax.profiler.start_trace(folder)
-                running = True
-            if number == PROFILED.stop:
-                jax.profiler.stop_trace()
-                running = False
-            yield batch
+        def watched() -> Iterator[Any]:
+            for number, batch in enumerate(batches):
+                if number == PROFILED.start:
+                    trace.enter_context(jax.profiler.trace(folder))
+                if number == PROFILED.stop:
+                    trace.close()
+                yield batch
 
-    try:
         yield watched()
-    finally:
-        if running:
-            jax.profiler.stop_trace()
     cluster.print_once(f"profile: {folder}")

@@ -1,7 +1,7 @@
 """The paper's class-ratio study: `python -m scoliojax.study --config configs/sconet_mt.py --workdir runs/study`.
 
-Every ratio x network x seed is a run directory of its own under `--workdir`. Finished runs are skipped and a stopped one goes
-on: after a stop, run the same command again.
+Every ratio x network x seed has its own run directory under `--workdir`. Finished runs are skipped and a stopped run is
+continued: after a stop, run the same command again.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         recipe = read_recipe(args.config, changes)
         study = cells(recipe, args.ratios.split(","), args.models.split(","), args.seeds, args.workdir)
         check(study)
-        found = [finish(cell) for cell in study]
+        metrics = [finish(cell) for cell in study]
         if cluster.is_first():
-            print(f"\n{write_study(args.workdir, study, found)}\nstudy: {args.workdir / 'study.md'}")
+            print(f"\n{write_study(args.workdir, study, metrics)}\nstudy: {args.workdir / 'study.md'}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""The paper's class-ratio study: every class ratio x network x seed, trained or gone on with, then one table and one picture.
+"""The paper's class-ratio study: train every class ratio x network x seed, then write one table and one picture.
 
-A ratio is positive:neutral:negative of the training part, or an official partition file. Each cell is a run directory of its
-own; finished cells are skipped and a stopped one goes on.
+A ratio is positive:neutral:negative of the training part, or an official partition file. Each cell has its own run directory;
+finished cells are skipped and a stopped cell is continued.
 """
 
 from __future__ import annotations
 
 import copy
 import csv
+import itertools
+import re
 import statistics
 from pathlib import Path
 from typing import NamedTuple
@@ -27,9 +29,8 @@ SCORES = {
     "screening/specificity": "screening specificity",
     "screening/auroc": "screening AUROC",
 }
-PUBLISHED = {
-    ("1:1:8", "sconet_mt"): ({"accuracy": 0.820, "screening/specificity": 0.765}, "arXiv 2407.05726, as defined there"),
-}
+PUBLISHED = {("1:1:8", "sconet_mt"): {"accuracy": 0.820, "screening/specificity": 0.765}}
+SOURCE = "arXiv 2407.05726, as defined there"
 
 
 class Cell(NamedTuple):
@@ -43,11 +44,7 @@ class Cell(NamedTuple):
 
 
 def cells(recipe: build.Config, ratios: list[str], models: list[str], seeds: int, workdir: Path) -> list[Cell]:
-    """Every combination.
-
-    Raises:
-      RunError: for an unknown model, a name given twice, or fewer than one seed.
-    """
+    """Every combination; raises `RunError` for an unknown model, a name given twice, or fewer than one seed."""
     if unknown := [model for model in models if model not in MODELS]:
         raise RunError(f"--models={','.join(models)}: {unknown[0]!r} is unknown; known are {', '.join(MODELS)}")
     if seeds < 1:
@@ -56,20 +53,18 @@ def cells(recipe: build.Config, ratios: list[str], models: list[str], seeds: int
     for option, given in (("ratios", list(map(names.get, ratios))), ("models", models)):
         if len(set(given)) < len(given) or not all(given):
             raise RunError(f"--{option}={','.join(ratios if option == 'ratios' else models)} names one twice, or none")
-    found = []
-    for ratio in ratios:
-        for model in models:
-            for seed in range(recipe.seed, recipe.seed + seeds):
-                config = copy.deepcopy(recipe)
-                config.data.partition, config.seed = ratio, seed
-                config.loss.triplet_weight = (recipe.loss.triplet_weight or 1.0) if model == "sconet_mt" else 0.0
-                found.append(Cell(ratio, model, seed, workdir / names[ratio] / model / f"seed-{seed}", config))
-    return found
+    study = []
+    for ratio, model, seed in itertools.product(ratios, models, range(recipe.seed, recipe.seed + seeds)):
+        config = copy.deepcopy(recipe)
+        config.data.partition, config.seed = ratio, seed
+        config.loss.triplet_weight = (recipe.loss.triplet_weight or 1.0) if model == "sconet_mt" else 0.0
+        study.append(Cell(ratio, model, seed, workdir / names[ratio] / model / f"seed-{seed}", config))
+    return study
 
 
 def check(study: list[Cell]) -> None:
-    """Raise, before hours of training, what some cell would stop with."""
-    with cluster.first_alone("data"):  # the first may have to prepare them
+    """Raise the errors that a cell would raise later, before hours of training."""
+    with cluster.first_alone("data"):  # the first process may prepare the data
         data = build.build_data(study[0].config, report=cluster.print_once)
     for cell in study:
         build.build_sampler(cell.config, data, build.build_partition(cell.config, data))
@@ -80,10 +75,9 @@ def check(study: list[Cell]) -> None:
 
 
 def finish(cell: Cell) -> Metrics:
-    """Train a cell, or go on with it, or find it finished; returns its metrics on the test part."""
+    """Train or continue a cell unless it is finished; returns its metrics on the test part."""
     name = f"{cell.ratio} {cell.model} seed {cell.seed}"
-    metrics = find_metrics(cell.folder, cell.config.train.steps)
-    if metrics is not None:
+    if metrics := find_metrics(cell.folder, cell.config.train.steps):
         cluster.print_once(f"== {name}: finished")
         return metrics
     cluster.print_once(f"== {name}")
@@ -92,29 +86,29 @@ def finish(cell: Cell) -> Metrics:
     except RunError as error:
         raise RunError(f"{name}: {error}") from None
     cluster.barrier("cell")
-    metrics = find_metrics(cell.folder, cell.config.train.steps)
-    if metrics is None:
-        raise RunError(
-            f"{name}: train.steps={cell.config.train.steps}, but {cell.folder} was trained further; give as many steps, "
-            "or another --workdir"
-        )
-    return metrics
+    if metrics := find_metrics(cell.folder, cell.config.train.steps):
+        return metrics
+    raise RunError(
+        f"{name}: train.steps={cell.config.train.steps}, but {cell.folder} was trained further; give as many steps, "
+        "or another --workdir"
+    )
 
 
-Spreads = dict[str, tuple[float | None, float | None]]  # by score, mean and standard deviation over seeds
+Spread = tuple[float | None, float | None]  # mean and standard deviation over seeds
+Spreads = dict[str, Spread]  # by score
 
 
 class Row(NamedTuple):
-    """A line of the table: one ratio and model."""
+    """A line of the table."""
 
     ratio: str
     model: str
-    seeds: int | None  # None: not given
+    seeds: int | None  # None for published values
     scores: Spreads
     source: str = "ours"
 
 
-def _spread(values: list[float | None]) -> tuple[float | None, float | None]:
+def _spread(values: list[float | None]) -> Spread:
     """Mean and standard deviation; None where a value, or a second seed, is missing."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
@@ -122,44 +116,36 @@ def _spread(values: list[float | None]) -> tuple[float | None, float | None]:
     return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
 
 
-def summarise(study: list[Cell], found: list[Metrics]) -> list[Row]:
-    """Rows in the order of the study: each model, what was published for it, and the second model minus the first."""
+def summarise(study: list[Cell], metrics: list[Metrics]) -> list[Row]:
+    """Rows in the order of the study: each model, its published scores, and the second model minus the first."""
     rows = []
     models = list(dict.fromkeys(cell.model for cell in study))
     for ratio in dict.fromkeys(cell.ratio for cell in study):
         values = {}  # by model and score, one for each seed
         for model in models:
-            metrics = [one for cell, one in zip(study, found, strict=True) if (cell.ratio, cell.model) == (ratio, model)]
-            values[model] = {name: [one.scores[name].value for one in metrics] for name in SCORES}
-            rows.append(Row(ratio, model, len(metrics), {name: _spread(values[model][name]) for name in SCORES}))
+            runs = [run for cell, run in zip(study, metrics, strict=True) if (cell.ratio, cell.model) == (ratio, model)]
+            values[model] = {name: [run.scores[name].value for run in runs] for name in SCORES}
+            rows.append(Row(ratio, model, len(runs), {name: _spread(values[model][name]) for name in SCORES}))
             if published := PUBLISHED.get((_as_ratio(ratio), model)):
-                figures, source = published
-                scores: Spreads = {name: (figures.get(name), None) for name in SCORES}
-                rows.append(Row(ratio, model, None, scores, f"published on Scoliosis1K, {source}"))
+                scores: Spreads = {name: (published.get(name), None) for name in SCORES}
+                rows.append(Row(ratio, model, None, scores, f"published on Scoliosis1K, {SOURCE}"))
         if len(models) == 2:
-            first, second = (values[model] for model in models)
-            apart = {
-                name: _spread(
-                    [None if None in pair else pair[1] - pair[0] for pair in zip(first[name], second[name], strict=True)]
-                )
-                for name in SCORES
-            }
-            rows.append(Row(ratio, f"{models[1]} - {models[0]}", len(metrics), apart, "ours, seed by seed"))
+            differences: Spreads = {}
+            for name in SCORES:
+                pairs = zip(*(values[model][name] for model in models), strict=True)
+                differences[name] = _spread([None if None in pair else pair[1] - pair[0] for pair in pairs])
+            rows.append(Row(ratio, f"{models[1]} - {models[0]}", len(runs), differences, "ours, seed by seed"))
     return rows
 
 
 def _as_ratio(ratio: str) -> str:
-    """The ratio that an official file is named after, such as `Scoliosis1K_118.json`."""
-    digits = Path(ratio).stem.rpartition("_")[2]
-    return (
-        ":".join((digits[0], digits[1], digits[2:]))
-        if ratio.endswith(".json") and digits.isdigit() and len(digits) > 2
-        else ratio
-    )
+    """The ratio in the name of an official file: 1:1:8 for `Scoliosis1K_118.json`."""
+    digits = re.fullmatch(r"(?:.*_)?(\d)(\d)(\d+)\.json", Path(ratio).name)
+    return ":".join(digits.groups()) if digits else ratio
 
 
 def table(rows: list[Row], data: str, synthetic: bool) -> str:
-    """The rows as Markdown; every one of ours on synthetic data says so."""
+    """The rows as Markdown; our rows on synthetic data are marked."""
     lines = [f"Test part of {data}. Mean and standard deviation over seeds.", ""]
     lines += ["| ratio | network | seeds | " + " | ".join(SCORES.values()) + " | source |", "|---" * (len(SCORES) + 4) + "|"]
     for row in rows:
@@ -176,22 +162,22 @@ def _cell(mean: float | None, spread: float | None, missing: str) -> str:
     return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
 
 
-def write_study(workdir: Path, study: list[Cell], found: list[Metrics]) -> str:
+def write_study(workdir: Path, study: list[Cell], metrics: list[Metrics]) -> str:
     """Write `study.md`, `study.csv` (a line for each cell), `study.png` and `study.svg`; returns the table."""
     from scoliojax.scores.figures import class_ratios, save
 
-    rows = summarise(study, found)
-    data, synthetic = found[0].data, found[0].synthetic
+    rows = summarise(study, metrics)
+    data, synthetic = metrics[0].data, metrics[0].synthetic
     text = table(rows, data, synthetic)
     (workdir / "study.md").write_text(text, encoding="utf-8")
     with (workdir / "study.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         bounds = [f"{name}{end}" for name in SCORES for end in ("", "/low", "/high")]
         writer.writerow(["ratio", "model", "seed", "step", "synthetic", *bounds])
-        for cell, metrics in zip(study, found, strict=True):
-            numbers = [number for name in SCORES for number in metrics.scores[name][:3]]
-            writer.writerow([cell.ratio, cell.model, cell.seed, metrics.step, synthetic, *numbers])
-    points = [(cell.ratio, cell.model, metrics.scores) for cell, metrics in zip(study, found, strict=True)]
+        for cell, run in zip(study, metrics, strict=True):
+            numbers = [number for name in SCORES for number in run.scores[name][:3]]
+            writer.writerow([cell.ratio, cell.model, cell.seed, run.step, synthetic, *numbers])
+    points = [(cell.ratio, cell.model, run.scores) for cell, run in zip(study, metrics, strict=True)]
     published = [] if synthetic else [row for row in rows if row.source.startswith("published")]
     stars = [(row.ratio, {name: mean for name, (mean, _) in row.scores.items()}) for row in published]
     save(class_ratios(points, SCORES, stars, synthetic, data), workdir, "study")

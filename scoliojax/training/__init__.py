@@ -1,1 +1,1 @@
-"""What training is made of: losses, optimiser, the step and the loop around it, checkpoints, the log, and evaluation."""
+"""Training: losses, optimiser, the step and the loop around it, checkpoints, the log, and evaluation."""

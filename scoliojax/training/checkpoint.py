@@ -1,4 +1,4 @@
-"""Checkpoints: the state and the data position together, verified when read, newest first."""
+"""Checkpoints: the state with its step, which is also the position in the data; verified by a checksum when read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from scoliojax.training.state import TrainState
 
 
 def digest(state: Any) -> str:
-    """SHA-256 over every array's name, type, shape and bytes: equal digests are equal states, to the bit."""
+    """SHA-256 over every array's name, type, shape and bytes: states with equal digests are equal to the bit."""
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         array = np.asarray(leaf)
@@ -36,19 +36,14 @@ def check_which(which: str) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of one run directory, `<workdir>/checkpoints/<step>`.
+    """The checkpoints of a folder, `<folder>/<step>`; the folder is created when missing.
 
-    Args:
-      folder: made when missing.
-      keep: how many of the newest to keep; None keeps all.
-      report: takes a line for the user.
-      read_only: move or delete nothing: a run may be writing here at this moment.
+    `keep`: number of the newest to keep, None for all; `report`: receives lines for the user; `read_only`: move or delete
+    nothing, because a run may be writing to the folder.
     """
 
     def __init__(self, folder: Path, keep: int | None, report: Callable[[str], None], read_only: bool = False):
-        self.keep = keep
-        self._folder = folder.absolute()
-        self._report, self._read_only = report, read_only
+        self.keep, self._folder, self._report, self._read_only = keep, folder.absolute(), report, read_only
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=not read_only, read_only=read_only, create=not read_only
         )
@@ -59,80 +54,55 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, **notes: float) -> None:
-        """Write in the background; a finished checkpoint appears as a whole or not at all.
-
-        Args:
-          state: to save.
-          notes: numbers to keep with it, for `newest_note`.
-        """
-        self._check_room(state)
-        step = int(state.step)
-        meta = {"step": step, "digest": digest(state), **notes}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        with self._explained():
-            self._manager.save(step, args=items, force=True)  # also where a later step is there
-
-    def _check_room(self, state: TrainState) -> None:
-        """Most full disks are met here, before anything is half written."""
-        needed = 1.25 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20  # the log wants to go on, too
+        """Write in the background, with `notes` for `newest_note`; a checkpoint appears complete or not at all."""
+        needed = 1.25 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20  # bytes; 1 MiB for the log
         free = shutil.disk_usage(self._folder).free
         if not cluster.all_agree(free >= needed):
             raise RunError(
                 f"no room for a checkpoint in {self._folder} ({free / 1e6:.1f} MB free, {needed / 1e6:.1f} MB needed); those "
                 f"of steps {self.steps()} are whole. Make room, then run the same command again"
             )
+        step = int(state.step)
+        meta = {"step": step, "digest": digest(state), **notes}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        with self._explained():
+            self._manager.save(step, args=items, force=True)  # even where a later step exists
 
     def newest_note(self, like: TrainState, name: str) -> tuple[int, float] | None:
-        """The newest whole checkpoint's step, and a number that was saved with it; those that cannot be read are set aside."""
+        """Step of the newest complete checkpoint and a number saved with it; those that cannot be read are set aside."""
         for step in self.steps()[::-1]:
-            value, reason = None, ""
-            try:
-                value = self._read(step, like)["meta"][name]
-            except Exception as error:  # as in `restore`
-                reason = one_line(error)
-            if cluster.all_agree(value is not None):
-                return step, cast(float, value)
-            self._set_aside(step, reason)
+            items, reason = self._try_read(step, like)
+            if items is not None and name in items["meta"]:
+                return step, items["meta"][name]
+            self._set_aside(step, reason or f"it has no {name}")
         return None
 
     def keep_only(self, step: int) -> None:
-        """Delete the others, once that of `step` is whole."""
+        """Wait for the checkpoint of `step`, then delete the others."""
         self.wait()
         for other in self.steps():
             if other != step:
                 self._manager.delete(other)
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState | None:
-        """The newest whole checkpoint, or the one of `step`.
+        """The state of the newest complete checkpoint, or of `step`; None where there are no checkpoints.
 
-        Those that cannot be read are set aside as `damaged-checkpoint-<step>` and the one before them is used. Where none can,
-        the fault may lie elsewhere (rights, memory, another version), and all stay where they are.
-
-        Args:
-          like: a state of the same shapes; the result lives on the same devices.
-          step: which checkpoint; None for the newest.
-
-        Returns:
-          None where no checkpoint is there (and no `step` was asked for).
-
-        Raises:
-          RunError: when the one asked for is missing or damaged, or when none can be read.
+        Those that cannot be read are set aside as `damaged-checkpoint-<step>`, and the one before them is used. Where none can
+        be read, the cause may be elsewhere (rights, memory, another version), and nothing is moved. `like` is a state of the
+        same shapes, on the devices of the result. Raises `RunError` when the checkpoint of `step` is missing or damaged, or
+        when none can be read.
         """
         steps = self.steps()
         if step is not None and step not in steps:
             raise RunError(f"--step={step}: no such checkpoint in {self._folder}; there are {steps or 'none'}")
         reasons: dict[int, str] = {}
         for candidate in steps[::-1] if step is None else [step]:
-            state = None
-            try:
-                state = self._read(candidate, like)["state"]
-            except Exception as error:  # damage can make Orbax, TensorStore or JSON raise anything
-                reasons[candidate] = one_line(error)
-            if cluster.all_agree(state is not None):
+            items, reasons[candidate] = self._try_read(candidate, like)
+            if items is not None:
+                del reasons[candidate]
                 for damaged, reason in reasons.items():
                     self._set_aside(damaged, reason)
-                return state
-            reasons.setdefault(candidate, "another process cannot read it")
+                return items["state"]
         if step is not None:
             raise RunError(f"--step={step}: that checkpoint is damaged ({reasons[step]}); pick one of {steps}")
         if steps:
@@ -143,15 +113,19 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step: int, like: TrainState) -> Mapping[str, Any]:
-        """The items `state` and `meta` of a checkpoint; raises where they do not belong together."""
+    def _try_read(self, step: int, like: TrainState) -> tuple[Mapping[str, Any] | None, str]:
+        """The items `state` and `meta` of a checkpoint, None where a process cannot read them; and the reason."""
+        items, reason = None, "another process cannot read it"
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        found = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
-        )
-        if digest(found["state"]) != found["meta"]["digest"]:
-            raise ValueError("its contents do not match their checksum")
-        return found
+        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        try:
+            restored = self._manager.restore(step, args=wanted)
+            if digest(restored["state"]) != restored["meta"]["digest"]:
+                raise ValueError("its contents do not match their checksum")
+            items = restored
+        except Exception as error:  # damage can make Orbax, TensorStore or JSON raise anything
+            reason = one_line(error)
+        return (items, "") if cluster.all_agree(items is not None) else (None, reason)
 
     def _set_aside(self, step: int, reason: str) -> None:
         if self._read_only:
@@ -170,12 +144,12 @@ class Checkpoints:
         self._report(f"checkpoint {step} is damaged and set aside as {aside} ({reason})")
 
     def wait(self) -> None:
-        """Wait for what is being written."""
+        """Wait until the checkpoint in progress is written."""
         with self._explained():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait for what is being written, and let go of the folder."""
+        """Wait until the checkpoint in progress is written, and release the folder."""
         self.wait()
         self._manager.close()
 
@@ -191,13 +165,10 @@ class Checkpoints:
 
 
 class BestCheckpoint:
-    """Validates, and keeps the state with the best score so far, of equal ones the first, in a folder of its own.
+    """Validation (`validate`: scores of a state by name) that keeps the state with the best score; of equal scores the first.
 
-    Args:
-      validate: named scores of a state.
-      store: keeps all that it is given.
-      score: the name of the score that counts; larger is better.
-      like: as of `Checkpoints.restore`.
+    `store`: a folder for this state alone, which must keep all that is saved; `score`: name of the score to compare, larger is
+    better; `like` as in `Checkpoints.restore`.
     """
 
     def __init__(self, validate: Callable[[TrainState], dict[str, float]], store: Checkpoints, score: str, like: TrainState):
@@ -206,7 +177,7 @@ class BestCheckpoint:
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         scores = self._validate(state)
-        if scores[self._score] > self.score and int(state.step) != self.step:  # on other devices a step may score otherwise
+        if scores[self._score] > self.score and int(state.step) != self.step:  # the score of a step may differ on other devices
             self.step, self.score = int(state.step), scores[self._score]
             self._store.save(state, score=self.score)
             self._store.keep_only(self.step)

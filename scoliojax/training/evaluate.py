@@ -1,4 +1,4 @@
-"""Runs a trained network over whole sequences."""
+"""Evaluation: a trained network on whole sequences."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ EvalStep = Callable[[Tree, Tree, jax.Array, jax.Array], ScoNetOutput]
 
 
 class Predictions(NamedTuple):
-    """In the order of the data, whatever the order of the batches."""
+    """The outputs for `n` sequences, in the order of the data."""
 
-    rows: np.ndarray  # n; which sequence, an index into the data
-    embeddings: np.ndarray | None  # n p c; None where they were not asked for
+    rows: np.ndarray  # n; index of the sequence in the data
+    embeddings: np.ndarray | None  # n p c; None where they were not requested
     strip_logits: np.ndarray  # n p k; cosines
 
     @property
     def logits(self) -> np.ndarray:
-        """What decides: the mean over strips, `[n, k]`."""
+        """The mean over strips, `[n, k]`; the largest one is the predicted class."""
         return self.strip_logits.mean(axis=1)  # n k
 
 
 def make_eval_step(graph: nnx.GraphDef, replicated: Sharding | None = None) -> EvalStep:
     """Compile `(params, batch_stats, silhouettes, frame_mask) -> ScoNetOutput` with running statistics.
 
-    Args:
-      graph: of the model, from `split_model`.
-      replicated: sharding of the output, so that every process sees all of it. None on a single device.
+    `graph`: the model's, from `split_model`; `replicated`: sharding of the output, so that every process has all of it.
     """
 
     def step(params: Tree, batch_stats: Tree, silhouettes: jax.Array, frame_mask: jax.Array) -> ScoNetOutput:
@@ -48,30 +46,22 @@ def evaluate(
 ) -> Predictions:
     """Predict every sequence of `batches` once; padded rows (`rows` = -1) are left out of the result.
 
-    Args:
-      eval_step: from `make_eval_step`.
-      params: of the network.
-      batch_stats: of the network.
-      batches: with `silhouettes` and `frame_mask` on the devices, and `rows` of the whole batch.
-      embeddings: keep them, too: at the published sizes 16 KB a sequence, where the logits take 192 bytes.
+    A batch holds `silhouettes` and `frame_mask` on the devices, and `rows` of all processes. `embeddings`: keep the embeddings,
+    too; at the published sizes these take 16 KB per sequence, the logits 192 bytes.
     """
-    rows, embedded, logits = [], [], []
-    waiting: ScoNetOutput | None = None
+    rows: list[np.ndarray] = []
+    outputs: list[ScoNetOutput] = []
 
-    def fetch(output: ScoNetOutput) -> None:
-        if embeddings:
-            embedded.append(np.asarray(output.embeddings))  # n p c
-        logits.append(np.asarray(output.logits))  # n p k
+    def fetch(index: int) -> None:
+        outputs[index] = jax.device_get(outputs[index] if embeddings else outputs[index]._replace(embeddings=None))
 
     for batch in batches:
-        output = eval_step(params, batch_stats, batch["silhouettes"], batch["frame_mask"])
+        outputs.append(eval_step(params, batch_stats, batch["silhouettes"], batch["frame_mask"]))
         rows.append(np.asarray(batch["rows"]))  # n
-        if waiting is not None:  # one batch late, so that the devices have the next to work on meanwhile
-            fetch(waiting)
-        waiting = output
-    if waiting is not None:
-        fetch(waiting)
-    found = np.concatenate(rows)
-    order = np.argsort(found, kind="stable")[np.sum(found < 0) :]
-    kept = np.concatenate(embedded)[order] if embeddings else None  # n p c
-    return Predictions(found[order], kept, np.concatenate(logits)[order])
+        if len(outputs) > 1:  # one batch late, so that the devices compute the next one meanwhile
+            fetch(-2)
+    fetch(-1)
+    all_rows = np.concatenate(rows)
+    order = np.argsort(all_rows, kind="stable")[np.sum(all_rows < 0) :]
+    kept = np.concatenate([output.embeddings for output in outputs])[order] if embeddings else None  # n p c
+    return Predictions(all_rows[order], kept, np.concatenate([output.logits for output in outputs])[order])

@@ -1,4 +1,4 @@
-"""What a run says while it works: progress bar, `metrics.jsonl`, TensorBoard, and lines on the terminal."""
+"""The log of a run: progress bar, `metrics.jsonl` and TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scoliojax.errors import RunError
 
 
 class Log:
-    """Keeps nothing: the log of every process but the first."""
+    """A log that records nothing, for every process but the first."""
 
     def __enter__(self) -> Log:
         return self
@@ -27,14 +27,9 @@ class Log:
 
 
 class RunLog(Log):
-    """Writes the numbers of a run from `start` on; lines of steps after `start`, from a run cut short, are taken back.
+    """The log of a run of `steps` steps, of which `start` are finished: a context manager.
 
-    Use as a context manager.
-
-    Args:
-      workdir: the run directory.
-      start: finished steps so far.
-      steps: of the whole run.
+    Lines of `metrics.jsonl` after step `start`, from an interrupted run, are removed.
     """
 
     def __init__(self, workdir: Path, start: int, steps: int):
@@ -48,22 +43,19 @@ class RunLog(Log):
         self._board = _summary_writer()(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, unit="step", desc="train", dynamic_ncols=True)
 
-    def __enter__(self) -> RunLog:
-        return self
-
     def __exit__(self, *exception) -> None:
         self._bar.close()
         self._board.close()
         self._file.close()
 
     def step(self) -> None:
-        """One more step is finished."""
+        """Count one finished step."""
         self._bar.update()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Record numbers of a step; loss, learning rate and clips per second also stand beside the bar."""
+        """Record numbers of a step; the bar shows loss, learning rate and clips per second."""
         free = shutil.disk_usage(self._workdir).free
-        if free < 2**20:  # TensorBoard's own thread would end, and then block us for ever
+        if free < 2**20:  # on a full disk TensorBoard's thread ends, and later calls of it never return
             raise RunError(
                 f"no room for the log in {self._workdir} ({free / 1e6:.1f} MB free, 1 MB needed); finished checkpoints are "
                 "whole. Make room, then run the same command again"
@@ -77,7 +69,7 @@ class RunLog(Log):
 
 
 def _summary_writer() -> type:
-    """TensorBoard's writer. Its package would import torch where that is installed, two seconds for the name of a type."""
+    """TensorBoard's writer, imported without torch, which its package needs for one type only (2 s)."""
     hidden = "torch" not in sys.modules
     if hidden:
         sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] (an import of it now says that there is none)
@@ -90,12 +82,11 @@ def _summary_writer() -> type:
 
 
 def read_log(path: Path) -> list[dict]:
-    """The whole lines of a `metrics.jsonl`; those that a crash left unreadable are left out."""
-    if not path.exists():
-        return []
-    found = []
-    for line in path.read_text(errors="replace", encoding="utf-8").splitlines(keepends=True):
+    """The complete lines of a `metrics.jsonl`, without those that a crash left unreadable; [] where there is no file."""
+    entries = []
+    text = path.read_text(errors="replace", encoding="utf-8") if path.exists() else ""
+    for line in text.splitlines(keepends=True):
         with contextlib.suppress(ValueError):
             if line.endswith("\n") and "step" in (entry := json.loads(line)):
-                found.append(entry)
-    return found
+                entries.append(entry)
+    return entries

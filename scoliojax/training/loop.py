@@ -18,28 +18,19 @@ from scoliojax.training.step import Metrics, Step
 
 @dataclass(frozen=True)
 class Schedule:
-    """When things happen, in steps. `eval_every=0` leaves validation to the end of the run.
-
-    Raises:
-      RunError: for a number below 1 (below 0 for `eval_every`).
-    """
+    """The length of a run and its intervals, in steps; raises `RunError` for a number that is too small."""
 
     steps: int
     log_every: int
     checkpoint_every: int
     checkpoints_to_keep: int
-    eval_every: int
+    eval_every: int  # 0: no validation during training
 
     def __post_init__(self):
-        for name, lowest in (
-            ("steps", 1),
-            ("log_every", 1),
-            ("checkpoint_every", 1),
-            ("checkpoints_to_keep", 1),
-            ("eval_every", 0),
-        ):
-            if getattr(self, name) < lowest:
-                raise RunError(f"train.{name}={getattr(self, name)} must be at least {lowest}")
+        for name, value in vars(self).items():
+            lowest = 0 if name == "eval_every" else 1
+            if value < lowest:
+                raise RunError(f"train.{name}={value} must be at least {lowest}")
 
 
 def train(
@@ -56,55 +47,54 @@ def train(
     """Train from `state.step` to `schedule.steps` and leave a checkpoint of the last step.
 
     Args:
-      state: where to start; given up.
+      state: the start; donated, and not to be used again.
       train_step: from `make_train_step`.
-      batches: of steps `state.step` onwards, on the devices.
-      schedule: when to log, save and validate.
-      checkpoints: where to save.
-      log: where to log; the host waits for the device only here and when saving.
-      validate: named numbers of a state, for the log; None leaves it out.
-      stop: asked after every step whether to save and stop there.
-      examine: leaves behind what is needed to look at a step whose loss or gradient is not finite, and says where.
+      batches: the batches from step `state.step` on, on the devices.
+      schedule: steps at which to log, save and validate.
+      checkpoints: receives the states.
+      log: receives the metrics; the host waits for the device only for logging, saving and validation.
+      validate: scores of a state by name, for the log; None for no validation.
+      stop: called after every step; True saves a checkpoint and ends the run.
+      examine: records the batch of a step whose loss or gradient is not finite; returns where the record is.
 
-    Raises:
-      RunError: when a loss or gradient is not finite; no checkpoint is made of it.
-      Stopped: when `stop` said so, with a checkpoint of that step.
+    Raises `RunError` when a loss or gradient is not finite (that state is not saved), and `Stopped` when `stop` returned True,
+    after a checkpoint of that step.
     """
     step = int(state.step)
-    unseen: list[tuple[int, Metrics]] = []  # on the devices; looking at them would make the host wait
+    unchecked: list[tuple[int, Metrics]] = []  # kept on the devices, so that the host does not wait
 
-    def look() -> Metrics:
-        """Bring the numbers of the last steps here, and see that all are finite; returns the newest."""
-        found = jax.device_get(unseen)
-        for number, metrics in found:
+    def check() -> Metrics:
+        """Fetch the metrics since the last check and require finite ones; returns the newest."""
+        fetched = jax.device_get(unchecked)
+        for number, metrics in fetched:
             for name in ("loss", "gradient_norm"):
                 if name in metrics and not math.isfinite(metrics[name]):
                     raise RunError(
                         f"step {number}: {name} is {float(metrics[name])}; {examine(number)}. Whole checkpoints: "
                         f"{checkpoints.steps() or 'none'}. Lower optimizer.learning_rate or mend the data"
                     )
-        unseen.clear()
-        return found[-1][1]
+        unchecked.clear()
+        return fetched[-1][1]
 
     clock, since = time.perf_counter(), step
     for batch in batches:
         state, metrics = train_step(state, batch)
         step += 1
-        unseen.append((step, metrics))
+        unchecked.append((step, metrics))
         log.step()
         last = step == schedule.steps
         stopping = stop(step) and not last
         save = step % schedule.checkpoint_every == 0 or last or stopping
         write = step % schedule.log_every == 0 or last
         due = validate is not None and schedule.eval_every > 0 and (step % schedule.eval_every == 0 or last)
-        newest = look() if save or write or due else {}
+        newest = check() if save or write or due else {}
         if write:
             values = {name: float(value) for name, value in newest.items()}
             now = time.perf_counter()
             values["clips_per_second"] = len(batch["labels"]) * (step - since) / (now - clock)
             clock, since = now, step
             log.scalars(step, values)
-        if validate and due:  # before saving: a run killed meanwhile comes by here again
+        if validate and due:  # before saving: a run that is killed during validation then repeats it
             log.scalars(step, validate(state))
         if save:
             checkpoints.save(state)  # save first, then pull the next batch

@@ -17,11 +17,8 @@ from scoliojax.models.sconet import ScoNetOutput
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, scale: float, smoothing: float) -> jax.Array:
     """Cross entropy of `scale * logits` with label smoothing (Szegedy et al. 2016, section 7), mean over clips and strips.
 
-    Args:
-      logits: cosines `[n, p, k]`.
-      labels: int `[n]` class ids.
-      scale: inverse temperature of the cosines; published 16.
-      smoothing: probability mass spread evenly over all classes; published 0.1.
+    `logits`: cosines `[n, p, k]`; `labels`: int class ids `[n]`; `scale`: inverse temperature of the cosine logits (published
+    16); `smoothing`: probability mass that is spread evenly over all classes (published 0.1).
     """
     target = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1])[:, None, :], smoothing)  # n 1 k
     return jnp.mean(optax.softmax_cross_entropy(scale * widen(logits), target))
@@ -29,21 +26,18 @@ def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, scale: float, s
 
 @dataclass(frozen=True)
 class ScoNetLoss:
-    """`triplet_weight` x identity loss + `class_weight` x classification loss. A weight of 0 leaves its term out altogether.
+    """`triplet_weight` x identity loss + `class_weight` x classification loss. A term of weight 0 is not computed.
 
-    ScoNet-MT has both weights 1; ScoNet has `triplet_weight=0`. `mesh` is that over which clips are sharded, if any.
-
-    Raises:
-      ValueError: for weights that are negative or both zero, a negative margin, a scale that is not positive, or a smoothing
-        outside [0, 1).
+    ScoNet-MT has both weights 1; ScoNet has `triplet_weight=0`. Raises `ValueError` for weights that are negative or both zero,
+    a negative margin, a scale that is not positive, or a smoothing outside [0, 1).
     """
 
     triplet_weight: float
     class_weight: float
-    margin: float
-    scale: float
+    margin: float  # in units of embedding distance
+    scale: float  # inverse temperature of the cosine logits
     label_smoothing: float
-    mesh: Mesh | None = None
+    mesh: Mesh | None = None  # the mesh over which clips are sharded; None on a single device
 
     def __post_init__(self):
         if min(self.triplet_weight, self.class_weight) < 0 or self.triplet_weight == self.class_weight == 0:
@@ -59,26 +53,16 @@ class ScoNetLoss:
             raise ValueError(f"loss.label_smoothing={self.label_smoothing} must be in [0, 1)")
 
     def __call__(self, output: ScoNetOutput, labels: jax.Array, identities: jax.Array) -> tuple[jax.Array, dict]:
-        """The total loss, and what to log: scalars by name.
-
-        Args:
-          output: of the network, `n` clips.
-          labels: int `[n]` class ids.
-          identities: int `[n]` sequence numbers.
-        """
-        total = jnp.zeros(())
-        terms = {}
+        """The total loss and the scalars to log; `labels`: int class ids `[n]`, `identities`: int sequence numbers `[n]`."""
+        total, terms = jnp.zeros(()), {}
         if self.class_weight:
             cross_entropy = smoothed_cross_entropy(output.logits, labels, self.scale, self.label_smoothing)
             total += self.class_weight * cross_entropy
-            right = jnp.argmax(output.logits, axis=-1) == labels[:, None]  # n p
-            terms |= {"cross_entropy": cross_entropy, "strip_accuracy": jnp.mean(right)}
+            correct = jnp.argmax(output.logits, axis=-1) == labels[:, None]  # n p
+            terms |= {"cross_entropy": cross_entropy, "strip_accuracy": jnp.mean(correct)}
         if self.triplet_weight:
             triplet = triplet_loss(output.embeddings, identities, self.margin, self.mesh)
             total += self.triplet_weight * jnp.mean(triplet.loss)
-            terms |= {
-                "triplet": jnp.mean(triplet.loss),
-                "triplet_violations": jnp.mean(triplet.violations),
-                "embedding_distance": jnp.mean(triplet.mean_distance),
-            }
+            terms |= {"triplet": jnp.mean(triplet.loss), "triplet_violations": jnp.mean(triplet.violations)}
+            terms["embedding_distance"] = jnp.mean(triplet.mean_distance)
         return total, {"loss": total, **terms}

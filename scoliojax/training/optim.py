@@ -17,17 +17,9 @@ def sgd(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """SGD as PyTorch computes it, and its schedule: `m = momentum * m + (g + weight_decay * w); w -= rate * m`.
 
-    The decay joins the gradient *before* momentum and acts on every parameter, batch norm included.
-
-    Args:
-      learning_rate: at step 0; published 0.1.
-      momentum: published 0.9.
-      weight_decay: published 5e-4.
-      milestones: steps at which the rate drops, rising; published 10,000, 14,000, 18,000.
-      decay: factor at each milestone; published 0.1.
-
-    Raises:
-      ValueError: for numbers outside their range or milestones that do not rise.
+    Weight decay is added to the gradient *before* momentum and acts on every parameter, batch norm included. Published:
+    learning rate 0.1 at step 0, momentum 0.9, weight decay 5e-4, and `decay` 0.1 at the steps 10,000, 14,000 and 18,000. Raises
+    `ValueError` for numbers out of range and milestones that do not rise.
     """
     if learning_rate <= 0:
         raise ValueError(f"optimizer.learning_rate={learning_rate} must be positive")
@@ -40,7 +32,5 @@ def sgd(
     if any(step < 1 for step in milestones) or list(milestones) != sorted(set(milestones)):
         raise ValueError(f"optimizer.milestones={tuple(milestones)} must be rising positive steps")
     schedule = multi_step(learning_rate, milestones, decay)
-    rule = optax.chain(
-        optax.add_decayed_weights(weight_decay), optax.trace(decay=momentum), optax.scale_by_learning_rate(schedule)
-    )
-    return rule, schedule
+    parts = optax.add_decayed_weights(weight_decay), optax.trace(momentum), optax.scale_by_learning_rate(schedule)
+    return optax.chain(*parts), schedule

@@ -14,23 +14,16 @@ Tree = dict[str, Any]  # nested dicts of arrays
 
 @struct.dataclass
 class TrainState:
-    """What a checkpoint holds. `step` counts finished steps; the next batch is the batch of that number.
+    """The content of a checkpoint."""
 
-    Attributes:
-      step: int32 scalar.
-      params: float32 parameters, nested dicts by module name.
-      batch_stats: float32 running means and variances, likewise.
-      opt_state: of the optax rule (momentum, schedule position).
-    """
-
-    step: jax.Array
-    params: Tree
-    batch_stats: Tree
-    opt_state: optax.OptState
+    step: jax.Array  # int32 scalar, finished steps; also the number of the next batch
+    params: Tree  # float32 parameters by module name
+    batch_stats: Tree  # float32 running means and variances by module name
+    opt_state: optax.OptState  # momentum and schedule position
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
-    """The functional edge of a model: its static graph, its parameters and its batch statistics as plain dicts."""
+    """The static graph of a model, and its parameters and batch statistics as plain dicts."""
     graph, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
 

@@ -18,10 +18,7 @@ Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
 
 
 def fingerprint(batch: dict[str, jax.Array]) -> jax.Array:
-    """A uint32 that tells batches apart, in integers: the same on any number of devices, whatever the order of summing.
-
-    Every pixel, label and identity counts, and where it stands in its clip and the clip in the batch.
-    """
+    """A uint32 checksum of every pixel, label and identity and its place; the same on any number of devices."""
     silhouettes = batch["silhouettes"]
     if "clip_frames" in batch:
         silhouettes = jax.vmap(lambda shared, numbers: shared[numbers])(silhouettes, batch["clip_frames"])  # g m s 64 44
@@ -41,19 +38,13 @@ def make_train_step(
     schedule: optax.Schedule,
     replicated: Sharding | None = None,
 ) -> Step:
-    """Compile the step `(state, batch) -> (state, metrics)`; the state passed in is given up (donated).
-
-    Args:
-      graph: of the model, from `split_model`.
-      loss: `(output, labels, identities) -> (scalar, dict of scalars)`.
-      optimizer: optax rule over the parameters.
-      schedule: learning rate by step, for the log.
-      replicated: sharding of state and metrics. With the batch sharded over its first axis, batch statistics and triplet
-        distances are those of the global batch by construction. None on a single device.
+    """Compile the step `(state, batch) -> (state, metrics)`; the state passed in is donated and cannot be used again.
 
     The batch holds `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`, and where clips share frames
-    `clip_frames`, as `ScoNet.__call__` describes them; each form is compiled once. The metrics are scalars:
-    those of the loss, `learning_rate`, `gradient_norm` and `batch_fingerprint`.
+    `clip_frames` (see `ScoNet.__call__`). The metrics are scalars: those of `loss`, which is `(output, labels, identities) ->
+    (scalar, dict of scalars)`, `learning_rate` by `schedule`, `gradient_norm` and `batch_fingerprint`. `replicated` is the
+    sharding of state and metrics, None on a single device. With the batch sharded over its first axis, batch statistics and
+    triplet distances are those of the global batch.
     """
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
