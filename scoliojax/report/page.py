@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scoliojax.files import write_csv
 from scoliojax.html import embedded, render
-from scoliojax.report.evidence import Evidence, Rival
+from scoliojax.report.evidence import Case, Evidence, Rival
 from scoliojax.runs.directory import flatten
 from scoliojax.runs.environment import git_commit
-from scoliojax.scores.evaluation import Metrics
+from scoliojax.scores.evaluation import Evaluation, Metrics
 from scoliojax.scores.figures import save
 from scoliojax.scores.model_card import model_card, network, operating_point
 from scoliojax.scores.results import QUESTIONS, cell
@@ -54,14 +53,11 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
     pictures.mkdir()
     figures = []
     for name, drawing in evidence.drawings.items():
-        save(drawing.figure, pictures, name)
-        source = embedded((pictures / f"{name}.svg").read_bytes(), "image/svg+xml")
+        source = embedded(save(drawing.figure, pictures, name), "image/svg+xml")
         figures.append({"name": name, "title": drawing.title, "shows": drawing.shows, "source": source})
-    cases = list(_cases(evidence))
-    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(cases[0]) if cases else ["sequence", "subject", "reason"])
-        writer.writeheader()
-        writer.writerows(cases)
+    cases = [_case(evidence.evaluation, case) for case in evidence.cases]
+    header = list(cases[0]) if cases else ["sequence", "subject", "reason"]
+    write_csv(folder / "cases.csv", header, (case.values() for case in cases))
     _write_strips(folder / "strips.csv", evidence)
     metrics = evidence.metrics
     title = run_title(evidence.workdir, evidence.config, metrics)
@@ -74,7 +70,7 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
             metrics=metrics,
             classes=list(metrics.classes),
             mark=metrics.mark,
-            headlines=list(_headlines(metrics)),
+            headlines=_headlines(metrics),
             overall=[(name, cell(metrics.scores[key]), metrics.scores[key].note) for key, name in OVERALL.items()],
             questions=_questions(metrics),
             operating_point=operating_point(metrics),
@@ -93,77 +89,61 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
 
 
 def run_title(workdir: Path, config: dict[str, Any], metrics: Metrics) -> str:
-    """What to call a run."""
+    """The title of a run."""
     partition = Path(config["data"]["partition"]).stem
     return f"{network(config)}, partition {partition}, seed {config['seed']} ({workdir.name}, step {metrics.step})"
 
 
 def _write_strips(path: Path, evidence: Evidence) -> None:
     """The numbers behind the figure of strips."""
-    classes = evidence.evaluation.classes
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["level", "first_row", "last_row", "class", "contribution", "low", "high", "synthetic"])
-        for place, (level, top, bottom) in enumerate(strip_bounds(evidence.config["model"]["strips"])):
-            for index, name in enumerate(classes):
-                numbers = [f"{array[place, index]:.6f}" for array in evidence.contribution]
-                writer.writerow([level, top, bottom - 1, name, *numbers, evidence.metrics.synthetic])
+    header = ["level", "first_row", "last_row", "class", "contribution", "low", "high", "synthetic"]
+    rows = [
+        (level, top, bottom - 1, name, *(f"{x[place, index]:.6f}" for x in evidence.contribution), evidence.metrics.synthetic)
+        for place, (level, top, bottom) in enumerate(strip_bounds(evidence.config["model"]["strips"]))
+        for index, name in enumerate(evidence.evaluation.classes)
+    ]
+    write_csv(path, header, rows)
 
 
-def _headlines(metrics: Metrics) -> Iterator[tuple[str, str]]:
-    """What a clinician asks first."""
-    scores = metrics.scores
-    best = "operating_point" if "operating_point/sensitivity" in scores else "screening"
-    yield f"sensitivity ({QUESTIONS[best]})", cell(scores[f"{best}/sensitivity"], reason=True)
-    yield f"specificity ({QUESTIONS[best]})", cell(scores[f"{best}/specificity"], reason=True)
-    yield "AUROC (positive or neutral)", cell(scores["screening/auroc"], reason=True)
-    yield "accuracy (three classes)", cell(scores["accuracy"], reason=True)
+def _headlines(metrics: Metrics) -> list[tuple[str, str]]:
+    """The scores at the top of the page, by name."""
+    best = "operating_point" if "operating_point/sensitivity" in metrics.scores else "screening"
+    names = {f"{best}/{name}": f"{name} ({QUESTIONS[best]})" for name in ("sensitivity", "specificity")}
+    names |= {"screening/auroc": "AUROC (positive or neutral)", "accuracy": "accuracy (three classes)"}
+    return [(title, cell(metrics.scores[name], reason=True)) for name, title in names.items()]
 
 
 def _questions(metrics: Metrics) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Scores down, questions across: header, then rows."""
+    """A table with a row for each score and a column for each question; the first row is the header."""
     scores = metrics.scores
-    asked = [name for name in QUESTIONS if f"{name}/sensitivity" in scores]
-    rows = [("", [(QUESTIONS[name], "") for name in asked])]
+    questions = [name for name in QUESTIONS if f"{name}/sensitivity" in scores]
+    rows = [("", [(QUESTIONS[name], "") for name in questions])]
     for key, title in COLUMNS.items():
-        found = [scores.get(f"{name}/{key}") for name in asked]
-        if any(found):
-            rows.append((title, [(cell(one), one.note) if one else ("", "") for one in found]))
+        estimates = [scores.get(f"{name}/{key}") for name in questions]
+        if any(estimates):
+            rows.append((title, [(cell(estimate), estimate.note) if estimate else ("", "") for estimate in estimates]))
     return rows
 
 
 def _rival(rival: Rival, ours: Metrics) -> dict[str, Any]:
-    rows = []
-    for name in COMPARED:
-        if name in rival.comparison.differences:
-            difference = rival.comparison.differences[name]
-            here, there = cell(ours.scores[name]), cell(rival.metrics.scores[name])
-            rows.append((name.replace("_", " ").replace("/", ": "), here, there, cell(difference), difference.note))
-    tests = []
-    for name, test in rival.comparison.mcnemar.items():
-        p_value = "undefined: never unequal" if test.p_value is None else f"{test.p_value:.3g}"
-        tests.append((name.replace("_", " "), test.first_only, test.second_only, p_value))
-    return {
-        "name": run_title(rival.workdir, rival.config, rival.metrics),
-        "folder": rival.workdir,
-        "rows": rows,
-        "tests": tests,
-        "differing": rival.differing,
-    }
+    differences, theirs = rival.comparison.differences, rival.metrics
+    rows = [
+        (name.replace("_", " ").replace("/", ": "), *map(cell, (ours.scores[name], theirs.scores[name], change)), change.note)
+        for name in COMPARED
+        if (change := differences.get(name))
+    ]
+    tests = [
+        (name.replace("_", " "), first, second, "undefined: never unequal" if p_value is None else f"{p_value:.3g}")
+        for name, (first, second, p_value) in rival.comparison.mcnemar.items()
+    ]
+    title = run_title(rival.workdir, rival.config, theirs)
+    return {"name": title, "folder": rival.workdir, "rows": rows, "tests": tests, "differing": rival.differing}
 
 
-def _cases(evidence: Evidence) -> Iterator[dict[str, str]]:
-    evaluation = evidence.evaluation
-    scored, classes = evaluation.scored, evaluation.classes
-    for case in evidence.cases:
-        found = {
-            "sequence": evaluation.sequences[case.row],
-            "subject": evaluation.subjects[case.row],
-            "reason": case.reason,
-            "true": classes[scored.labels[case.row]],
-            "called": classes[scored.predictions[case.row]],
-        }
-        found |= {f"p_{name}": f"{p:.3f}" for name, p in zip(classes, scored.probabilities[case.row], strict=True)}
-        if scored.referred is not None:
-            found["referred"] = "yes" if scored.referred[case.row] else "no"
-        yield found
+def _case(evaluation: Evaluation, case: Case) -> dict[str, str]:
+    """A row of `cases.csv`."""
+    row, scored, classes = case.row, evaluation.scored, evaluation.classes
+    shares = {f"p_{name}": f"{p:.3f}" for name, p in zip(classes, scored.probabilities[row], strict=True)}
+    names = {"sequence": evaluation.sequences[row], "subject": evaluation.subjects[row], "reason": case.reason}
+    called = {"true": classes[scored.labels[row]], "called": classes[scored.predictions[row]]} | shares
+    return names | called | ({} if scored.referred is None else {"referred": "yes" if scored.referred[row] else "no"})
