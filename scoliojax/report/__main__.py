@@ -23,13 +23,12 @@ def arguments() -> Parser:
         "scoliojax.report --workdir runs/quickstart --prevalence 0.03",
     )
     add_run(parser)
-    parser.add_argument(
-        "--compare", nargs="+", type=expanded_path, default=[], metavar="DIR", help="other runs, on the same sequences"
-    )
+    add = parser.add_argument
+    add("--compare", nargs="+", type=expanded_path, default=[], metavar="DIR", help="other runs, on the same sequences")
     add_step(parser)
     add_part(parser)
     add_screening(parser)
-    parser.add_argument("--data", metavar="DIR", help="prepared folder or released tree, where it has moved")
+    add("--data", metavar="DIR", help="prepared folder or released tree, where it has moved")
     add_output(parser, "<workdir>/report")
     return parser
 

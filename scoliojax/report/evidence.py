@@ -48,15 +48,9 @@ class Evidence:
     scorer: Scorer
     cases: list[Case]  # cases to review, the most serious first
     contribution: strips.StripContribution
-    drawings: dict[str, Drawing]  # by file name
+    figures: dict[str, Figure]  # by file name
     warnings: list[str]
     digest: str  # digest of the data
-
-
-class Drawing(NamedTuple):
-    figure: Figure
-    title: str
-    shows: str  # caption
 
 
 class Rival(NamedTuple):
@@ -74,11 +68,24 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
     duplicates = cohort.near_duplicates()
     evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity, embeddings=True)
     metrics = write_results(evaluation_folder(network.directory, part, network.step), evaluation, screening.prevalence)
-    scorer = evaluation.scorer(screening.prevalence)
-    contribution = strips.strip_contribution(evaluation.strip_logits, evaluation.labels, evaluation.subjects)
-    drawings = _draw(network, cohort, evaluation, scorer, contribution, metrics)
-    for drawing in drawings.values():
-        figures.stamp(drawing.figure, metrics.synthetic, metrics.data)
+    scorer, scored = evaluation.scorer(screening.prevalence), evaluation.scored
+    labels, classes = evaluation.labels, evaluation.classes
+    assert evaluation.embeddings is not None  # as requested
+    contribution = strips.strip_contribution(evaluation.strip_logits, labels, evaluation.subjects)
+    silhouettes = strips.mean_silhouettes(cohort.read_once, evaluation.rows, labels, len(classes))  # k 64 44
+    drawn: dict[str, Figure] = {}
+    lines = read_log(network.directory / "metrics.jsonl")
+    if any("loss" in line for line in lines):
+        drawn["training"] = figures.training_curves(lines)
+    drawn["confusion"] = figures.confusion(metrics)
+    drawn["curves"] = figures.roc_and_precision_recall(scorer, evaluation.subjects, metrics)
+    drawn["reliability"] = figures.reliability(scored._replace(probabilities=evaluation.uncalibrated), scored, metrics)
+    drawn["strips"] = strips.draw_contribution(contribution, silhouettes, tuple(network.config.model.strips), classes)
+    drawn["embeddings"] = figures.embedding_map(evaluation.embeddings, labels, scored.predictions, metrics)
+    if cases := _saliency(network, cohort, evaluation):
+        drawn["saliency"] = saliency.draw_saliency(cases)
+    for figure in drawn.values():
+        figures.stamp(figure, metrics.synthetic, metrics.data)
     return Evidence(
         workdir=network.directory,
         config=network.config.to_dict(),
@@ -88,70 +95,21 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
         scorer=scorer,
         cases=cases_to_review(evaluation),
         contribution=contribution,
-        drawings=drawings,
+        figures=drawn,
         warnings=[*near_duplicate_warning(duplicates), *metrics.notes],
         digest=cohort.data.digest(),
     )
 
 
-def _draw(
-    network: TrainedNetwork,
-    cohort: Cohort,
-    evaluation: Evaluation,
-    scorer: Scorer,
-    contribution: strips.StripContribution,
-    metrics: Metrics,
-) -> dict[str, Drawing]:
-    scored, classes = evaluation.scored, evaluation.classes
-    assert evaluation.embeddings is not None  # `gather` asks for them
-    silhouettes = strips.mean_silhouettes(cohort.read_once, evaluation.rows, evaluation.labels, len(classes))
-    shows = "Sequences of each true class by the class called, and their share."
-    drawings = {
-        "confusion": Drawing(figures.confusion(metrics), "Confusion matrix", shows),
-        "curves": Drawing(
-            figures.roc_and_precision_recall(scorer, evaluation.subjects, metrics),
-            "All thresholds",
-            "Sensitivity against false calls, and against predictive value, with 95 % bands over subjects. Average precision "
-            "and predictive values depend on how common each class is among these sequences.",
-        ),
-        "reliability": Drawing(
-            figures.reliability(scored._replace(probabilities=evaluation.uncalibrated), scored, metrics),
-            "Reliability",
-            "On the dotted line a class called with probability 0.8 is right in 8 of 10 sequences.",
-        ),
-        "strips": Drawing(
-            strips.draw_contribution(contribution, silhouettes, tuple(network.config.model.strips), classes),
-            "Which part of the body drives each class",
-            "How much higher each strip's logit of a class is for sequences of that class than for the others, over the mean "
-            "silhouette. The mean over strips is what the whole network separates the class by. Every strip sees some rows "
-            "above and below it.",
-        ),
-        "embeddings": Drawing(
-            figures.embedding_map(evaluation.embeddings, evaluation.labels, scored.predictions, metrics),
-            "Embedding map",
-            "Each sequence by the first two principal components of its embeddings; crosses were called another class.",
-        ),
-    }
-    lines = read_log(network.directory / "metrics.jsonl")
-    if any("loss" in line for line in lines):
-        shows = "The losses of training, and the scores of the validation subjects where there are some."
-        drawings = {"training": Drawing(figures.training_curves(lines), "Training", shows)} | drawings
-    find = saliency.make_saliency(network.graph, network.state)
-    cases = []
+def _saliency(network: TrainedNetwork, cohort: Cohort, evaluation: Evaluation) -> list[tuple[str, saliency.Saliency]]:
+    """Title and saliency of the most certain predictions."""
+    scored, find, cases = evaluation.scored, saliency.make_saliency(network.graph, network.state), []
     for row in certain_cases(evaluation):
-        called, true = (classes[ids[row]] for ids in (scored.predictions, scored.labels))
+        called, true = (evaluation.classes[ids[row]] for ids in (scored.predictions, scored.labels))
         verdict = "right" if called == true else f"wrong: is {true}"
         title = f"{evaluation.sequences[row]}\ncalled {called}\nprobability {scored.probabilities[row].max():.2f}\n{verdict}"
         cases.append((title, find(cohort.cache(int(evaluation.rows[row])))))
-    if cases:
-        drawings["saliency"] = Drawing(
-            saliency.draw_saliency(cases),
-            "Frames behind the most certain answers",
-            "The most certain right answer for each class, then the most certain wrong ones. Bars: share of each frame in the "
-            f"gradient of the answer's margin (of walks beyond {saliency.SALIENCY_FRAMES} frames, as many evenly spaced ones); "
-            "pictures: the frames with the largest shares, with the pixels that matter.",
-        )
-    return drawings
+    return cases
 
 
 def certain_cases(evaluation: Evaluation) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 from scoliojax.files import write_csv
 from scoliojax.html import embedded, render
 from scoliojax.report.evidence import Case, Evidence, Rival
+from scoliojax.report.saliency import SALIENCY_FRAMES
 from scoliojax.runs.directory import flatten
 from scoliojax.runs.environment import git_commit
 from scoliojax.scores.evaluation import Evaluation, Metrics
@@ -28,19 +29,29 @@ OVERALL = {
     "ece": "expected calibration error (15 bins; its interval leans upwards)",
 }
 COLUMNS = {
-    "sensitivity": "sensitivity (recall)",
-    "specificity": "specificity",
-    "ppv": "PPV (precision)",
-    "npv": "NPV",
-    "f1": "F1",
-    "lr_plus": "LR+",
-    "lr_minus": "LR-",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "brier": "Brier",
-    "ppv_at_prevalence": "PPV at the prevalence given",
-    "npv_at_prevalence": "NPV at the prevalence given",
-}
+    "sensitivity": "sensitivity (recall)", "specificity": "specificity", "ppv": "PPV (precision)", "npv": "NPV", "f1": "F1",
+    "lr_plus": "LR+", "lr_minus": "LR-", "auroc": "AUROC", "average_precision": "average precision", "brier": "Brier",
+    "ppv_at_prevalence": "PPV at the prevalence given", "npv_at_prevalence": "NPV at the prevalence given",
+}  # fmt: skip
+CAPTIONS = {  # title and text of each figure
+    "training": ("Training", "The losses of training, and the scores of the validation subjects where there are some."),
+    "confusion": ("Confusion matrix", "Sequences of each true class by the class called, and their share."),
+    "curves": ("All thresholds",
+        "Sensitivity against false calls, and against predictive value, with 95 % bands over subjects. Average precision "
+        "and predictive values depend on how common each class is among these sequences."),
+    "reliability": ("Reliability",
+        "On the dotted line a class called with probability 0.8 is right in 8 of 10 sequences."),
+    "strips": ("Which part of the body drives each class",
+        "How much higher each strip's logit of a class is for sequences of that class than for the others, over the mean "
+        "silhouette. The mean over strips is what the whole network separates the class by. Every strip sees some rows "
+        "above and below it."),
+    "embeddings": ("Embedding map",
+        "Each sequence by the first two principal components of its embeddings; crosses were called another class."),
+    "saliency": ("Frames behind the most certain answers",
+        "The most certain right answer for each class, then the most certain wrong ones. Bars: share of each frame in the "
+        f"gradient of the answer's margin (of walks beyond {SALIENCY_FRAMES} frames, as many evenly spaced ones); "
+        "pictures: the frames with the largest shares, with the pixels that matter."),
+}  # fmt: skip
 COMPARED = (
     "accuracy", "macro_f1", "quadratic_kappa", "brier", "ece", "screening/sensitivity", "screening/specificity",
     "screening/auroc", "operating_point/sensitivity", "operating_point/specificity",
@@ -52,9 +63,10 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
     pictures = folder / "figures"
     pictures.mkdir()
     figures = []
-    for name, drawing in evidence.drawings.items():
-        source = embedded(save(drawing.figure, pictures, name), "image/svg+xml")
-        figures.append({"name": name, "title": drawing.title, "shows": drawing.shows, "source": source})
+    for name, figure in evidence.figures.items():
+        title, shows = CAPTIONS[name]
+        source = embedded(save(figure, pictures, name), "image/svg+xml")
+        figures.append({"name": name, "title": title, "shows": shows, "source": source})
     cases = [_case(evidence.evaluation, case) for case in evidence.cases]
     header = list(cases[0]) if cases else ["sequence", "subject", "reason"]
     write_csv(folder / "cases.csv", header, (case.values() for case in cases))

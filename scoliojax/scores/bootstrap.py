@@ -79,14 +79,7 @@ def exact_interval(value: float, trials: int) -> tuple[float, float]:
 
 
 def estimate(value: float, draws: np.ndarray, subjects: int, trials: int | None = None) -> Estimate:
-    """A score with its interval.
-
-    Args:
-      value: score of the sequences themselves.
-      draws: `[draws]`, score of each resampling.
-      subjects: number of subjects.
-      trials: number of subjects in the denominator, for a proportion.
-    """
+    """A score with its interval from its `draws`, `[draws]`; `trials`: subjects in the denominator of a proportion."""
     if math.isnan(value):
         return Estimate(None, None, None, "undefined: nothing to divide by")
     if math.isinf(value):

@@ -62,16 +62,10 @@ def fit(
     network: str,
     synthetic: bool = False,
 ) -> Calibration:
-    """Fit temperature and operating point on n validation sequences.
+    """Fit temperature and operating point on validation sequences.
 
-    Args:
-      labels: int `[n]`, class ids.
-      logits: cosines `[n, k]`.
-      scale: inverse temperature of the cosine logits in the loss.
-      subjects: n subject names.
-      wanted_sensitivity: least sensitivity of the operating point, in (0, 1].
-      network: digest of the network.
-      synthetic: True for synthetic walkers.
+    `labels`: int `[n]`, class ids; `logits`: cosines `[n, k]`; `scale`: their inverse temperature in the loss; `subjects`: n
+    names; `wanted_sensitivity`: least sensitivity of the operating point, in (0, 1]; `network`: digest of the network.
     """
     notes = []
     temperature = fit_temperature(labels, logits, scale)

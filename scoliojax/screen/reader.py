@@ -1,4 +1,4 @@
-"""From an input to a folder with its answer."""
+"""Reading of one input into a folder with its answer."""
 
 from __future__ import annotations
 
@@ -20,12 +20,9 @@ FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif", "fr
 
 
 def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
-    """Raise `RunError` where an answer would replace anything but an earlier answer.
+    """Raise `RunError` where an answer would replace anything but an earlier answer, or one of the inputs.
 
-    Args:
-      folder: that is to be replaced.
-      inputs: of the command, none of which may lie in it.
-      anew: the user did not name the folder, so an answer for another input may not be replaced either.
+    With `anew`, the user did not name the folder, so an answer for another input is not replaced either.
     """
     refuse_foreign(folder, FILES, "a screening")
     frames = folder / "frames"
@@ -40,31 +37,16 @@ def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
 
 
 class Reader:
-    """Reads inputs with one network and one segmenter.
-
-    Args:
-      screener: with the network that answers.
-      segmenter: finds people in videos; None where no input is one.
-    """
+    """Reads inputs with one network and one segmenter, None if no input is a video."""
 
     def __init__(self, screener: Screener, segmenter: Segmenter | None):
         self._screener, self._segmenter = screener, segmenter
 
     def __call__(self, path: Path, folder: Path, person: list[int] | None = None, keep_frames: bool = False) -> dict[str, Any]:
-        """Answer for one input.
+        """Write the answer for one input into `folder`, as a whole, and return the content of `result.json`.
 
-        Args:
-          path: of the input.
-          folder: for the files; appears as a whole, and replaces an earlier answer.
-          person: as of `people.choose`.
-          keep_frames: also write the frames of the video that were used.
-
-        Returns:
-          The content of `result.json`.
-
-        Raises:
-          DataError: for an input that cannot be answered for.
-          RunError: likewise; where several people walk, `candidates.png` in the folder shows them.
+        `person` as in `people.choose`; `keep_frames` also writes the frames of the video that were used. `DataError` or
+        `RunError` if there is no answer; where several people walk, `candidates.png` in the folder shows them.
         """
         segmenter = self._segmenter if needs_segmenter(path) else None
         try:
