@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from scoliojax.errors import RunError
 from scoliojax.html import embedded, render
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.screen.answer import CHUNK, Screener
-from scoliojax.screen.reader import Reader
+from scoliojax.screen.reader import write_result
 from scoliojax.screen.result import DISCLAIMER, verdict
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Desk:
     def __init__(self, network: TrainedNetwork, segmenters: list[Segmenter], folder: Path):
         screener = Screener(network)
         screener(Walk("nobody", "silhouettes", np.zeros((CHUNK, FRAME_SIZE, FRAME_SIZE), np.uint8), np.arange(CHUNK)))
-        self._readers = {segmenter.name: Reader(screener, segmenter) for segmenter in segmenters}
-        self.synthetic, self.backends = network.synthetic, list(self._readers)
+        self._write = {segmenter.name: partial(write_result, screener, segmenter) for segmenter in segmenters}
+        self.synthetic, self.backends = network.synthetic, list(self._write)
         self._folder = folder
         self._held: dict[str, tempfile.TemporaryDirectory] = {}
         self._busy = threading.Lock()
@@ -78,7 +79,7 @@ class Desk:
             (video,) = Path(name).iterdir()
             answer, candidates = Path(name, "answer"), Path(name, "answer", "candidates.png")
             try:
-                result = self._readers[backend](video, answer, _numbers(person))
+                result = self._write[backend](video, answer, _numbers(person), keep_frames=False)
             except (DataError, RunError, OSError) as error:
                 message = str(error).replace(str(candidates), "the picture below").replace(f"{name}{os.sep}", "")
                 picture = embedded(candidates.read_bytes(), "image/png") if candidates.exists() else None

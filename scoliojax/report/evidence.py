@@ -46,7 +46,6 @@ class Evidence:
     metrics: Metrics
     evaluation: Evaluation
     scorer: Scorer
-    cases: list[Case]  # cases to review, the most serious first
     contribution: strips.StripContribution
     figures: dict[str, Figure]  # by file name
     warnings: list[str]
@@ -93,7 +92,6 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
         metrics=metrics,
         evaluation=evaluation,
         scorer=scorer,
-        cases=cases_to_review(evaluation),
         contribution=contribution,
         figures=drawn,
         warnings=[*near_duplicate_warning(duplicates), *metrics.notes],

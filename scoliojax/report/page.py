@@ -8,7 +8,7 @@ from typing import Any
 
 from scoliojax.files import write_csv
 from scoliojax.html import embedded, render
-from scoliojax.report.evidence import Case, Evidence, Rival
+from scoliojax.report.evidence import Case, Evidence, Rival, cases_to_review
 from scoliojax.report.saliency import SALIENCY_FRAMES
 from scoliojax.runs.directory import flatten
 from scoliojax.runs.environment import git_commit
@@ -67,7 +67,7 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
         title, shows = CAPTIONS[name]
         source = embedded(save(figure, pictures, name), "image/svg+xml")
         figures.append({"name": name, "title": title, "shows": shows, "source": source})
-    cases = [_case(evidence.evaluation, case) for case in evidence.cases]
+    cases = [_case(evidence.evaluation, case) for case in cases_to_review(evidence.evaluation)]
     header = list(cases[0]) if cases else ["sequence", "subject", "reason"]
     write_csv(folder / "cases.csv", header, (case.values() for case in cases))
     _write_strips(folder / "strips.csv", evidence)

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser
 from data_pipelines.schema import DataError, abbreviate
 from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, write_csv
 from scoliojax.runs.command import add_run, add_step, configure_runtime, report_errors
-
-if TYPE_CHECKING:
-    from scoliojax.screen.reader import Reader
 
 WINDOW = 30  # frames: about one stride at 30 frames a second
 LEAST_WINDOW = 15
@@ -76,21 +74,21 @@ def screen(args: argparse.Namespace) -> int:
     configure_runtime()
     from scoliojax.runs.run import open_run
     from scoliojax.screen.answer import Screener
-    from scoliojax.screen.reader import Reader, check_target
+    from scoliojax.screen.reader import check_target, write_result
 
     if several:
         refuse_foreign(folder, {*names, "screening.csv"}, "a screening")
     for target in targets:
         check_target(target, inputs, anew=args.output is None and not several)
     network = open_run(args.directory, "--checkpoint").network(args.step)
-    read = Reader(Screener(network, args.window), segmenter)
+    write = partial(write_result, Screener(network, args.window), segmenter, person=args.person, keep_frames=args.keep_frames)
     if several:
-        return _screen_all(read, inputs, targets, folder, args.keep_frames)
-    print_result(read(inputs[0], folder, args.person, args.keep_frames), folder)
+        return _screen_all(write, inputs, targets, folder)
+    print_result(write(inputs[0], folder), folder)
     return 0
 
 
-def _screen_all(read: Reader, inputs: list[Path], targets: list[Path], folder: Path, keep_frames: bool) -> int:
+def _screen_all(write: Callable[..., dict[str, Any]], inputs: list[Path], targets: list[Path], folder: Path) -> int:
     """Write a folder and a row for each input; an input that cannot be read does not stop the others."""
     from scoliojax.screen.result import COLUMNS, as_row
 
@@ -99,7 +97,7 @@ def _screen_all(read: Reader, inputs: list[Path], targets: list[Path], folder: P
     for path, target in zip(inputs, targets, strict=True):
         result, error = None, ""
         try:
-            result = read(path, target, keep_frames=keep_frames)
+            result = write(path, target)
             print_result(result, target)
         except (DataError, RunError, OSError) as problem:
             failed, error = failed + 1, str(problem)

@@ -62,10 +62,6 @@ class Answer:
         """Number of windows with the class of the whole walk."""
         return sum(window.called == self.whole.called for window in self.windows)
 
-    @property
-    def synthetic(self) -> bool:
-        return self.network.synthetic
-
 
 class Screener:
     """Reads walks with one network, compiled once, with windows of `window` frames; few frames are in memory at a time.

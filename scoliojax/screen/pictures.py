@@ -105,4 +105,4 @@ def draw_strips(answer: Answer) -> Figure:
 
 def _origin(answer: Answer) -> str:
     """Name of the walk, and a remark if the network was trained on synthetic walkers."""
-    return answer.walk.name + (", read by a network of SYNTHETIC walkers" if answer.synthetic else "")
+    return answer.walk.name + (", read by a network of SYNTHETIC walkers" if answer.network.synthetic else "")

@@ -36,31 +36,27 @@ def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
             raise RunError(f"{folder} holds the answer for another input of this name; say where this one goes with --output")
 
 
-class Reader:
-    """Reads inputs with one network and one segmenter, None if no input is a video."""
+def write_result(
+    screener: Screener, segmenter: Segmenter | None, path: Path, folder: Path, person: list[int] | None, keep_frames: bool
+) -> dict[str, Any]:
+    """Write the answer for one input into `folder`, as a whole, and return the content of `result.json`.
 
-    def __init__(self, screener: Screener, segmenter: Segmenter | None):
-        self._screener, self._segmenter = screener, segmenter
-
-    def __call__(self, path: Path, folder: Path, person: list[int] | None = None, keep_frames: bool = False) -> dict[str, Any]:
-        """Write the answer for one input into `folder`, as a whole, and return the content of `result.json`.
-
-        `person` as in `people.choose`; `keep_frames` also writes the frames of the video that were used. `DataError` or
-        `RunError` if there is no answer; where several people walk, `candidates.png` in the folder shows them.
-        """
-        segmenter = self._segmenter if needs_segmenter(path) else None
-        try:
-            walk = read_walk(path, segmenter, person)
-        except SeveralPeopleError as error:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "candidates.png").write_bytes(png(candidates_sheet(error.candidates, error.shape)))
-            raise RunError(f"{error} ({folder / 'candidates.png'} shows them)") from None
-        answer = self._screener(walk)
-        name, models = (segmenter.name, segmenter.models) if segmenter else (None, {})
-        kept = keep_frames and segmenter is not None
-        result = as_dict(answer, name, models, person) | {"kept_frames": kept}
-        with whole_folder(folder) as fresh:
-            write_answer(fresh, answer, result)
-            if kept:
-                write_frames(fresh / "frames", path, answer)
-        return result
+    `person` as in `people.choose`; `keep_frames` also writes the frames of the video that were used. `DataError` or `RunError`
+    if there is no answer; where several people walk, `candidates.png` in the folder shows them.
+    """
+    used = segmenter if needs_segmenter(path) else None
+    try:
+        walk = read_walk(path, used, person)
+    except SeveralPeopleError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "candidates.png").write_bytes(png(candidates_sheet(error.candidates, error.shape)))
+        raise RunError(f"{error} ({folder / 'candidates.png'} shows them)") from None
+    answer = screener(walk)
+    name, models = (used.name, used.models) if used else (None, {})
+    kept = keep_frames and used is not None
+    result = as_dict(answer, name, models, person) | {"kept_frames": kept}
+    with whole_folder(folder) as fresh:
+        write_answer(fresh, answer, result)
+        if kept:
+            write_frames(fresh / "frames", path, answer)
+    return result

@@ -25,7 +25,7 @@ COLUMNS = (
 def flags_of(answer: Answer) -> list[Flag]:
     """All limits of an answer: those of the walk, of the network, and of both together."""
     flags, usable = list(answer.walk.flags), len(answer.walk.silhouettes)
-    if answer.synthetic:
+    if answer.network.synthetic:
         message = "this network was trained on synthetic walkers, not people: its answer says nothing about anybody"
         flags.insert(0, Flag("synthetic network", None, message))
     if usable > answer.frames_used:
@@ -70,7 +70,7 @@ def as_dict(answer: Answer, backend: str | None, models: dict[str, str], person:
     return {
         "schema": SCHEMA,
         "disclaimer": DISCLAIMER,
-        "synthetic": answer.synthetic,
+        "synthetic": answer.network.synthetic,
         "input": {"name": walk.name, "kind": walk.kind, **walk.source},
         "silhouettes": silhouettes | frames,
         "network": run | {"evaluation": _evaluation(answer)},
