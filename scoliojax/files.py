@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file as a whole or not at all."""
     with whole_file(path) as fresh:
         fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file as a whole or not at all."""
+    with whole_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Pages from templates: one file each, that opens from disk and asks no network for anything."""
+"""Pages from templates: one file each, which opens from the disk without internet."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import jinja2
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from `scoliojax/templates`; every value is escaped, and one that is missing raises."""
+    """A page from `scoliojax/templates`; every value is escaped, and a missing one raises."""
+    loader = jinja2.PackageLoader("scoliojax", "templates")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("scoliojax", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template(template).render(**values)
 
 
 def embedded(content: bytes, kind: str) -> str:
-    """The address of a picture that is part of the page itself; `kind` such as "image/png"."""
+    """A data URL with the content of a file; `kind`: its media type, such as "image/png"."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,6 +1,6 @@
 """A page in the browser: `python -m scoliojax.app --checkpoint runs/sconet_mt`. Needs the extra `app`.
 
-It is served to this computer alone and asks no other for anything. A video lies in a temporary folder from its upload to its
+It is served to this computer alone and sends no request to any other. A video lies in a temporary folder from its upload to its
 answer; afterwards neither is on the disk.
 """
 
@@ -23,17 +23,16 @@ def arguments() -> Parser:
     )
     add_run(parser, "--checkpoint")
     add_step(parser)
-    parser.add_argument("--port", type=int, default=7860, metavar="N", help="port of the page; default %(default)s")
-    parser.add_argument("--megabytes", type=int, default=200, metavar="N", help="largest video accepted; default %(default)s")
-    parser.add_argument(
-        "--models", type=expanded_path, metavar="DIR", help="folder of the pose models, if not where fetch puts them"
-    )
+    add = parser.add_argument
+    add("--port", type=int, default=7860, metavar="N", help="port of the page; default %(default)s")
+    add("--megabytes", type=int, default=200, metavar="N", help="largest video accepted; default %(default)s")
+    add("--models", type=expanded_path, metavar="DIR", help="folder of the pose models, if not where fetch puts them")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C, so that the temporary folder goes then, too
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C, so that the temporary folder is deleted
         signal.signal(ending, signal.default_int_handler)
     with report_errors(), suppress(KeyboardInterrupt):
         configure_runtime()

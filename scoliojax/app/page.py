@@ -1,6 +1,6 @@
-"""The page: it takes a video, answers for it, and forgets both."""  # no `from __future__ import annotations`, see below
+"""The page: it takes a video, shows the answer, and deletes both."""  # no `from __future__ import annotations`, see below
 
-# gradio hands a request to parameters that are annotated with its class, so annotations have to stay what they are.
+# gradio passes a request to parameters that are annotated with its class, so annotations may not become strings.
 import importlib.util
 import os
 import socket
@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from scoliojax.errors import RunError
 from scoliojax.html import embedded, render
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.screen.answer import CHUNK, Screener
-from scoliojax.screen.reader import Reader
+from scoliojax.screen.reader import write_result
 from scoliojax.screen.result import DISCLAIMER, verdict
 
 if TYPE_CHECKING:
@@ -32,29 +33,23 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"  # gradio evaluates code
-UNCLAIMED = 60  # seconds after which an upload whose page never asked for anything is deleted
+UNCLAIMED = 60  # seconds until gradio deletes an upload that no page used
 
 
 class Desk:
-    """Takes videos, answers for them, and forgets both.
-
-    Args:
-      network: that answers; compiled here.
-      segmenters: what finds people, by choice of the user.
-      folder: for what has to lie on disk for a while.
-    """
+    """Holds the video of each session in `folder` until its answer, then deletes both; the user chooses the segmenter."""
 
     def __init__(self, network: TrainedNetwork, segmenters: list[Segmenter], folder: Path):
         screener = Screener(network)
         screener(Walk("nobody", "silhouettes", np.zeros((CHUNK, FRAME_SIZE, FRAME_SIZE), np.uint8), np.arange(CHUNK)))
-        self.synthetic, self.backends = network.synthetic, [one.name for one in segmenters]
-        self._readers = {one.name: Reader(screener, one) for one in segmenters}
+        self._write = {segmenter.name: partial(write_result, screener, segmenter) for segmenter in segmenters}
+        self.synthetic, self.backends = network.synthetic, list(self._write)
         self._folder = folder
         self._held: dict[str, tempfile.TemporaryDirectory] = {}
         self._busy = threading.Lock()
 
     def take(self, session: str, upload: Path) -> None:
-        """Move an upload here, in place of what the session gave before."""
+        """Move an upload to the desk, in place of an earlier one of the session."""
         self.forget(session)
         held = tempfile.TemporaryDirectory(dir=self._folder)
         upload.rename(Path(held.name, upload.name))
@@ -62,26 +57,20 @@ class Desk:
         self._held[session] = held
 
     def forget(self, session: str) -> None:
-        """Delete the video of a session, where it has one."""
+        """Delete the video of a session, if there is one."""
         if held := self._held.pop(session, None):
             held.cleanup()
 
     def close(self) -> None:
-        """Wait for the answer that is under way, which writes files until then, and forget every video."""
+        """Wait for the running answer, which still writes files, and delete every video."""
         with self._busy:
             for session in list(self._held):
                 self.forget(session)
 
     def __call__(self, session: str, backend: str, person: str) -> str:
-        """Answer for the video of a session.
+        """HTML with the answer for the video of a session, or with the error; then the disk holds no video and no answer.
 
-        Args:
-          session: that gave it.
-          backend: name of a segmenter.
-          person: numbers of candidates as the user wrote them; empty to let the score decide.
-
-        Returns:
-          HTML: the answer, or why there is none. The video is gone from the disk, and so are the files of the answer.
+        `backend`: name of a segmenter; `person`: numbers of candidates as the user wrote them, may be empty.
         """
         held = self._held.pop(session, None)
         if held is None:
@@ -90,14 +79,13 @@ class Desk:
             (video,) = Path(name).iterdir()
             answer, candidates = Path(name, "answer"), Path(name, "answer", "candidates.png")
             try:
-                result = self._readers[backend](video, answer, _numbers(person))
+                result = self._write[backend](video, answer, _numbers(person), keep_frames=False)
             except (DataError, RunError, OSError) as error:
                 message = str(error).replace(str(candidates), "the picture below").replace(f"{name}{os.sep}", "")
                 picture = embedded(candidates.read_bytes(), "image/png") if candidates.exists() else None
                 return _page_part("mistake", message=message.replace("--", ""), picture=picture)
             report = (answer / "report.html").read_text(encoding="utf-8")
-        file = embedded(report.encode(), "text/html")
-        return _page_part("answer", verdict=verdict(result), report=report, file=file)
+        return _page_part("answer", verdict=verdict(result), report=report, file=embedded(report.encode(), "text/html"))
 
 
 def _page_part(part: str, **values: Any) -> str:
@@ -112,12 +100,7 @@ def _numbers(text: str) -> list[int] | None:
 
 
 class Guard:
-    """Around gradio's server: its pages may load nothing from elsewhere, and an upload that breaks off leaves nothing.
-
-    Args:
-      app: the server.
-      uploads: folder that it writes uploads to.
-    """
+    """Middleware of gradio's server: pages load nothing from elsewhere, and a broken upload leaves no file in `uploads`."""
 
     def __init__(self, app: Any, uploads: Path):
         from starlette.requests import ClientDisconnect
@@ -137,23 +120,15 @@ class Guard:
                 await self._app(scope, receive, restricted)
         finally:
             self._running -= upload
-            if not self._running:  # a whole upload lies in a folder of its own
-                for left in self._uploads.iterdir():
-                    if left.is_file():
-                        left.unlink(missing_ok=True)
+            if not self._running:  # a complete upload lies in its own folder
+                for path in filter(Path.is_file, self._uploads.iterdir()):
+                    path.unlink(missing_ok=True)
 
 
 def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.Blocks":
-    """Serve the page in threads of its own; `close` of what comes back ends that.
-
-    Args:
-      desk: answers.
-      uploads: folder for uploads that are not with the desk yet.
-      port: on this computer.
-      megabytes: of the largest video accepted.
-    """
+    """Serve the page in background threads until its `close`; `uploads` holds each video until the desk takes it."""
     os.environ |= {"GRADIO_TEMP_DIR": str(uploads), "GRADIO_ANALYTICS_ENABLED": "False"}  # before the import
-    os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}  # it asks itself whether it is up, which no proxy can tell
+    os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}  # gradio sends itself a request at the start
     import gradio as gr
     from gradio.themes import Default
     from starlette.middleware import Middleware
@@ -177,12 +152,12 @@ def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.B
             desk.take(str(request.session_hash), Path(path))
             return gr.Button(interactive=True)
 
-        def forget(request: gr.Request):
-            desk.forget(str(request.session_hash))
-            return gr.Button(interactive=False)
-
         def leave(request: gr.Request):
             desk.forget(str(request.session_hash))
+
+        def forget(request: gr.Request):
+            leave(request)
+            return gr.Button(interactive=False)
 
         def screen(backend: str, person: str, request: gr.Request):
             return desk(str(request.session_hash), backend, person), None, gr.Button(interactive=False)
@@ -192,30 +167,19 @@ def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.B
         start.click(screen, [backend, person], [answer, video, start], api_visibility="private", concurrency_limit=1)
         page.unload(leave)
 
-    theme = Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # strings: fonts that are here
+    theme = Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # strings: local fonts
     theme.set(block_info_text_color="*body_text_color")
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # another site's name may not lead here
-    page.launch(
-        server_name=HOST,
-        server_port=port,
-        share=False,
-        max_file_size=megabytes * 2**20,
-        prevent_thread_lock=True,
-        quiet=True,
-        inline=False,
-        ssr_mode=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        run_history=False,
-        footer_links=[],
-        theme=theme,
-        app_kwargs={"middleware": [hosts, Middleware(Guard, uploads=uploads)]},
-    )
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no other host name leads here
+    middleware = [hosts, Middleware(Guard, uploads=uploads)]
+    options: dict[str, Any] = {"prevent_thread_lock": True, "quiet": True, "footer_links": [], "theme": theme}
+    options |= dict.fromkeys(("share", "inline", "ssr_mode", "mcp_server", "enable_monitoring", "run_history"), False)
+    options |= {"max_file_size": megabytes * 2**20, "app_kwargs": {"middleware": middleware}}
+    page.launch(server_name=HOST, server_port=port, **options)
     return page
 
 
 def check_port(port: int) -> None:
-    """Raise `RunError` where the port cannot be opened on this computer."""
+    """Raise `RunError` if the port cannot be opened on this computer."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -226,25 +190,18 @@ def check_port(port: int) -> None:
 
 
 def serve(open_network: Callable[[], TrainedNetwork], models: Path | None, port: int, megabytes: int) -> None:
-    """Serve the page until somebody ends it.
+    """Serve the page until the process is interrupted; `open_network` is called after all other checks.
 
-    Args:
-      open_network: gives the network that answers; called once everything else is found to be in order.
-      models: folder of the pose models; None for where they are fetched to.
-      port: of the page, on this computer.
-      megabytes: size of the largest video accepted.
-
-    Raises:
-      RunError: for a missing library, a size or port that cannot be used, and as of `open_network`.
-      DataError: for models that cannot be used.
+    `models`: folder of the pose models, None for the default of `fetch`; `megabytes`: size of the largest video accepted.
+    `RunError` for a missing library and a wrong size or port, `DataError` for models that cannot be used.
     """
     if importlib.util.find_spec("gradio") is None:
         raise RunError('the page needs gradio, which is not installed: pip install "scoliojax[app]"')
     if megabytes < 1:
         raise RunError(f"--megabytes={megabytes} accepts no video; give at least 1")
     check_port(port)
-    found = make_segmenter("auto", models)
-    segmenters = [found] if found.name == "background" else [found, Background()]
+    segmenter = make_segmenter("auto", models)
+    segmenters = [segmenter] if segmenter.name == "background" else [segmenter, Background()]
     network = open_network()
     with tempfile.TemporaryDirectory(prefix="scoliojax-app-") as name:
         uploads = Path(name, "uploads")

@@ -1,7 +1,7 @@
 """A report of a run: `python -m scoliojax.report --workdir runs/sconet_mt`.
 
-Writes `report/` in the run directory: `report.html` (one file that needs no network), the figures as PNG and SVG, `cases.csv`,
-`strips.csv` and `MODEL_CARD.md`. With `--compare DIR ...` other runs are compared on the same sequences.
+Writes `report/` in the run directory: `report.html` (one file that needs no internet), the figures as PNG and SVG, `cases.csv`,
+`strips.csv` and `MODEL_CARD.md`. `--compare DIR ...` compares other runs on the same sequences.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ def arguments() -> Parser:
         "scoliojax.report --workdir runs/quickstart --prevalence 0.03",
     )
     add_run(parser)
-    parser.add_argument(
-        "--compare", nargs="+", type=expanded_path, default=[], metavar="DIR", help="other runs, on the same sequences"
-    )
+    add = parser.add_argument
+    add("--compare", nargs="+", type=expanded_path, default=[], metavar="DIR", help="other runs, on the same sequences")
     add_step(parser)
     add_part(parser)
     add_screening(parser)
-    parser.add_argument("--data", metavar="DIR", help="prepared folder or released tree, where it has moved")
+    add("--data", metavar="DIR", help="prepared folder or released tree, where it has moved")
     add_output(parser, "<workdir>/report")
     return parser
 
@@ -47,10 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         screening = Screening(args.sensitivity, args.prevalence)
         evidence = gather(*open_network(open_run(args.directory, root=args.data), args.step), args.part, screening)
-        rivals = [
-            compare_runs(evidence, *open_network(open_run(other, root=args.data), args.step), args.part, screening)
-            for other in args.compare
-        ]
+        others = (open_network(open_run(other, root=args.data), args.step) for other in args.compare)
+        rivals = [compare_runs(evidence, *other, args.part, screening) for other in others]
         with whole_folder(folder) as fresh:
             write_page(fresh, evidence, rivals)
         print(f"report: {folder / 'report.html'}")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scoliojax.files import write_csv
 from scoliojax.html import embedded, render
-from scoliojax.report.evidence import Evidence, Rival
+from scoliojax.report.evidence import Case, Evidence, Rival, cases_to_review
+from scoliojax.report.saliency import SALIENCY_FRAMES
 from scoliojax.runs.directory import flatten
 from scoliojax.runs.environment import git_commit
-from scoliojax.scores.evaluation import Metrics
+from scoliojax.scores.evaluation import Evaluation, Metrics
 from scoliojax.scores.figures import save
 from scoliojax.scores.model_card import model_card, network, operating_point
 from scoliojax.scores.results import QUESTIONS, cell
@@ -29,19 +29,29 @@ OVERALL = {
     "ece": "expected calibration error (15 bins; its interval leans upwards)",
 }
 COLUMNS = {
-    "sensitivity": "sensitivity (recall)",
-    "specificity": "specificity",
-    "ppv": "PPV (precision)",
-    "npv": "NPV",
-    "f1": "F1",
-    "lr_plus": "LR+",
-    "lr_minus": "LR-",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "brier": "Brier",
-    "ppv_at_prevalence": "PPV at the prevalence given",
-    "npv_at_prevalence": "NPV at the prevalence given",
-}
+    "sensitivity": "sensitivity (recall)", "specificity": "specificity", "ppv": "PPV (precision)", "npv": "NPV", "f1": "F1",
+    "lr_plus": "LR+", "lr_minus": "LR-", "auroc": "AUROC", "average_precision": "average precision", "brier": "Brier",
+    "ppv_at_prevalence": "PPV at the prevalence given", "npv_at_prevalence": "NPV at the prevalence given",
+}  # fmt: skip
+CAPTIONS = {  # title and text of each figure
+    "training": ("Training", "The losses of training, and the scores of the validation subjects where there are some."),
+    "confusion": ("Confusion matrix", "Sequences of each true class by the class called, and their share."),
+    "curves": ("All thresholds",
+        "Sensitivity against false calls, and against predictive value, with 95 % bands over subjects. Average precision "
+        "and predictive values depend on how common each class is among these sequences."),
+    "reliability": ("Reliability",
+        "On the dotted line a class called with probability 0.8 is right in 8 of 10 sequences."),
+    "strips": ("Which part of the body drives each class",
+        "How much higher each strip's logit of a class is for sequences of that class than for the others, over the mean "
+        "silhouette. The mean over strips is what the whole network separates the class by. Every strip sees some rows "
+        "above and below it."),
+    "embeddings": ("Embedding map",
+        "Each sequence by the first two principal components of its embeddings; crosses were called another class."),
+    "saliency": ("Frames behind the most certain answers",
+        "The most certain right answer for each class, then the most certain wrong ones. Bars: share of each frame in the "
+        f"gradient of the answer's margin (of walks beyond {SALIENCY_FRAMES} frames, as many evenly spaced ones); "
+        "pictures: the frames with the largest shares, with the pixels that matter."),
+}  # fmt: skip
 COMPARED = (
     "accuracy", "macro_f1", "quadratic_kappa", "brier", "ece", "screening/sensitivity", "screening/specificity",
     "screening/auroc", "operating_point/sensitivity", "operating_point/specificity",
@@ -53,15 +63,13 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
     pictures = folder / "figures"
     pictures.mkdir()
     figures = []
-    for name, drawing in evidence.drawings.items():
-        save(drawing.figure, pictures, name)
-        source = embedded((pictures / f"{name}.svg").read_bytes(), "image/svg+xml")
-        figures.append({"name": name, "title": drawing.title, "shows": drawing.shows, "source": source})
-    cases = list(_cases(evidence))
-    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(cases[0]) if cases else ["sequence", "subject", "reason"])
-        writer.writeheader()
-        writer.writerows(cases)
+    for name, figure in evidence.figures.items():
+        title, shows = CAPTIONS[name]
+        source = embedded(save(figure, pictures, name), "image/svg+xml")
+        figures.append({"name": name, "title": title, "shows": shows, "source": source})
+    cases = [_case(evidence.evaluation, case) for case in cases_to_review(evidence.evaluation)]
+    header = list(cases[0]) if cases else ["sequence", "subject", "reason"]
+    write_csv(folder / "cases.csv", header, (case.values() for case in cases))
     _write_strips(folder / "strips.csv", evidence)
     metrics = evidence.metrics
     title = run_title(evidence.workdir, evidence.config, metrics)
@@ -74,7 +82,7 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
             metrics=metrics,
             classes=list(metrics.classes),
             mark=metrics.mark,
-            headlines=list(_headlines(metrics)),
+            headlines=_headlines(metrics),
             overall=[(name, cell(metrics.scores[key]), metrics.scores[key].note) for key, name in OVERALL.items()],
             questions=_questions(metrics),
             operating_point=operating_point(metrics),
@@ -93,77 +101,61 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
 
 
 def run_title(workdir: Path, config: dict[str, Any], metrics: Metrics) -> str:
-    """What to call a run."""
+    """The title of a run."""
     partition = Path(config["data"]["partition"]).stem
     return f"{network(config)}, partition {partition}, seed {config['seed']} ({workdir.name}, step {metrics.step})"
 
 
 def _write_strips(path: Path, evidence: Evidence) -> None:
     """The numbers behind the figure of strips."""
-    classes = evidence.evaluation.classes
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["level", "first_row", "last_row", "class", "contribution", "low", "high", "synthetic"])
-        for place, (level, top, bottom) in enumerate(strip_bounds(evidence.config["model"]["strips"])):
-            for index, name in enumerate(classes):
-                numbers = [f"{array[place, index]:.6f}" for array in evidence.contribution]
-                writer.writerow([level, top, bottom - 1, name, *numbers, evidence.metrics.synthetic])
+    header = ["level", "first_row", "last_row", "class", "contribution", "low", "high", "synthetic"]
+    rows = [
+        (level, top, bottom - 1, name, *(f"{x[place, index]:.6f}" for x in evidence.contribution), evidence.metrics.synthetic)
+        for place, (level, top, bottom) in enumerate(strip_bounds(evidence.config["model"]["strips"]))
+        for index, name in enumerate(evidence.evaluation.classes)
+    ]
+    write_csv(path, header, rows)
 
 
-def _headlines(metrics: Metrics) -> Iterator[tuple[str, str]]:
-    """What a clinician asks first."""
-    scores = metrics.scores
-    best = "operating_point" if "operating_point/sensitivity" in scores else "screening"
-    yield f"sensitivity ({QUESTIONS[best]})", cell(scores[f"{best}/sensitivity"], reason=True)
-    yield f"specificity ({QUESTIONS[best]})", cell(scores[f"{best}/specificity"], reason=True)
-    yield "AUROC (positive or neutral)", cell(scores["screening/auroc"], reason=True)
-    yield "accuracy (three classes)", cell(scores["accuracy"], reason=True)
+def _headlines(metrics: Metrics) -> list[tuple[str, str]]:
+    """The scores at the top of the page, by name."""
+    best = "operating_point" if "operating_point/sensitivity" in metrics.scores else "screening"
+    names = {f"{best}/{name}": f"{name} ({QUESTIONS[best]})" for name in ("sensitivity", "specificity")}
+    names |= {"screening/auroc": "AUROC (positive or neutral)", "accuracy": "accuracy (three classes)"}
+    return [(title, cell(metrics.scores[name], reason=True)) for name, title in names.items()]
 
 
 def _questions(metrics: Metrics) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Scores down, questions across: header, then rows."""
+    """A table with a row for each score and a column for each question; the first row is the header."""
     scores = metrics.scores
-    asked = [name for name in QUESTIONS if f"{name}/sensitivity" in scores]
-    rows = [("", [(QUESTIONS[name], "") for name in asked])]
+    questions = [name for name in QUESTIONS if f"{name}/sensitivity" in scores]
+    rows = [("", [(QUESTIONS[name], "") for name in questions])]
     for key, title in COLUMNS.items():
-        found = [scores.get(f"{name}/{key}") for name in asked]
-        if any(found):
-            rows.append((title, [(cell(one), one.note) if one else ("", "") for one in found]))
+        estimates = [scores.get(f"{name}/{key}") for name in questions]
+        if any(estimates):
+            rows.append((title, [(cell(estimate), estimate.note) if estimate else ("", "") for estimate in estimates]))
     return rows
 
 
 def _rival(rival: Rival, ours: Metrics) -> dict[str, Any]:
-    rows = []
-    for name in COMPARED:
-        if name in rival.comparison.differences:
-            difference = rival.comparison.differences[name]
-            here, there = cell(ours.scores[name]), cell(rival.metrics.scores[name])
-            rows.append((name.replace("_", " ").replace("/", ": "), here, there, cell(difference), difference.note))
-    tests = []
-    for name, test in rival.comparison.mcnemar.items():
-        p_value = "undefined: never unequal" if test.p_value is None else f"{test.p_value:.3g}"
-        tests.append((name.replace("_", " "), test.first_only, test.second_only, p_value))
-    return {
-        "name": run_title(rival.workdir, rival.config, rival.metrics),
-        "folder": rival.workdir,
-        "rows": rows,
-        "tests": tests,
-        "differing": rival.differing,
-    }
+    differences, theirs = rival.comparison.differences, rival.metrics
+    rows = [
+        (name.replace("_", " ").replace("/", ": "), *map(cell, (ours.scores[name], theirs.scores[name], change)), change.note)
+        for name in COMPARED
+        if (change := differences.get(name))
+    ]
+    tests = [
+        (name.replace("_", " "), first, second, "undefined: never unequal" if p_value is None else f"{p_value:.3g}")
+        for name, (first, second, p_value) in rival.comparison.mcnemar.items()
+    ]
+    title = run_title(rival.workdir, rival.config, theirs)
+    return {"name": title, "folder": rival.workdir, "rows": rows, "tests": tests, "differing": rival.differing}
 
 
-def _cases(evidence: Evidence) -> Iterator[dict[str, str]]:
-    evaluation = evidence.evaluation
-    scored, classes = evaluation.scored, evaluation.classes
-    for case in evidence.cases:
-        found = {
-            "sequence": evaluation.sequences[case.row],
-            "subject": evaluation.subjects[case.row],
-            "reason": case.reason,
-            "true": classes[scored.labels[case.row]],
-            "called": classes[scored.predictions[case.row]],
-        }
-        found |= {f"p_{name}": f"{p:.3f}" for name, p in zip(classes, scored.probabilities[case.row], strict=True)}
-        if scored.referred is not None:
-            found["referred"] = "yes" if scored.referred[case.row] else "no"
-        yield found
+def _case(evaluation: Evaluation, case: Case) -> dict[str, str]:
+    """A row of `cases.csv`."""
+    row, scored, classes = case.row, evaluation.scored, evaluation.classes
+    shares = {f"p_{name}": f"{p:.3f}" for name, p in zip(classes, scored.probabilities[row], strict=True)}
+    names = {"sequence": evaluation.sequences[row], "subject": evaluation.subjects[row], "reason": case.reason}
+    called = {"true": classes[scored.labels[row]], "called": classes[scored.predictions[row]]} | shares
+    return names | called | ({} if scored.referred is None else {"referred": "yes" if scored.referred[row] else "no"})

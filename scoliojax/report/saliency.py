@@ -11,24 +11,25 @@ import numpy as np
 from flax import nnx
 from matplotlib.figure import Figure
 
+from scoliojax.scores.figures import new_figure
 from scoliojax.training.state import TrainState
 
-SALIENCY_FRAMES = 60  # of a walk, evenly spaced
+SALIENCY_FRAMES = 60  # evenly spaced frames of a sequence
 FRAMES_SHOWN = 6
 
 
 class Saliency(NamedTuple):
-    """Of one walk: frame numbers `[s]`, frames `[s, h, w]`, and the margin's absolute gradient at each pixel `[s, h, w]`."""
+    """The saliency of one sequence."""
 
-    numbers: np.ndarray
-    frames: np.ndarray
-    gradient: np.ndarray
+    numbers: np.ndarray  # s; frame numbers
+    frames: np.ndarray  # s h w
+    gradient: np.ndarray  # s h w; absolute gradient of the margin at each pixel
 
 
 def make_saliency(graph: nnx.GraphDef, state: TrainState) -> Callable[[np.ndarray], Saliency]:
-    """A function from uint8 `[s, 64, 44]` to what moves the margin between the class called and the next.
+    """A function from a sequence, uint8 `[s, 64, 44]`, to the gradient of the margin between the two largest logits.
 
-    Of long walks, 60 evenly spaced frames stand for all (Simonyan et al. 2014 for the gradient).
+    It uses 60 evenly spaced frames of a longer sequence.
     """
 
     @jax.jit
@@ -47,17 +48,15 @@ def make_saliency(graph: nnx.GraphDef, state: TrainState) -> Callable[[np.ndarra
         frames = np.zeros((1, SALIENCY_FRAMES, *silhouettes.shape[1:]), np.float32)  # 1 s h w
         frames[0, :count] = silhouettes[numbers]
         mask = np.arange(SALIENCY_FRAMES)[None] < count  # 1 s
-        found = np.asarray(gradient(frames, mask), np.float32)[0, :count]  # s h w
-        return Saliency(numbers, silhouettes[numbers], found)
+        return Saliency(numbers, silhouettes[numbers], np.asarray(gradient(frames, mask), np.float32)[0, :count])
 
     return saliency
 
 
 def draw_saliency(cases: Sequence[tuple[str, Saliency]]) -> Figure:
-    """A row for each case: the frames that move the answer most, with the pixels that do, and every frame's share."""
-    figure = Figure(figsize=(9.4, 0.6 + 1.6 * len(cases)), layout="constrained")
+    """A row for each case: the frames with the largest gradients, these gradients in red, and the share of every frame."""
     widths = [1.7, *[1.0] * FRAMES_SHOWN, 2.6]
-    panels = figure.subplots(len(cases), FRAMES_SHOWN + 2, squeeze=False, width_ratios=widths)
+    figure, panels = new_figure(9.4, 0.6 + 1.6 * len(cases), len(cases), len(widths), squeeze=False, width_ratios=widths)
     for row, (title, case) in zip(panels, cases, strict=True):
         total = case.gradient.sum((1, 2))  # s
         share = total / total.sum() if total.sum() else total  # s

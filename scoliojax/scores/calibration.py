@@ -21,39 +21,26 @@ from scoliojax.files import write_json
 from scoliojax.scores.metrics import softmax
 
 WANTED_SENSITIVITY = 0.9
-TEMPERATURES = (0.05, 20.0)  # searched; an optimum at the border is none
+TEMPERATURES = (0.05, 20.0)  # bounds of the search; an optimum at a bound does not count
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted for one network.
+    """Temperature and operating point of one network, fitted on validation subjects."""
 
-    Attributes:
-      network: digest of the parameters and statistics that it belongs to.
-      synthetic: True where the validation subjects are no people.
-      temperature: the logits are divided by it; None where the validation subjects do not determine one.
-      threshold: probability of "positive or neutral" from which a person is referred; None where none could be chosen.
-      wanted_sensitivity: that the threshold was chosen for.
-      sensitivity: reached on the validation subjects, who chose it; None without a threshold.
-      specificity: likewise; None also where no validation subject is negative.
-      sequences: validation sequences.
-      subjects: validation subjects.
-      notes: why something is None.
-    """
-
-    network: str
-    synthetic: bool
-    temperature: float | None
-    threshold: float | None
-    wanted_sensitivity: float
-    sensitivity: float | None
-    specificity: float | None
-    sequences: int
-    subjects: int
-    notes: tuple[str, ...] = ()
+    network: str  # digest of the parameters and batch statistics
+    synthetic: bool  # the validation subjects are synthetic walkers
+    temperature: float | None  # divisor of the logits; None: the validation sequences do not determine one
+    threshold: float | None  # probability of "positive or neutral" from which a person is referred; None: undefined
+    wanted_sensitivity: float  # for which the threshold was chosen
+    sensitivity: float | None  # on the validation subjects; None without a threshold
+    specificity: float | None  # likewise; None also where no validation sequence is negative
+    sequences: int  # number of validation sequences
+    subjects: int  # number of validation subjects
+    notes: tuple[str, ...] = ()  # reasons for each None
 
     def probabilities(self, logits: np.ndarray, scale: float) -> np.ndarray:
-        """Calibrated class probabilities `[n, k]` of cosines `[n, k]` at the loss's scale."""
+        """Calibrated class probabilities `[n, k]` of cosine logits `[n, k]` at the loss's scale."""
         return softmax(logits, scale / (self.temperature or 1.0))
 
     def referred(self, probabilities: np.ndarray) -> np.ndarray | None:
@@ -77,14 +64,8 @@ def fit(
 ) -> Calibration:
     """Fit temperature and operating point on validation sequences.
 
-    Args:
-      labels: int `[n]` class ids.
-      logits: cosines `[n, k]`.
-      scale: of the cosines in the loss.
-      subjects: who walked, n names.
-      wanted_sensitivity: of the operating point, in (0, 1].
-      network: digest of what gave the logits.
-      synthetic: True where nobody walked.
+    `labels`: int `[n]`, class ids; `logits`: cosines `[n, k]`; `scale`: their inverse temperature in the loss; `subjects`: n
+    names; `wanted_sensitivity`: least sensitivity of the operating point, in (0, 1]; `network`: digest of the network.
     """
     notes = []
     temperature = fit_temperature(labels, logits, scale)
@@ -113,25 +94,25 @@ def fit(
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray, scale: float) -> float | None:
-    """The temperature of least cross entropy; None where it lies at the border of what is searched (as when all are right)."""
+    """The temperature of least cross entropy; None where it lies at a bound of the search (as when all are right)."""
     from scipy.optimize import minimize_scalar  # here: training has to start without it
 
     def cross_entropy(log_temperature: float) -> float:
         z = scale / math.exp(log_temperature) * logits.astype(np.float64)  # n k
         return float(np.mean(np.asarray(special.logsumexp(z, axis=1)) - z[np.arange(len(labels)), labels]))
 
-    low, high = (math.log(border) for border in TEMPERATURES)
-    found = minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-9})
-    best = float(found.x)  # pyright: ignore[reportAttributeAccessIssue]
+    low, high = map(math.log, TEMPERATURES)
+    minimum = minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-9})
+    best = float(minimum.x)  # pyright: ignore[reportAttributeAccessIssue]
     inside = low + 0.01 < best < high - 0.01
     curved = cross_entropy(best) < min(cross_entropy(low), cross_entropy(high))  # equal logits have no optimum
     return math.exp(best) if inside and curved else None
 
 
 def choose_threshold(score: np.ndarray, yes: np.ndarray, wanted_sensitivity: float) -> float | None:
-    """The highest threshold at which the share of `yes` with a `score` at or above it is at least the one wanted.
+    """The highest threshold that reaches the sensitivity: the share of `yes` with a `score` at or above the threshold.
 
-    It lies half-way to the next lower score, so that the last digits of a device do not decide. None where nobody is `yes`.
+    It lies half-way to the next lower score, so rounding differences between devices change no decision. None if no `yes`.
     """
     if not yes.any():
         return None
@@ -146,25 +127,21 @@ def calibration_file(workdir: Path, step: int) -> Path:
 
 
 def write(path: Path, calibration: Calibration) -> None:
-    """Write it as a whole or not at all."""
+    """Write a calibration file as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, asdict(calibration))
 
 
 def read(path: Path, network: str) -> Calibration | None:
-    """What is stored for a network; None where nothing is, or what is there belongs to another.
-
-    Raises:
-      RunError: when the file cannot be read.
-    """
+    """The stored calibration of a network, None without one of this network; `RunError` where the file cannot be read."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         content["notes"] = tuple(content["notes"])
-        found = Calibration(**content)
-        if not 0 < (found.temperature or 1.0) < math.inf or not 0 <= (found.threshold or 0.0) < math.inf:
-            raise ValueError(f"temperature {found.temperature}, threshold {found.threshold}")
+        stored = Calibration(**content)
+        if not 0 < (stored.temperature or 1.0) < math.inf or not 0 <= (stored.threshold or 0.0) < math.inf:
+            raise ValueError(f"temperature {stored.temperature}, threshold {stored.threshold}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read ({error}); delete it, then evaluate again") from None
-    return found if found.network == network else None
+    return stored if stored.network == network else None

@@ -20,66 +20,42 @@ from scoliojax.scores.metrics import Scored, Scorer, confusion_counts, refuse_no
 
 @dataclass(frozen=True)
 class Provenance:
-    """Facts that a reader needs beside the scores.
+    """Facts that a reader needs beside the scores."""
 
-    Attributes:
-      step: finished training steps of the network.
-      partition: partition of the run, a ratio or a file.
-      subjects_known: False where every sequence counts as a subject because nobody said who walked it.
-      parts: by part, the numbers of its sequences and subjects, and of its sequences by class.
-      near_duplicates: held-out sequences that nearly equal one trained on, each with its twin and their distance.
-    """
-
-    step: int
-    partition: str
-    subjects_known: bool
-    parts: dict[str, dict[str, int]]
-    near_duplicates: list[dict[str, Any]]
+    step: int  # finished training steps of the network
+    partition: str  # ratio or file
+    subjects_known: bool  # False: the data do not name the subjects, so every sequence counts as one
+    parts: dict[str, dict[str, int]]  # by part: number of sequences, of subjects, and of sequences of each class
+    near_duplicates: list[dict[str, Any]]  # held-out sequences close to a training sequence, with that one and the distance
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The sequences of one part with the outputs of one network, one entry per sequence, in the order of the data.
 
-    Attributes:
-      data: name of the data set.
-      synthetic: True where nobody walked; every score then carries the word "synthetic".
-      part: "train", "validation" or "test".
-      classes: class names by class id.
-      rows: int `[n]`, index of each sequence in the data set.
-      sequences: n sequence ids.
-      subjects: n subject names.
-      labels: int `[n]`, class ids.
-      strip_logits: cosines `[n, p, k]`.
-      scale: inverse temperature of the cosines in the loss.
-      provenance: facts beside the scores.
-      calibration: temperature and operating point; None where there are none.
-      embeddings: `[n, p, c]`; None where nobody asked for them.
-
-    Raises:
-      RunError: naming the sequences whose logits are not finite.
+    Raises `RunError`, naming the sequences, where logits are not finite.
     """
 
-    data: str
-    synthetic: bool
-    part: str
-    classes: tuple[str, ...]
-    rows: np.ndarray
-    sequences: Sequence[str]
-    subjects: Sequence[str]
-    labels: np.ndarray
-    strip_logits: np.ndarray
-    scale: float
+    data: str  # name of the data set
+    synthetic: bool  # the data are synthetic walkers: every score then carries the word "synthetic"
+    part: str  # "train", "validation" or "test"
+    classes: tuple[str, ...]  # class names by class id
+    rows: np.ndarray  # n; int, index of each sequence in the data set
+    sequences: Sequence[str]  # n sequence ids
+    subjects: Sequence[str]  # n subject names
+    labels: np.ndarray  # n; int, class ids
+    strip_logits: np.ndarray  # n p k; cosines
+    scale: float  # inverse temperature of the cosine logits in the loss
     provenance: Provenance
-    calibration: Calibration | None = None
-    embeddings: np.ndarray | None = None
+    calibration: Calibration | None = None  # None: no validation subjects
+    embeddings: np.ndarray | None = None  # n p c; None: not requested
 
     def __post_init__(self):
         refuse_not_finite(self.logits, self.sequences)
 
     @cached_property
     def logits(self) -> np.ndarray:
-        """The logits that decide: the mean over strips, `[n, k]`."""
+        """The logits that determine the predicted class: the mean over strips, `[n, k]`."""
         return self.strip_logits.mean(axis=1)  # n k
 
     @property
@@ -96,7 +72,7 @@ class Evaluation:
         return Scored(self.labels, probabilities, np.argmax(self.logits, axis=1), referred)
 
     def scorer(self, prevalence: float | None = None) -> Scorer:
-        """All scores of these sequences; `prevalence` as of `metrics.decision_scores`."""
+        """All scores of these sequences; `prevalence` as in `metrics.decision_scores`."""
         return Scorer(self.scored, self.classes, prevalence)
 
 
@@ -104,21 +80,7 @@ class Evaluation:
 class Metrics:
     """The content of `metrics.json`: every score with its interval, and the facts that a reader needs beside them.
 
-    Attributes:
-      data: name of the data set.
-      synthetic: True where nobody walked.
-      part: part that was evaluated.
-      step: finished training steps of the network.
-      partition: as of `Provenance`, and so are `subjects_known`, `parts` and `near_duplicates`.
-      n: number of sequences.
-      subjects: number of subjects.
-      classes: number of sequences by class name, in the order of the class ids.
-      confusion: `[k, k]`, number of sequences by true class and class called.
-      calibration: temperature and operating point; None where there are none.
-      prevalence: share of people with a yes that the user gave, for predictive values elsewhere; None without one.
-      intervals: how the intervals were computed.
-      notes: sentences that limit what the scores say.
-      scores: estimates by name, or by `question/name`.
+    The fields `data` to `near_duplicates` are those of `Evaluation` and `Provenance`.
     """
 
     data: str
@@ -129,15 +91,15 @@ class Metrics:
     subjects_known: bool
     parts: dict[str, dict[str, int]]
     near_duplicates: list[dict[str, Any]]
-    n: int
-    subjects: int
-    classes: dict[str, int]
-    confusion: list[list[int]]
+    n: int  # sequences
+    subjects: int  # number of subjects
+    classes: dict[str, int]  # number of sequences by class name, in the order of the class ids
+    confusion: list[list[int]]  # k k; number of sequences by true class and predicted class
     calibration: Calibration | None
-    prevalence: float | None
-    intervals: str
-    notes: list[str]
-    scores: dict[str, Estimate]
+    prevalence: float | None  # share of people with the answer yes in another population, as the user gave it
+    intervals: str  # method of the intervals
+    notes: list[str]  # limits of the scores, in sentences
+    scores: dict[str, Estimate]  # by name, or by `question/name`
 
     @property
     def mark(self) -> str:
@@ -165,11 +127,7 @@ def evaluation_folder(directory: Path, part: str, step: int) -> Path:
 
 
 def find_metrics(directory: Path, step: int) -> Metrics | None:
-    """The metrics of the test part at a step of a run; None where they were never computed.
-
-    Raises:
-      RunError: when the file cannot be read.
-    """
+    """The metrics of the test part at a step of a run, None if never computed; `RunError` where the file cannot be read."""
     path = evaluation_folder(directory, "test", step) / "metrics.json"
     try:
         return Metrics.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -180,14 +138,9 @@ def find_metrics(directory: Path, step: int) -> Metrics | None:
 
 
 def score(evaluation: Evaluation, prevalence: float | None = None) -> Metrics:
-    """All scores with their intervals.
-
-    Args:
-      evaluation: the evaluated sequences.
-      prevalence: share of people with a yes, for predictive values elsewhere.
-    """
+    """All scores with their intervals; `prevalence`: share of people with the answer yes in another population."""
     scored, classes = evaluation.scored, evaluation.classes
-    ones = np.ones((1, len(scored.labels)))
+    ones = np.ones((1, len(scored.labels)))  # 1 n
     subjects = len(set(evaluation.subjects))
     return Metrics(
         data=evaluation.data,

@@ -1,11 +1,10 @@
 """Scores of predicted sequences, computed once over all rows, in numpy, for many resamplings of the rows at a time.
 
-Every score here is a function of how often each sequence counts. With ones it is the score itself, checked against
-scikit-learn in the tests; with the draws of a bootstrap it is that score's distribution, for all draws together (scikit-learn,
-called for each of 2,000 draws, would take minutes). What has nothing to divide by is `nan`; a likelihood ratio over 0 is
-`inf`.
+Every score here is a function of the weights of the sequences. With ones it is the score itself, checked against scikit-learn
+in the tests; with the draws of a bootstrap it is the distribution of the score, for all draws in one call (scikit-learn, called
+for each of 2,000 draws, would take minutes). A score that divides 0 by 0 is `nan`; a likelihood ratio over 0 is `inf`.
 
-Axis letters as in `data_pipelines.schema`; a draw is a row of weights.
+Axis letters as in `data_pipelines.schema`; d: draws, each a row of weights `[n]`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ CALIBRATION_BINS = 15  # of equal width over [0, 1], Guo et al. 2017
 
 
 class Scored(NamedTuple):
-    """What is scored, one entry per sequence."""
+    """Truth and predictions, one entry per sequence."""
 
     labels: np.ndarray  # n; class ids
     probabilities: np.ndarray  # n k
@@ -31,20 +30,8 @@ class Scored(NamedTuple):
     referred: np.ndarray | None = None  # n; bool, the screening decision at the operating point; None where there is none
 
 
-class Question(NamedTuple):
-    """A question with yes or no for an answer: is the true class one of `classes`?"""
-
-    name: str
-    classes: tuple[int, ...]
-
-
-def questions(classes: tuple[str, ...]) -> list[Question]:
-    """Screening (any class but the first, healthy one, against it), then each class against the rest."""
-    return [Question("screening", tuple(range(1, len(classes)))), *(Question(name, (i,)) for i, name in enumerate(classes))]
-
-
 def softmax(logits: np.ndarray, scale: float) -> np.ndarray:
-    """Class probabilities `[n, k]` from cosines `[n, k]` at the scale that the loss trained them with."""
+    """Class probabilities `[n, k]` of cosine logits `[n, k]`; `scale`: their inverse temperature."""
     return special.softmax(scale * logits.astype(np.float64), axis=1)  # n k
 
 
@@ -59,23 +46,23 @@ def refuse_not_finite(logits: np.ndarray, sequences: Sequence[str]) -> None:
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """`above / below`; nan for 0 / 0."""
+    """The quotient; nan for 0 / 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(above) / np.asarray(below)
 
 
 def confusion_counts(labels: np.ndarray, predictions: np.ndarray, classes: int, weights: np.ndarray) -> np.ndarray:
-    """How often each class was called each class: `[d, k, k]`, true classes along the second axis."""
+    """Weighted number of sequences by true class (second axis) and predicted class: `[d, k, k]`."""
     cells = np.zeros((len(labels), classes * classes))  # n kk
     cells[np.arange(len(labels)), labels * classes + predictions] = 1.0
     return (weights @ cells).reshape(-1, classes, classes)
 
 
 def class_scores(confusion: np.ndarray) -> Scores:
-    """Scores over all classes, from `[d, k, k]`.
+    """Scores over all classes, from `confusion_counts`.
 
     `accuracy`; `macro_precision`, `macro_recall`, `macro_f1` as published: the mean over the classes that occur in labels or
-    predictions, a class score with nothing to divide by counting 0; `quadratic_kappa`, Cohen's kappa with squared distances
+    predictions, where a class score that divides by 0 counts as 0; `quadratic_kappa`: Cohen's kappa with squared distances
     between the ordered classes (Cohen 1968).
     """
     k = confusion.shape[1]
@@ -100,21 +87,21 @@ def class_scores(confusion: np.ndarray) -> Scores:
 
 
 def published_scores(labels: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float]:
-    """`class_scores` of the sequences themselves: int `[n]` class ids, called and true."""
+    """`class_scores` of the sequences themselves; int `[n]`, class ids."""
     confusion = confusion_counts(labels, predictions, classes, np.ones((1, len(labels))))  # 1 k k
     return {name: float(value[0]) for name, value in class_scores(confusion).items()}
 
 
 def decision_scores(yes: np.ndarray, called: np.ndarray, weights: np.ndarray, prevalence: float | None = None) -> Scores:
-    """Scores of yes-or-no decisions: bool `[n]` truth and calls.
+    """Scores of yes-or-no decisions: bool `[n]`, the truth `yes` and the decision `called`.
 
-    The predictive values hold at the share of yes among these sequences; with `prevalence`, also at that one (Bayes), as
-    `ppv_at_prevalence` and `npv_at_prevalence`. `lr_plus` and `lr_minus` are the likelihood ratios of a call of yes and of no.
+    The predictive values hold at the share of yes among these sequences; with `prevalence`, `ppv_at_prevalence` and
+    `npv_at_prevalence` hold at that share (Bayes). `lr_plus` and `lr_minus`: likelihood ratios of the decisions yes and no.
     """
     counts = confusion_counts(yes.astype(int), called.astype(int), 2, weights)  # d 2 2
     (true_no, false_yes), (false_no, true_yes) = counts.transpose(1, 2, 0)  # each d
     sensitivity, specificity = _ratio(true_yes, true_yes + false_no), _ratio(true_no, true_no + false_yes)  # d
-    found = {
+    scores = {
         "sensitivity": sensitivity,
         "specificity": specificity,
         "ppv": _ratio(true_yes, true_yes + false_yes),
@@ -125,13 +112,13 @@ def decision_scores(yes: np.ndarray, called: np.ndarray, weights: np.ndarray, pr
     }
     if prevalence is not None:
         ill, well = prevalence, 1.0 - prevalence
-        found["ppv_at_prevalence"] = _ratio(sensitivity * ill, sensitivity * ill + (1.0 - specificity) * well)
-        found["npv_at_prevalence"] = _ratio(specificity * well, specificity * well + (1.0 - sensitivity) * ill)
-    return found
+        scores["ppv_at_prevalence"] = _ratio(sensitivity * ill, sensitivity * ill + (1.0 - specificity) * well)
+        scores["npv_at_prevalence"] = _ratio(specificity * well, specificity * well + (1.0 - sensitivity) * ill)
+    return scores
 
 
 class Ranking:
-    """Sequences in falling order of a score, for curves over all thresholds; equal scores are one threshold."""
+    """Sequences in descending order of a score, for curves over t thresholds; equal scores are one threshold."""
 
     def __init__(self, yes: np.ndarray, score: np.ndarray):
         self._order = np.argsort(-score, kind="stable")  # n
@@ -140,14 +127,14 @@ class Ranking:
         self._yes = yes[self._order]  # n
 
     def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """True and false calls of yes at every threshold, each `[d, t]`: a score at or above it is a call."""
+        """Weighted number of true and of false positives at every threshold, each `[d, t]`."""
         ordered = weights[:, self._order]  # d n
         calls = np.cumsum(ordered, axis=1)[:, self._ends]  # d t
         true = np.cumsum(ordered * self._yes, axis=1)[:, self._ends]  # d t
         return true, calls - true
 
     def scores(self, weights: np.ndarray) -> Scores:
-        """`auroc`, the area under the ROC curve, ties counting half, and `average_precision`, without interpolation."""
+        """`auroc`: area under the ROC curve, where ties count half; `average_precision`, without interpolation."""
         true, false = self.counts(weights)  # d t
         gained, wrong = np.diff(true, prepend=0.0), np.diff(false, prepend=0.0)  # d t
         precision = np.where(gained > 0, _ratio(true, true + false), 0.0)  # d t
@@ -162,7 +149,7 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def calibration_bins(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the class called, each `[n]`: its probability, whether it was right, and the bin of its probability."""
+    """Probability of the predicted class, whether it is right, and the bin of the probability, each `[n]`."""
     confidence = scored.probabilities[np.arange(len(scored.labels)), scored.predictions]  # n
     place = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)  # n
     return confidence, scored.predictions == scored.labels, place
@@ -171,7 +158,7 @@ def calibration_bins(scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def probability_scores(scored: Scored, weights: np.ndarray) -> Scores:
     """`brier`: mean squared distance of the probabilities from the truth, 0 to 2 (Brier 1950).
 
-    `ece`: expected calibration error of the class called, in 15 bins of equal width (Guo et al. 2017).
+    `ece`: expected calibration error of the predicted class, in 15 bins of equal width (Guo et al. 2017).
     """
     truth = np.eye(scored.probabilities.shape[1])[scored.labels]  # n k
     confidence, right, place = calibration_bins(scored)
@@ -184,37 +171,33 @@ def probability_scores(scored: Scored, weights: np.ndarray) -> Scores:
 
 
 class Scorer:
-    """Computes every score of the same sequences for one set of weights after another.
+    """Computes every score of the same sequences for any weights.
 
-    Args:
-      scored: the sequences.
-      classes: names by class id.
-      prevalence: as of `decision_scores`, for screening and for the last, most severe class.
+    A yes-or-no question asks whether the class is one of several: "screening", any class but the first, healthy one; then each
+    class against the rest. `prevalence` (see `decision_scores`) applies to screening and to the last, most severe class.
     """
 
     def __init__(self, scored: Scored, classes: tuple[str, ...], prevalence: float | None = None):
         self.scored, self.classes, self._prevalence = scored, classes, prevalence
-        self.truths = {one.name: np.isin(scored.labels, one.classes) for one in questions(classes)}  # each n
-        self.chances = {one.name: scored.probabilities[:, one.classes].sum(1) for one in questions(classes)}  # each n
+        self._questions = {"screening": [*range(1, len(classes))]} | {name: [index] for index, name in enumerate(classes)}
+        self.truths = {name: np.isin(scored.labels, ids) for name, ids in self._questions.items()}  # each n
+        self.chances = {name: scored.probabilities[:, ids].sum(1) for name, ids in self._questions.items()}  # each n
         self._rankings = {name: Ranking(self.truths[name], self.chances[name]) for name in self.truths}
 
     def decisions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By name, bool `[n]` truth and call: of every question, and of screening at the operating point."""
-        found = {
-            one.name: (self.truths[one.name], np.isin(self.scored.predictions, one.classes)) for one in questions(self.classes)
-        }
-        if self.scored.referred is not None:
-            found["operating_point"] = (self.truths["screening"], self.scored.referred)
-        return found
+        """Truth and decision, bool `[n]`, of every question by name, and of screening at the operating point."""
+        predictions, referred = self.scored.predictions, self.scored.referred
+        decisions = {name: (self.truths[name], np.isin(predictions, ids)) for name, ids in self._questions.items()}
+        return decisions if referred is None else decisions | {"operating_point": (self.truths["screening"], referred)}
 
     def __call__(self, weights: np.ndarray) -> Scores:
         """All scores for float `[d, n]` weights, as `name` or `question/name`."""
         confusion = confusion_counts(self.scored.labels, self.scored.predictions, len(self.classes), weights)  # d k k
-        found = class_scores(confusion) | probability_scores(self.scored, weights)
+        all_scores = class_scores(confusion) | probability_scores(self.scored, weights)
         for name, (yes, called) in self.decisions().items():
             scores = decision_scores(yes, called, weights, None if name in self.classes[:-1] else self._prevalence)
             if name in self._rankings:
                 scores |= self._rankings[name].scores(weights)
                 scores["brier"] = _mean(np.square(self.chances[name] - yes), weights)
-            found |= {f"{name}/{key}": value for key, value in scores.items()}
-        return found
+            all_scores |= {f"{name}/{key}": value for key, value in scores.items()}
+        return all_scores

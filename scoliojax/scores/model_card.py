@@ -1,4 +1,4 @@
-"""`MODEL_CARD.md` (Mitchell et al. 2019): what a trained network is, what it was measured on, and what it is not for."""
+"""`MODEL_CARD.md` (Mitchell et al. 2019): a trained network, its data and metrics, and its limits."""
 
 from __future__ import annotations
 
@@ -12,19 +12,12 @@ BINARY = ("sensitivity", "specificity", "ppv", "npv", "auroc")
 
 
 def network(config: dict[str, Any]) -> str:
-    """What a run's network is called in the papers."""
+    """The name of a run's network in the papers."""
     return "ScoNet-MT" if config["loss"]["triplet_weight"] else "ScoNet"
 
 
 def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], metrics: Metrics | None) -> str:
-    """The card as Markdown.
-
-    Args:
-      title: of the model, such as its file's name.
-      config: of the run.
-      environment: of the training run, from `environment.json`.
-      metrics: of the test part, as `metrics.json` holds them; None where it was never evaluated.
-    """
+    """The card as Markdown: `environment` from `environment.json`, `metrics` of the test part, None if never evaluated."""
     model = config["model"]
     lines = [
         f"# {title}",
@@ -48,7 +41,7 @@ def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], 
         "",
         "## Data",
     ]
-    imported = "imported_from" in environment  # trained on what nobody knows here
+    imported = "imported_from" in environment  # its training data are unknown
     if metrics.synthetic if metrics else not config["data"]["root"] and not imported:
         lines.append("- **Synthetic walkers, not people: no figure here says anything about patients.**")
     if metrics is None:
@@ -84,20 +77,18 @@ def _origin(environment: dict[str, Any]) -> str:
 
 def operating_point(metrics: Metrics) -> list[str]:
     """Calibration and threshold in sentences."""
-    found = metrics.calibration
-    if not found:
+    fit = metrics.calibration
+    if not fit:
         return ["No temperature and no threshold: the run had no validation subjects."]
-    lines, mark = [], ", synthetic" if found.synthetic else ""
-    if found.temperature:
+    lines, mark = [], ", synthetic" if fit.synthetic else ""
+    if fit.temperature:
+        size = f"{fit.sequences} validation sequences of {fit.subjects} subjects"
+        lines.append(f"Temperature {fit.temperature:.4g}, fitted on {size}.")
+    if fit.threshold is not None:
+        specificity = "undefined" if fit.specificity is None else f"{fit.specificity:.3f}"
         lines.append(
-            f"Temperature {found.temperature:.4g}, fitted on {found.sequences} validation sequences of "
-            f"{found.subjects} subjects."
-        )
-    if found.threshold is not None:
-        specificity = "undefined" if found.specificity is None else f"{found.specificity:.3f}"
-        lines.append(
-            f"Refer from a probability of {found.threshold:.4g} for {' or '.join(CLASSES[1:])}: the highest threshold with "
-            f"a sensitivity of at least {found.wanted_sensitivity:g} on the validation subjects (there: sensitivity "
-            f"{found.sensitivity:.3f}, specificity {specificity}{mark})."
+            f"Refer from a probability of {fit.threshold:.4g} for {' or '.join(CLASSES[1:])}: the highest threshold with "
+            f"a sensitivity of at least {fit.wanted_sensitivity:g} on the validation subjects (there: sensitivity "
+            f"{fit.sensitivity:.3f}, specificity {specificity}{mark})."
         )
     return lines or ["Neither temperature nor threshold could be found; see the notes."]

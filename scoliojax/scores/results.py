@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-from scoliojax.files import whole_folder, write_json
+from scoliojax.files import whole_folder, write_csv, write_json
 from scoliojax.scores import figures
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.evaluation import Evaluation, Metrics, score
@@ -21,13 +20,7 @@ HEADLINES = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 
 
 def write_results(folder: Path, evaluation: Evaluation, prevalence: float | None = None) -> Metrics:
-    """Write the files of one evaluation, all or none, replacing earlier ones; returns the metrics.
-
-    Args:
-      folder: made new.
-      evaluation: the evaluated sequences.
-      prevalence: as of `score`.
-    """
+    """Write the folder of one evaluation, all files or none, in place of an earlier one; `prevalence` as in `score`."""
     metrics = score(evaluation, prevalence)
     with whole_folder(folder) as fresh:
         _write_predictions(fresh / "predictions.csv", evaluation)
@@ -38,20 +31,16 @@ def write_results(folder: Path, evaluation: Evaluation, prevalence: float | None
 
 def _write_predictions(path: Path, evaluation: Evaluation) -> None:
     scored, classes = evaluation.scored, evaluation.classes
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        names = [f"p_{name}" for name in classes]
-        decision = [] if scored.referred is None else ["referred"]
-        writer.writerow(["sequence", "subject", "label", *names, "prediction", *decision])
-        for row, (sequence, subject) in enumerate(zip(evaluation.sequences, evaluation.subjects, strict=True)):
-            shares = [f"{p:.6f}" for p in scored.probabilities[row]]
-            refer = [] if scored.referred is None else ["yes" if scored.referred[row] else "no"]
-            called = classes[scored.predictions[row]]
-            writer.writerow([sequence, subject, classes[scored.labels[row]], *shares, called, *refer])
+    columns = {"sequence": evaluation.sequences, "subject": evaluation.subjects, "label": [classes[i] for i in scored.labels]}
+    columns |= {f"p_{name}": [f"{p:.6f}" for p in scored.probabilities[:, i]] for i, name in enumerate(classes)}
+    columns["prediction"] = [classes[i] for i in scored.predictions]
+    if scored.referred is not None:
+        columns["referred"] = ["yes" if refer else "no" for refer in scored.referred]
+    write_csv(path, columns, zip(*columns.values(), strict=True))
 
 
 def results_table(metrics: Metrics) -> str:
-    """The most important scores with their intervals, as text; "synthetic" stands beside every synthetic score."""
+    """The most important scores with their intervals, as text; every score of synthetic data is marked."""
     mark = f" {metrics.mark}" if metrics.mark else ""
     scores, classes = metrics.scores, list(metrics.classes)
     lines = [f"{metrics.part} part of {metrics.data}, {metrics.n} sequences of {metrics.subjects} subjects"]
@@ -64,13 +53,13 @@ def results_table(metrics: Metrics) -> str:
 
     lines += [line(name, name, metrics.classes[name]) for name in classes]
     lines.append(f"  screening: {' or '.join(classes[1:])} against {classes[0]}")
-    asked = {"screening": "class called", "operating_point": "operating point"}
+    decisions = {"screening": "class called", "operating_point": "operating point"}
     yes = metrics.n - metrics.classes[classes[0]]
-    return "\n".join(lines + [line(asked[name], name, yes) for name in asked if f"{name}/sensitivity" in scores])
+    return "\n".join(lines + [line(decisions[name], name, yes) for name in decisions if f"{name}/sensitivity" in scores])
 
 
 def cell(estimate: Estimate, reason: bool = False) -> str:
-    """A score and its interval as text; with `reason`, also why the score is undefined or its interval exact."""
+    """A score and its interval as text; with `reason`, also the note of the estimate."""
     if estimate.value is None:
         return estimate.note if reason else "undefined"
     upper = "unbounded" if estimate.high is None else f"{estimate.high:.3f}"

@@ -15,22 +15,23 @@ from matplotlib.figure import Figure
 
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH
 from scoliojax.scores.bootstrap import BAND_DRAWS, LEVEL, subject_draws
+from scoliojax.scores.figures import new_figure
 
 
 class StripContribution(NamedTuple):
-    """In cosine, `[p, k]`: how much higher a strip's logit of a class is for sequences of the class than for the others.
+    """The difference of a strip's mean logit of a class between the sequences of that class and all others, in cosine.
 
-    Logits count from their mean over the classes: what all share decides nothing. The mean over strips is what the network as a
-    whole separates the class by. nan where the class, or all others, are absent.
+    The mean over the classes is subtracted from the logits first, because it changes no prediction. The mean contribution over
+    strips is the difference of the whole network's logit. nan where the class, or all others, are absent.
     """
 
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    value: np.ndarray  # p k
+    low: np.ndarray  # p k; bounds of the interval
+    high: np.ndarray  # p k
 
 
 def strip_bounds(strips: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Level of the horizontal pyramid, first pixel row and last (exclusive) of every strip, in the network's order."""
+    """Level of the horizontal pyramid, first and last (exclusive) pixel row of every strip, in the network's order."""
     return [
         (level, index * FRAME_SIZE // count, (index + 1) * FRAME_SIZE // count)
         for level, count in enumerate(strips)
@@ -39,24 +40,16 @@ def strip_bounds(strips: Sequence[int]) -> list[tuple[int, int, int]]:
 
 
 def strip_contribution(strip_logits: np.ndarray, labels: np.ndarray, subjects: Sequence[str]) -> StripContribution:
-    """Contribution of every strip to every class, with 95 % intervals over draws of subjects.
-
-    Args:
-      strip_logits: `[n, p, k]`.
-      labels: `[n]`.
-      subjects: n names.
-    """
+    """Contribution of every strip `[n, p, k]` to every class, with 95 % intervals over draws of subjects."""
     n, _, k = strip_logits.shape
     centred = strip_logits - strip_logits.mean(axis=2, keepdims=True)  # n p k
     is_class = labels[:, None] == np.arange(k)  # n k
 
     def separation(weights: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            sides = []
-            for side in (is_class, ~is_class):
-                share = weights[:, :, None] * side  # d n k
-                sides.append(np.einsum("dnk,npk->dpk", share, centred) / share.sum(1)[:, None, :])  # d p k
-        return sides[0] - sides[1]  # d p k
+            shares = [weights[:, :, None] * rows for rows in (is_class, ~is_class)]  # each d n k
+            means = [np.einsum("dnk,npk->dpk", share, centred) / share.sum(1)[:, None, :] for share in shares]  # each d p k
+        return means[0] - means[1]  # d p k
 
     drawn = np.concatenate([separation(weights) for weights in subject_draws(subjects, BAND_DRAWS, 0)])  # d p k
     tail = 0.5 - 0.5 * LEVEL
@@ -66,7 +59,7 @@ def strip_contribution(strip_logits: np.ndarray, labels: np.ndarray, subjects: S
 
 
 def mean_silhouettes(read: Callable[[int], np.ndarray], rows: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """The mean frame of each class, 0..255, `[k, 64, 44]`; nan where a class is absent."""
+    """The mean frame of each class, `[k, 64, 44]`, 0..255; nan where a class is absent."""
     totals, counts = np.zeros((classes, FRAME_SIZE, FRAME_WIDTH)), np.zeros(classes)  # k h w, k
     for row, label in zip(rows, labels, strict=True):
         totals[label] += read(int(row)).mean(axis=0)  # h w
@@ -76,22 +69,18 @@ def mean_silhouettes(read: Callable[[int], np.ndarray], rows: np.ndarray, labels
 
 
 def draw_contribution(
-    found: StripContribution, silhouettes: np.ndarray, strips: Sequence[int], classes: Sequence[str]
+    contribution: StripContribution, silhouettes: np.ndarray, strips: Sequence[int], classes: Sequence[str]
 ) -> Figure:
-    """Each class's mean silhouette, its strips coloured by contribution, and the contributions with their intervals.
-
-    Where a pyramid has several levels, they stand side by side.
-    """
+    """The mean silhouette of each class, coloured by contribution, side by side for several levels, and bars with intervals."""
     bounds = strip_bounds(strips)
-    figure = Figure(figsize=(3.4 * len(classes), 4.6), layout="constrained")
-    panels = figure.subplots(1, 2 * len(classes), width_ratios=[44, 56] * len(classes), sharey=True)
-    lowest, largest = float(np.nanmin(found, initial=0.0)), float(np.nanmax(found, initial=1e-9))
-    colouring = ScalarMappable(Normalize(min(0.0, float(np.nanmin(found.value, initial=0.0))), largest), "plasma")
-    for index, name in enumerate(classes):
-        body, bars = panels[2 * index], panels[2 * index + 1]
+    widths = [44, 56] * len(classes)
+    figure, panels = new_figure(3.4 * len(classes), 4.6, 1, len(widths), width_ratios=widths, sharey=True)
+    lowest, largest = float(np.nanmin(contribution, initial=0.0)), float(np.nanmax(contribution, initial=1e-9))
+    colouring = ScalarMappable(Normalize(float(np.nanmin(contribution.value, initial=0.0)), largest), "plasma")
+    for index, (name, (body, bars)) in enumerate(zip(classes, panels.reshape(-1, 2), strict=True)):
         painted = np.zeros((FRAME_SIZE, FRAME_WIDTH, 3))  # h w 3
         for place, (level, top, bottom) in enumerate(bounds):
-            value, low, high = (array[place, index] for array in found)
+            value, low, high = (array[place, index] for array in contribution)
             colour = colouring.to_rgba(value)[:3]
             left, right = (edge * FRAME_WIDTH // len(strips) for edge in (level, level + 1))
             painted[top:bottom, left:right] = colour

@@ -1,26 +1,23 @@
 """Screen walks: `python -m scoliojax.screen WALK.mp4 --checkpoint runs/sconet_mt`.
 
 An input is a video, a folder of mask PNGs, a prepared pickle, or a folder of videos. Of each, `result.json`, `report.html` and
-the silhouettes are written; of several, `screening.csv` has a row each. Nothing is sent anywhere, no frame of a video is kept.
+the silhouettes are written; for several, `screening.csv` has a row each. Nothing is sent anywhere, no frame of a video is kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser
 from data_pipelines.schema import DataError, abbreviate
 from scoliojax.errors import RunError
-from scoliojax.files import refuse_foreign, whole_file
+from scoliojax.files import refuse_foreign, write_csv
 from scoliojax.runs.command import add_run, add_step, configure_runtime, report_errors
-
-if TYPE_CHECKING:
-    from scoliojax.screen.reader import Reader
 
 WINDOW = 30  # frames: about one stride at 30 frames a second
 LEAST_WINDOW = 15
@@ -55,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def screen(args: argparse.Namespace) -> int:
-    """Answer for every input; returns how many have no answer."""
+    """Answer for every input; returns the number of inputs without an answer."""
     from data_pipelines.video.walk import needs_segmenter
 
     if args.window < LEAST_WINDOW:
         raise RunError(f"--window={args.window} is too short to answer for; give at least {LEAST_WINDOW} frames")
-    inputs = [path for given in args.inputs for path in _inputs_of(given, alone=len(args.inputs) == 1)]
+    inputs = [path for argument in args.inputs for path in _inputs_of(argument, alone=len(args.inputs) == 1)]
     several = inputs != args.inputs or len(inputs) > 1
     if several and args.person:
         raise RunError(f"--person belongs to one input, and there are {len(inputs)}; screen that one by itself")
@@ -77,59 +74,50 @@ def screen(args: argparse.Namespace) -> int:
     configure_runtime()
     from scoliojax.runs.run import open_run
     from scoliojax.screen.answer import Screener
-    from scoliojax.screen.reader import Reader, check_target
+    from scoliojax.screen.reader import check_target, write_result
 
     if several:
         refuse_foreign(folder, {*names, "screening.csv"}, "a screening")
     for target in targets:
         check_target(target, inputs, anew=args.output is None and not several)
     network = open_run(args.directory, "--checkpoint").network(args.step)
-    read = Reader(Screener(network, args.window), segmenter)
+    write = partial(write_result, Screener(network, args.window), segmenter, person=args.person, keep_frames=args.keep_frames)
     if several:
-        return _screen_all(read, inputs, targets, folder, args.keep_frames)
-    print_result(read(inputs[0], folder, args.person, args.keep_frames), folder)
+        return _screen_all(write, inputs, targets, folder)
+    print_result(write(inputs[0], folder), folder)
     return 0
 
 
-def _screen_all(read: Reader, inputs: list[Path], targets: list[Path], folder: Path, keep_frames: bool) -> int:
-    """A folder and a row for each input; one that cannot be read does not keep the others from an answer."""
-    from scoliojax.screen.result import as_row
+def _screen_all(write: Callable[..., dict[str, Any]], inputs: list[Path], targets: list[Path], folder: Path) -> int:
+    """Write a folder and a row for each input; an input that cannot be read does not stop the others."""
+    from scoliojax.screen.result import COLUMNS, as_row
 
     folder.mkdir(parents=True, exist_ok=True)
     rows, failed = [], 0
     for path, target in zip(inputs, targets, strict=True):
         result, error = None, ""
         try:
-            result = read(path, target, keep_frames=keep_frames)
+            result = write(path, target)
             print_result(result, target)
         except (DataError, RunError, OSError) as problem:
             failed, error = failed + 1, str(problem)
             print(f"error: {error}", file=sys.stderr)
         rows.append(as_row(str(path), result, error))
-        _write_rows(folder, rows)
+        write_csv(folder / "screening.csv", COLUMNS, (row.values() for row in rows))
     print(f"{len(rows) - failed} of {len(rows)} answered: {folder / 'screening.csv'}")
     return failed
 
 
-def _write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
-    from scoliojax.screen.result import COLUMNS
-
-    with whole_file(folder / "screening.csv") as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _inputs_of(given: Path, alone: bool) -> list[Path]:
-    """The walks of one argument; beside others, one that cannot be used gets a row that says why."""
+def _inputs_of(argument: Path, alone: bool) -> list[Path]:
+    """The walks of one argument; with other arguments, one that cannot be used is kept, to have its error as a row."""
     from data_pipelines.video.walk import inputs_of
 
     try:
-        return inputs_of(given)
+        return inputs_of(argument)
     except DataError:
         if alone:
             raise
-        return [given]
+        return [argument]
 
 
 def print_result(result: dict[str, Any], folder: Path) -> None:
@@ -144,7 +132,7 @@ def _path(text: str) -> Path:
 
 
 def _names(inputs: list[Path]) -> list[str]:
-    """A folder name for each input: its name without the ending, with it where two would be equal."""
+    """A folder name for each input: its name without the suffix, or with the suffix where two would be equal."""
     stems = [path.stem for path in inputs]
     names = [path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-") for path in inputs]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -1,9 +1,9 @@
-"""What a trained network says of one walk: of the whole, of its windows, and by which strips of the body."""
+"""The answer of a trained network for one walk: for the whole, for its windows, and by strips of the body."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -18,31 +18,28 @@ from scoliojax.scores.calibration import screening_score
 from scoliojax.scores.metrics import refuse_not_finite, softmax
 from scoliojax.training.state import Tree
 
-CHUNK = 15  # frames that the network sees at a time
+CHUNK = 15  # frames in one call of the network
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Of the whole walk or of one window.
+    """The outputs for the whole walk or for one window."""
 
-    Attributes:
-      first: index of its first frame among the usable ones.
-      last: of its last.
-      strip_logits: cosines `[p, k]`.
-      probabilities: calibrated where the network is, `[k]`.
-      referred: at the operating point; None where there is none.
-    """
-
-    first: int
-    last: int
-    strip_logits: np.ndarray
-    probabilities: np.ndarray
-    referred: bool | None
+    first: int  # index of the first frame among the usable frames
+    last: int  # index of the last frame, inclusive
+    strip_logits: np.ndarray  # p k; cosines
+    probabilities: np.ndarray  # k; calibrated if the network has a temperature
+    referred: bool | None  # decision at the operating point; None without one
 
     @property
     def called(self) -> str:
-        """The class of the largest mean logit, as evaluation calls it."""
+        """The class of the largest mean logit, as in evaluation."""
         return CLASSES[int(np.argmax(self.strip_logits.mean(axis=0)))]
+
+    @property
+    def centred(self) -> np.ndarray:
+        """The strip logits minus their mean over the classes, `[p, k]`."""
+        return self.strip_logits - self.strip_logits.mean(axis=1, keepdims=True)  # p k
 
     @property
     def screening(self) -> float:
@@ -52,30 +49,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one walk by one network.
-
-    Attributes:
-      walk: that was read; frames beyond `frames_used` were not.
-      network: that read it.
-      whole: of all frames used.
-      windows: in order.
-      frames_used: the first ones, at most so many as evaluation uses.
-    """
+    """The answer of one network for one walk."""
 
     walk: Walk
     network: TrainedNetwork
-    whole: Reading
-    windows: list[Reading]
-    frames_used: int
+    whole: Reading  # of all frames used
+    windows: list[Reading]  # in order
+    frames_used: int  # the first frames of the walk, at most as many as evaluation uses
 
     @property
     def agreeing(self) -> int:
-        """Windows that are called what the whole walk is called."""
-        return sum(one.called == self.whole.called for one in self.windows)
-
-    @property
-    def synthetic(self) -> bool:
-        return self.network.synthetic
+        """Number of windows with the class of the whole walk."""
+        return sum(window.called == self.whole.called for window in self.windows)
 
 
 # Functions of the graph's value, so that all screeners of networks that are built alike share one compiled program.
@@ -92,27 +77,21 @@ def _read(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, pooled: jax.Arra
 
 
 class Screener:
-    """Reads walks with one network, compiled once, a few frames in memory at a time.
+    """Reads walks with one network, compiled once, with windows of `window` frames; few frames are in memory at a time.
 
-    The maximum over the frames of a walk (set pooling) is the maximum over its windows of theirs, so every frame is computed
-    once for both.
-
-    Args:
-      network: that reads.
-      window: frames of a window.
+    The maximum over the frames of a walk (set pooling) is the maximum over the maxima of its windows, so each frame is computed
+    only once.
     """
 
     def __init__(self, network: TrainedNetwork, window: int = 30):
         self._network, self._window = network, window
-        self._max_frames = int(network.config.data.max_eval_frames)
-
         graph, state = network.graph, network.state
         self._pool = partial(_pool, graph, state.params, state.batch_stats)
         self._read = partial(_read, graph, state.params, state.batch_stats)
 
     def __call__(self, walk: Walk) -> Answer:
         """Read one walk; raises `RunError` where a logit is not finite."""
-        silhouettes = cut_sides(walk.silhouettes[: self._max_frames])  # s 64 44
+        silhouettes = cut_sides(walk.silhouettes[: int(self._network.config.data.max_eval_frames)])  # s 64 44
         bounds = window_bounds(len(silhouettes), self._window)
         pooled = [self._pooled(silhouettes[first:last]) for first, last in bounds]
         whole = self._reading(walk, 0, len(silhouettes), jnp.max(jnp.stack(pooled), axis=0))
@@ -120,16 +99,14 @@ class Screener:
         return Answer(walk, self._network, whole, windows, len(silhouettes))
 
     def _pooled(self, silhouettes: np.ndarray) -> jax.Array:
-        """The feature map of a piece of a walk, uint8 `[s, 64, 44]` to `[1, 16, 11, c]`."""
-        best = None
+        """The pooled feature map of at least one frame, uint8 `[s, 64, 44]` to `[1, 16, 11, c]`."""
+        maps = []
         for start in range(0, len(silhouettes), CHUNK):
             piece = silhouettes[start : start + CHUNK]  # s 64 44
             frames = np.zeros((1, CHUNK, FRAME_SIZE, FRAME_WIDTH), np.uint8)  # 1 s 64 44
             frames[0, : len(piece)] = piece
-            found = self._pool(frames, np.arange(CHUNK)[None] < len(piece))  # 1 16 11 c
-            best = found if best is None else jnp.maximum(best, found)  # 1 16 11 c
-        assert best is not None, "a window has frames"
-        return best
+            maps.append(self._pool(frames, np.arange(CHUNK)[None] < len(piece)))  # 1 16 11 c
+        return reduce(jnp.maximum, maps)  # 1 16 11 c
 
     def _reading(self, walk: Walk, first: int, last: int, pooled: jax.Array) -> Reading:
         network = self._network
@@ -144,7 +121,7 @@ class Screener:
 
 
 def window_bounds(frames: int, window: int) -> list[tuple[int, int]]:
-    """First frame and last (exclusive) of every window; a rest of less than half a window joins the one before."""
+    """First and last (exclusive) frame of every window; a rest shorter than half a window joins the window before it."""
     starts = list(range(0, frames, window))
     if len(starts) > 1 and frames - starts[-1] < window / 2:
         starts.pop()

@@ -1,15 +1,12 @@
-"""An answer to files: `result.json`, `report.html`, the silhouettes as a contact sheet and an animation."""
+"""The files of an answer: `result.json`, `report.html`, the silhouettes as a contact sheet and an animation."""
 
 from __future__ import annotations
 
 import datetime
-import io
 from pathlib import Path
 from typing import Any
 
 import cv2
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.video.decoding import Video
@@ -17,6 +14,7 @@ from scoliojax.files import write_json
 from scoliojax.html import embedded, render
 from scoliojax.runs.environment import git_commit
 from scoliojax.scores.bootstrap import Estimate
+from scoliojax.scores.figures import svg
 from scoliojax.scores.results import cell
 from scoliojax.screen.answer import Answer
 from scoliojax.screen.pictures import contact_sheet, draw_strips, draw_windows, write_animation
@@ -24,18 +22,12 @@ from scoliojax.screen.result import verdict
 
 
 def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
-    """Write every file of an answer into an existing folder.
-
-    Args:
-      folder: for the files.
-      answer: to show.
-      result: of `result.as_dict`.
-    """
+    """Write every file of an answer into an existing folder; `result` from `result.as_dict`."""
     walk = answer.walk
     silhouettes = walk.silhouettes[: answer.frames_used]  # s 64 64
     write_json(folder / "result.json", result)
-    sheet = folder / "silhouettes.png"
-    sheet.write_bytes(png(contact_sheet(silhouettes, walk.frames)))
+    sheet = png(contact_sheet(silhouettes, walk.frames))
+    (folder / "silhouettes.png").write_bytes(sheet)
     write_animation(folder / "silhouettes.gif", silhouettes, walk.times)
     evaluation = result["network"]["evaluation"]
     (folder / "report.html").write_text(
@@ -46,10 +38,10 @@ def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
             result=result,
             classes=CLASSES,
             verdict=verdict(result),
-            sheet=embedded(sheet.read_bytes(), "image/png"),
+            sheet=embedded(sheet, "image/png"),
             animation=embedded((folder / "silhouettes.gif").read_bytes(), "image/gif"),
-            windows=_inline(draw_windows(answer), "windows"),
-            strips=_inline(draw_strips(answer), "strips"),
+            windows=embedded(svg(draw_windows(answer), "windows"), "image/svg+xml"),
+            strips=embedded(svg(draw_strips(answer), "strips"), "image/svg+xml"),
             evaluation=evaluation and {name: cell(Estimate(**evaluation[name])) for name in ("sensitivity", "specificity")},
             now=datetime.date.today().isoformat(),
             commit=git_commit(),
@@ -59,11 +51,11 @@ def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
 
 
 def write_frames(folder: Path, path: Path, answer: Answer) -> None:
-    """The frames that were used, upright and at most 480 pixels on the short side, as PNG files named by their numbers."""
-    wanted = set(answer.walk.frames[: answer.frames_used].tolist())
+    """Write the frames that were used, upright, short side at most 480 pixels, as PNG files named by their numbers."""
+    used = set(answer.walk.frames[: answer.frames_used].tolist())
     folder.mkdir()
     for frame in Video(path).frames():
-        if frame.number in wanted:
+        if frame.number in used:
             (folder / f"{frame.number:06d}.png").write_bytes(png(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)))
 
 
@@ -73,10 +65,3 @@ def png(picture) -> bytes:
     if not written:
         raise DataError(f"a picture of shape {picture.shape} cannot be encoded as PNG")
     return content.tobytes()
-
-
-def _inline(figure: Figure, name: str) -> str:
-    content = io.BytesIO()
-    with rc_context({"svg.hashsalt": name}):
-        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    return embedded(content.getvalue(), "image/svg+xml")

@@ -1,4 +1,4 @@
-"""Pictures of a screening: silhouettes and drawings, never the video's own frames."""
+"""Pictures of a screening: silhouettes and figures, never frames of the video."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from data_pipelines.schema import CLASSES, FRAME_SIZE
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.people import Person
-from scoliojax.scores.figures import COLOURS, stamp
+from scoliojax.scores.figures import COLOURS, new_figure, stamp
 from scoliojax.scores.strips import StripContribution, draw_contribution
 from scoliojax.screen.answer import Answer
 
@@ -24,21 +24,25 @@ CANDIDATE_FRAMES = 8
 
 
 def contact_sheet(silhouettes: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Up to 60 evenly spaced silhouettes of `[s, 64, 64]`, each over its frame's number: uint8 `[h, w]`."""
-    chosen = np.linspace(0, len(silhouettes) - 1, min(len(silhouettes), SHEET_FRAMES)).round().astype(int)
+    """Up to 60 evenly spaced silhouettes of `[s, 64, 64]`, each above the number of its frame: uint8 `[h, w]`."""
+    chosen = _evenly(len(silhouettes), min(len(silhouettes), SHEET_FRAMES))
     cells = [_captioned(silhouettes[index], str(numbers[index])) for index in chosen]
     columns = min(SHEET_COLUMNS, len(cells))
     cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
     return np.vstack([np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)])
 
 
+def _evenly(frames: int, count: int) -> np.ndarray:
+    return np.linspace(0, frames - 1, count).round().astype(int)
+
+
 def _captioned(silhouette: np.ndarray, text: str) -> np.ndarray:
-    cell = np.vstack([silhouette, np.full((CAPTION, FRAME_SIZE), 40, np.uint8)])
+    cell = np.pad(silhouette, ((0, CAPTION), (0, 0)), constant_values=40)
     return cv2.putText(cell, text, (2, FRAME_SIZE + 11), cv2.FONT_HERSHEY_SIMPLEX, 0.35, 200, 1, cv2.LINE_AA)
 
 
 def write_animation(path: Path, silhouettes: np.ndarray, times: np.ndarray | None) -> None:
-    """The first 90 silhouettes of `[s, 64, 64]` as a GIF at the walk's own speed (25 frames a second where it has no times)."""
+    """Write the first 90 silhouettes of `[s, 64, 64]` as a GIF at the speed of the walk, or at 25 frames a second."""
     shown = silhouettes[:ANIMATED_FRAMES].repeat(3, axis=1).repeat(3, axis=2)  # s 192 192
     milliseconds = 40.0 if times is None or len(times) < 2 else 1000.0 * float(np.median(np.diff(times)))
     images = [Image.fromarray(frame) for frame in shown]
@@ -47,27 +51,23 @@ def write_animation(path: Path, silhouettes: np.ndarray, times: np.ndarray | Non
 
 
 def candidates_sheet(people: list[Person], shape: tuple[int, int]) -> np.ndarray:
-    """A row for each candidate: where in the picture, and some silhouettes. Uint8 `[h, w]`.
+    """A row for each candidate, numbered from 1: places in the frame of `shape` (height, width), and some silhouettes.
 
-    Args:
-      people: in the order of their numbers, from 1.
-      shape: height and width of a frame.
+    The sheet is uint8 `[h, w]`.
     """
-    height, width = shape
+    map_size = (max(1, round(shape[1] * FRAME_SIZE / shape[0])), FRAME_SIZE)  # width and height
     rows = []
     for number, person in enumerate(people, 1):
         used = person.usable
-        place = np.full((height, width), 70, np.uint8)
-        for one in used[:: max(1, len(used) // 10)]:
-            top, left, bottom, right = one.box
+        place = np.full(shape, 70, np.uint8)
+        for sighting in used[:: max(1, len(used) // 10)]:
+            top, left, bottom, right = sighting.box
             cv2.rectangle(place, (left, top), (right, bottom), 220, 2)
-        map_width = max(1, round(width * FRAME_SIZE / height))
-        place = cv2.resize(place, (map_width, FRAME_SIZE), interpolation=cv2.INTER_AREA)
-        place = np.vstack([place, np.full((CAPTION, map_width), 40, np.uint8)])
+        place = np.pad(cv2.resize(place, map_size, interpolation=cv2.INTER_AREA), ((0, CAPTION), (0, 0)), constant_values=40)
         label = np.zeros((FRAME_SIZE + CAPTION, FRAME_SIZE), np.uint8)
         label = cv2.putText(label, str(number), (16, 52), cv2.FONT_HERSHEY_SIMPLEX, 1.6, 255, 3, cv2.LINE_AA)
-        chosen = np.linspace(0, len(used) - 1, CANDIDATE_FRAMES).round().astype(int)
-        cells = [_captioned(np.asarray(used[index].silhouette), f"{used[index].time:.1f} s") for index in chosen]
+        shown = [used[index] for index in _evenly(len(used), CANDIDATE_FRAMES)]
+        cells = [_captioned(np.asarray(sighting.silhouette), f"{sighting.time:.1f} s") for sighting in shown]
         rows.append(np.hstack([label, place, *cells]))
     return np.vstack(rows)
 
@@ -75,40 +75,34 @@ def candidates_sheet(people: list[Person], shape: tuple[int, int]) -> np.ndarray
 def draw_windows(answer: Answer) -> Figure:
     """Probability of each class in every window, and of "positive or neutral" with the operating point."""
     walk, calibration = answer.walk, answer.network.calibration
-    figure = Figure(figsize=(9.4, 2.9), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(9.4, 2.9)
     position = walk.frames if walk.times is None else walk.times
-    middles = [0.5 * (position[one.first] + position[one.last]) for one in answer.windows]
+    middles = [0.5 * (position[window.first] + position[window.last]) for window in answer.windows]
     for index, name in enumerate(CLASSES):
-        values = [one.probabilities[index] for one in answer.windows]
+        values = [window.probabilities[index] for window in answer.windows]
         axes.plot(middles, values, marker="o", markersize=4, color=COLOURS[name], label=name)
-    screening = [one.screening for one in answer.windows]
+    screening = [window.screening for window in answer.windows]
     axes.plot(middles, screening, "--", color=COLOURS["screening"], linewidth=1.2, label="positive or neutral")
     if calibration is not None and calibration.threshold is not None:
-        axes.axhline(calibration.threshold, color="black", linewidth=0.8, linestyle=":")
-        axes.text(
-            1.0, calibration.threshold, " refer\n from here", transform=axes.get_yaxis_transform(), fontsize=7, va="center"
-        )
-    for one in answer.windows[1:]:
-        axes.axvline(position[one.first], color="#dddddd", linewidth=0.6, zorder=0)
+        height, right = calibration.threshold, axes.get_yaxis_transform()
+        axes.axhline(height, color="black", linewidth=0.8, linestyle=":")
+        axes.text(1.0, height, " refer\n from here", transform=right, fontsize=7, va="center")
+    for window in answer.windows[1:]:
+        axes.axvline(position[window.first], color="#dddddd", linewidth=0.6, zorder=0)
     axes.set(ylim=(-0.02, 1.02), ylabel="probability", xlabel="frame" if walk.times is None else "time in the video (s)")
     axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return stamp(figure, False, _whose(answer))
+    return stamp(figure, False, _origin(answer))
 
 
 def draw_strips(answer: Answer) -> Figure:
-    """What each strip of the body contributes to each class, over the walk's mean silhouette; lines: the range of windows."""
-    centred = np.stack([_centred(one.strip_logits) for one in (answer.whole, *answer.windows)])  # v p k
+    """Contribution of each strip to each class, over the mean silhouette of the walk; lines: the range over the windows."""
+    centred = np.stack([reading.centred for reading in (answer.whole, *answer.windows)])  # v p k
     contribution = StripContribution(centred[0], centred.min(axis=0), centred.max(axis=0))
     mean = cut_sides(answer.walk.silhouettes[: answer.frames_used]).mean(axis=0)  # 64 44
-    means = np.stack([mean] * len(CLASSES))  # k 64 44
-    return stamp(draw_contribution(contribution, means, answer.network.config.model.strips, CLASSES), False, _whose(answer))
+    figure = draw_contribution(contribution, np.stack([mean] * len(CLASSES)), answer.network.config.model.strips, CLASSES)
+    return stamp(figure, False, _origin(answer))
 
 
-def _whose(answer: Answer) -> str:
-    """Whose walk, and whether the network ever saw a person."""
-    return answer.walk.name + (", read by a network of SYNTHETIC walkers" if answer.synthetic else "")
-
-
-def _centred(strip_logits: np.ndarray) -> np.ndarray:
-    return strip_logits - strip_logits.mean(axis=1, keepdims=True)  # p k
+def _origin(answer: Answer) -> str:
+    """Name of the walk, and a remark if the network was trained on synthetic walkers."""
+    return answer.walk.name + (", read by a network of SYNTHETIC walkers" if answer.network.synthetic else "")

@@ -1,4 +1,4 @@
-"""From an input to a folder with its answer."""
+"""Reading of one input into a folder with its answer."""
 
 from __future__ import annotations
 
@@ -20,12 +20,9 @@ FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif", "fr
 
 
 def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
-    """Raise `RunError` where an answer would replace anything but an earlier answer.
+    """Raise `RunError` where an answer would replace anything but an earlier answer, or one of the inputs.
 
-    Args:
-      folder: that is to be replaced.
-      inputs: of the command, none of which may lie in it.
-      anew: the user did not name the folder, so an answer for another input may not be replaced either.
+    With `anew`, the user did not name the folder, so an answer for another input is not replaced either.
     """
     refuse_foreign(folder, FILES, "a screening")
     frames = folder / "frames"
@@ -39,46 +36,27 @@ def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
             raise RunError(f"{folder} holds the answer for another input of this name; say where this one goes with --output")
 
 
-class Reader:
-    """Reads inputs with one network and one segmenter.
+def write_result(
+    screener: Screener, segmenter: Segmenter | None, path: Path, folder: Path, person: list[int] | None, keep_frames: bool
+) -> dict[str, Any]:
+    """Write the answer for one input into `folder`, as a whole, and return the content of `result.json`.
 
-    Args:
-      screener: with the network that answers.
-      segmenter: finds people in videos; None where no input is one.
+    `person` as in `people.choose`; `keep_frames` also writes the frames of the video that were used. `DataError` or `RunError`
+    if there is no answer; where several people walk, `candidates.png` in the folder shows them.
     """
-
-    def __init__(self, screener: Screener, segmenter: Segmenter | None):
-        self._screener, self._segmenter = screener, segmenter
-
-    def __call__(self, path: Path, folder: Path, person: list[int] | None = None, keep_frames: bool = False) -> dict[str, Any]:
-        """Answer for one input.
-
-        Args:
-          path: of the input.
-          folder: for the files; appears as a whole, and replaces an earlier answer.
-          person: as of `people.choose`.
-          keep_frames: also write the frames of the video that were used.
-
-        Returns:
-          The content of `result.json`.
-
-        Raises:
-          DataError: for an input that cannot be answered for.
-          RunError: likewise; where several people walk, `candidates.png` in the folder shows them.
-        """
-        segmenter = self._segmenter if needs_segmenter(path) else None
-        try:
-            walk = read_walk(path, segmenter, person)
-        except SeveralPeopleError as error:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "candidates.png").write_bytes(png(candidates_sheet(error.candidates, error.shape)))
-            raise RunError(f"{error} ({folder / 'candidates.png'} shows them)") from None
-        answer = self._screener(walk)
-        name, models = (segmenter.name, segmenter.models) if segmenter else (None, {})
-        kept = keep_frames and segmenter is not None
-        result = as_dict(answer, name, models, person) | {"kept_frames": kept}
-        with whole_folder(folder) as fresh:
-            write_answer(fresh, answer, result)
-            if kept:
-                write_frames(fresh / "frames", path, answer)
-        return result
+    used = segmenter if needs_segmenter(path) else None
+    try:
+        walk = read_walk(path, used, person)
+    except SeveralPeopleError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "candidates.png").write_bytes(png(candidates_sheet(error.candidates, error.shape)))
+        raise RunError(f"{error} ({folder / 'candidates.png'} shows them)") from None
+    answer = screener(walk)
+    name, models = (used.name, used.models) if used else (None, {})
+    kept = keep_frames and used is not None
+    result = as_dict(answer, name, models, person) | {"kept_frames": kept}
+    with whole_folder(folder) as fresh:
+        write_answer(fresh, answer, result)
+        if kept:
+            write_frames(fresh / "frames", path, answer)
+    return result

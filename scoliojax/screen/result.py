@@ -1,4 +1,4 @@
-"""An answer as `result.json` holds it, as a row of `screening.csv`, and as lines on the terminal."""
+"""An answer as the content of `result.json`, as a row of `screening.csv`, and as lines on the terminal."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.schema import CLASSES
-from data_pipelines.video.walk import Flag
+from data_pipelines.video.walk import Flag, Walk
 from scoliojax.scores.evaluation import find_metrics
 from scoliojax.scores.model_card import network
 from scoliojax.scores.strips import strip_bounds
 from scoliojax.screen.answer import Answer, Reading
 
-SCHEMA = "scoliojax.screening/1"  # a reader of another number must not guess; docs/screening.md describes it
+SCHEMA = "scoliojax.screening/1"  # with its version; described in docs/screening.md
 DISCLAIMER = "Research software: not a medical device and not a diagnosis."
-STEADY = 2 / 3  # of the windows that say what the whole walk says
+STEADY = 2 / 3  # least share of windows with the class of the whole walk
 COLUMNS = (
     "input", "class", *(f"p_{name}" for name in CLASSES), "referred", "windows", "windows_agreeing", "usable_frames",
     "flags", "synthetic", "error",
@@ -23,14 +23,14 @@ COLUMNS = (
 
 
 def flags_of(answer: Answer) -> list[Flag]:
-    """Everything that a reader has to know: of the walk, of the network, and of how they fit."""
-    flags, found = list(answer.walk.flags), len(answer.walk.silhouettes)
-    if answer.synthetic:
+    """All limits of an answer: those of the walk, of the network, and of both together."""
+    flags, usable = list(answer.walk.flags), len(answer.walk.silhouettes)
+    if answer.network.synthetic:
         message = "this network was trained on synthetic walkers, not people: its answer says nothing about anybody"
         flags.insert(0, Flag("synthetic network", None, message))
-    if found > answer.frames_used:
-        message = f"only the first {answer.frames_used} of {found} usable frames count, as in evaluation"
-        flags.append(Flag("long", found - answer.frames_used, message))
+    if usable > answer.frames_used:
+        message = f"only the first {answer.frames_used} of {usable} usable frames count, as in evaluation"
+        flags.append(Flag("long", usable - answer.frames_used, message))
     calibration = answer.network.calibration
     if calibration is None or calibration.temperature is None:
         message = "the probabilities are not calibrated: nothing was fitted on validation subjects for this network"
@@ -39,92 +39,73 @@ def flags_of(answer: Answer) -> list[Flag]:
         message = "there is no operating point for this network, so nobody is referred or not (train with validation subjects)"
         flags.append(Flag("no operating point", None, message))
     if len(answer.windows) > 1 and answer.agreeing < STEADY * len(answer.windows):
-        odd = sum(one.last - one.first + 1 for one in answer.windows if one.called != answer.whole.called)
-        flags.append(Flag("unsteady", odd, "the answer does not hold over the walk: see its windows"))
+        frames = sum(window.last - window.first + 1 for window in answer.windows if window.called != answer.whole.called)
+        flags.append(Flag("unsteady", frames, "the answer does not hold over the walk: see its windows"))
     return flags
 
 
 def as_dict(answer: Answer, backend: str | None, models: dict[str, str], person: list[int] | None) -> dict[str, Any]:
     """The content of `result.json`.
 
-    Args:
-      answer: to write down.
-      backend: that found the person; None where the input was silhouettes.
-      models: SHA-256 of its model files by name.
-      person: candidates that the user chose; None where nobody had to be chosen.
+    `backend`: name of the segmenter, None for an input of silhouettes; `models`: SHA-256 of its model files by name;
+    `person`: numbers of the candidates that the user chose, if any.
     """
-    walk, trained = answer.walk, answer.network
-    strips = strip_bounds(trained.config.model.strips)
-    centred = answer.whole.strip_logits - answer.whole.strip_logits.mean(axis=1, keepdims=True)  # p k
-    calibration = trained.calibration
+    walk, trained, calibration = answer.walk, answer.network, answer.network.calibration
+    point = calibration and {
+        "threshold": calibration.threshold,
+        "wanted_sensitivity": calibration.wanted_sensitivity,
+        "validation_sensitivity": calibration.sensitivity,
+        "validation_specificity": calibration.specificity,
+        "validation_subjects": calibration.subjects,
+    }
+    strips = [
+        {"level": level, "first_row": top, "last_row": bottom - 1, "contribution": _by_class(centred, 6)}
+        for (level, top, bottom), centred in zip(strip_bounds(trained.config.model.strips), answer.whole.centred, strict=True)
+    ]
+    config, used = trained.config.to_dict(), answer.frames_used
+    silhouettes = {"backend": backend, "models": models, "person": person, "candidates": len(walk.people)}
+    frames = {"usable": len(walk.silhouettes), "used": used, "frames": walk.frames[:used].tolist()}
+    run = {"name": network(config), "run": trained.directory.name, "step": trained.step, "digest": trained.digest}
+    calibrated = bool(calibration and calibration.temperature)
     return {
         "schema": SCHEMA,
         "disclaimer": DISCLAIMER,
-        "synthetic": answer.synthetic,
+        "synthetic": answer.network.synthetic,
         "input": {"name": walk.name, "kind": walk.kind, **walk.source},
-        "silhouettes": {
-            "backend": backend,
-            "models": models,
-            "person": person,
-            "candidates": len(walk.people),
-            "usable": len(walk.silhouettes),
-            "used": answer.frames_used,
-            "frames": walk.frames[: answer.frames_used].tolist(),
-        },
-        "network": {
-            "name": network(trained.config.to_dict()),
-            "run": trained.directory.name,
-            "step": trained.step,
-            "digest": trained.digest,
-            "evaluation": _evaluation(answer),
-        },
-        "answer": {
-            **_reading(answer.whole),
-            "calibrated": bool(calibration and calibration.temperature),
-            "operating_point": calibration
-            and {
-                "threshold": calibration.threshold,
-                "wanted_sensitivity": calibration.wanted_sensitivity,
-                "validation_sensitivity": calibration.sensitivity,
-                "validation_specificity": calibration.specificity,
-                "validation_subjects": calibration.subjects,
-            },
-        },
-        "windows": [_window(answer, one) for one in answer.windows],
+        "silhouettes": silhouettes | frames,
+        "network": run | {"evaluation": _evaluation(answer)},
+        "answer": {**_reading(answer.whole), "calibrated": calibrated, "operating_point": point},
+        "windows": [_window(walk, window) for window in answer.windows],
         "windows_agreeing": answer.agreeing,
-        "strips": [
-            {
-                "level": level,
-                "first_row": top,
-                "last_row": bottom - 1,
-                "contribution": dict(zip(CLASSES, centred[index].round(6).tolist(), strict=True)),
-            }
-            for index, (level, top, bottom) in enumerate(strips)
-        ],
+        "strips": strips,
         "flags": [flag._asdict() for flag in flags_of(answer)],
     }
 
 
-def _reading(one: Reading) -> dict[str, Any]:
+def _by_class(values: np.ndarray, digits: int) -> dict[str, float]:
+    return dict(zip(CLASSES, values.round(digits).tolist(), strict=True))
+
+
+def _reading(reading: Reading) -> dict[str, Any]:
     return {
-        "class": one.called,
-        "probabilities": dict(zip(CLASSES, one.probabilities.round(6).tolist(), strict=True)),
-        "positive_or_neutral": round(one.screening, 6),
-        "referred": one.referred,
-        "logits": dict(zip(CLASSES, one.strip_logits.mean(axis=0).astype(np.float64).round(7).tolist(), strict=True)),
+        "class": reading.called,
+        "probabilities": _by_class(reading.probabilities, 6),
+        "positive_or_neutral": round(reading.screening, 6),
+        "referred": reading.referred,
+        "logits": _by_class(reading.strip_logits.mean(axis=0).astype(np.float64), 7),
     }
 
 
-def _window(answer: Answer, one: Reading) -> dict[str, Any]:
-    walk = answer.walk
-    where = {"first_frame": int(walk.frames[one.first]), "last_frame": int(walk.frames[one.last])}
+def _window(walk: Walk, window: Reading) -> dict[str, Any]:
+    first, last = window.first, window.last
+    bounds = {"first_frame": int(walk.frames[first]), "last_frame": int(walk.frames[last])}
     if walk.times is not None:
-        where |= {"start": round(float(walk.times[one.first]), 3), "end": round(float(walk.times[one.last]), 3)}
-    return where | {"frames": one.last - one.first + 1} | _reading(one)
+        bounds |= {"start": round(float(walk.times[first]), 3), "end": round(float(walk.times[last]), 3)}
+    return bounds | {"frames": last - first + 1} | _reading(window)
 
 
 def _evaluation(answer: Answer) -> dict[str, Any] | None:
-    """What this network reached on its test part at the operating point; None where it was never evaluated."""
+    """Scores of the network on its test part at the operating point; None where it was never evaluated."""
     metrics = find_metrics(answer.network.directory, answer.network.step)
     if metrics is None or "operating_point/sensitivity" not in metrics.scores:
         return None
@@ -133,7 +114,7 @@ def _evaluation(answer: Answer) -> dict[str, Any] | None:
 
 
 def as_row(name: str, result: dict[str, Any] | None, error: str = "") -> dict[str, Any]:
-    """A row of `screening.csv`, of an answer or of why there is none."""
+    """A row of `screening.csv`, with an answer or with the error."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"input": name, "error": error}
     if result is None:
         return row
@@ -151,7 +132,7 @@ def as_row(name: str, result: dict[str, Any] | None, error: str = "") -> dict[st
 
 
 def verdict(result: dict[str, Any]) -> tuple[str, str, str]:
-    """The answer in three sentences: the class, the decision, whether it holds."""
+    """The answer in three sentences: class, decision, agreement of the windows."""
     answer, mark = result["answer"], " (synthetic)" if result["synthetic"] else ""
     name = answer["class"]
     called = f"called {name}, probability {answer['probabilities'][name]:.2f}{mark}"
@@ -167,7 +148,7 @@ def verdict(result: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def lines_of(result: dict[str, Any]) -> list[str]:
-    """What the terminal says of one answer."""
+    """The lines of one answer on the terminal."""
     used = result["silhouettes"]
     how = f", found by {used['backend']}" if used["backend"] else ""
     lines = [f"{result['input']['name']}: {used['used']} frames of one person{how}"]
