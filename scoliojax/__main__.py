@@ -1,7 +1,5 @@
 """The commands of this package: `python -m scoliojax`."""
 
-from __future__ import annotations
-
 COMMANDS = {
     "scoliojax.main": "train a network, go on with a run, or evaluate one",
     "scoliojax.report": "one page with everything that is known of a run, and comparisons of runs",

@@ -1,7 +1,5 @@
 """Files and folders that appear as a whole or not at all."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Pages from templates: one file each, which opens from the disk without internet."""
 
-from __future__ import annotations
-
 import base64
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Train and evaluate: `python -m scoliojax.main --config configs/sconet_mt.py --workdir runs/sconet_mt`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser

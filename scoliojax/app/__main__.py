@@ -4,8 +4,6 @@ It is served to this computer alone and sends no request to any other. A video l
 answer; afterwards neither is on the disk.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Sequence
 from contextlib import suppress

@@ -4,8 +4,6 @@ Written from the published description; the attribute names make `state_dict()` 
 PyTorch's order, channels first: `[n, c, s, h, w]` through the backbone, `[n, c, p]` for strips.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

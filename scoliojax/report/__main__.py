@@ -4,8 +4,6 @@ Writes `report/` in the run directory: `report.html` (one file that needs no int
 `strips.csv` and `MODEL_CARD.md`. `--compare DIR ...` compares other runs on the same sequences.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser

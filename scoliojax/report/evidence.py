@@ -1,7 +1,5 @@
 """The content of a report: predictions, figures and cases of a run, and its comparison with other runs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Evidence to files: one self-contained HTML page, figures, the cases as a table, and the model card."""
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
 from typing import Any

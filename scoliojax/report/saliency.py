@@ -1,7 +1,5 @@
 """The frames and pixels that move a network's answer, by the gradient of its margin (Simonyan et al. 2014)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

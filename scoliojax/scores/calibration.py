@@ -5,8 +5,6 @@ to be, and no prediction. The operating point is the probability of "positive or
 highest that reaches a wanted sensitivity on the validation subjects.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import asdict, dataclass

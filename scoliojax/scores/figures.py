@@ -1,7 +1,5 @@
 """Figures of scores, from `metrics.json` and the scored sequences. Each names its data."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ for each of 2,000 draws, would take minutes). A score that divides 0 by 0 is `na
 Axis letters as in `data_pipelines.schema`; d: draws, each a row of weights `[n]`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

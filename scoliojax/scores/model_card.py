@@ -1,7 +1,5 @@
 """`MODEL_CARD.md` (Mitchell et al. 2019): a trained network, its data and metrics, and its limits."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from data_pipelines.schema import CLASSES

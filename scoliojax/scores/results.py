@@ -1,7 +1,5 @@
 """The files of an evaluation: `predictions.csv`, `metrics.json` and `confusion.png`, and a table for the terminal."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from scoliojax.files import whole_folder, write_csv, write_json

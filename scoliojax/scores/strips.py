@@ -3,8 +3,6 @@
 A network's logit is the mean over strips, so the contribution of a strip can be read off exactly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

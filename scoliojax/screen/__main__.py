@@ -4,8 +4,6 @@ An input is a video, a folder of mask PNGs, a prepared pickle, or a folder of vi
 the silhouettes are written; for several, `screening.csv` has a row each. Nothing is sent anywhere, no frame of a video is kept.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The answer of a trained network for one walk: for the whole, for its windows, and by strips of the body."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial, reduce
 

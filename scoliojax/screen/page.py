@@ -1,7 +1,5 @@
 """The files of an answer: `result.json`, `report.html`, the silhouettes as a contact sheet and an animation."""
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Pictures of a screening: silhouettes and figures, never frames of the video."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

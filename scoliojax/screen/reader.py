@@ -1,7 +1,5 @@
 """Reading of one input into a folder with its answer."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

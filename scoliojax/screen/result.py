@@ -1,7 +1,5 @@
 """An answer as the content of `result.json`, as a row of `screening.csv`, and as lines on the terminal."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """OpenGait checkpoints in and out: `python -m scoliojax.interop.opengait import | export | verify`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

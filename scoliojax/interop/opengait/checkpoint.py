@@ -3,8 +3,6 @@
 `scoliojax.interop.opengait.names` says which of its tensors is which of ours.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import zipfile

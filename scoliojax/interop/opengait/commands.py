@@ -1,7 +1,5 @@
 """Import, export and verification of OpenGait checkpoints."""
 
-from __future__ import annotations
-
 import shutil
 from argparse import Namespace
 

@@ -1,7 +1,5 @@
 """Layer-by-layer comparison of a checkpoint's network, here and in our PyTorch reference."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import jax

@@ -4,8 +4,6 @@ An OpenGait checkpoint is `{"model", "optimizer", "scheduler", "iteration"}`. Co
 and `[h, w, in, out]` here; the neck's batch norm is flattened channel by channel there, `[c * p]`, and is `[p, c]` here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The distance from PyTorch: `python -m scoliojax.interop.parity recording | spread | live | bfloat16`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser

@@ -4,8 +4,6 @@ Training steps are computed in float64 on both sides, where a difference cannot 
 bounded by PyTorch's own rounding of its statistic (`scoliojax.interop.parity.rows`).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Recorded numbers of the original, as `scoliojax.interop.parity.replay` states them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

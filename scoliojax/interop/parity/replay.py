@@ -1,7 +1,5 @@
 """The same training steps, here and in PyTorch, with everything they compute, under PyTorch's names and axes."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

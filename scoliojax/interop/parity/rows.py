@@ -6,8 +6,6 @@ batch: no constant holds for every recording. A row passes within its tolerance,
 rounding are runs of our PyTorch reference; the recording is none of them, for an error in it would excuse itself.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
