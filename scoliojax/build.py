@@ -1,7 +1,5 @@
 """Construction of models, losses, optimisers and data from the sections of a config."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Several processes of one run: joining, printing once, waiting for each other and stopping together."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import signal

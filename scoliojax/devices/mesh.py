@@ -1,7 +1,5 @@
 """The mesh: one axis, `data`, over all devices. The batch is sharded over it, everything else is replicated."""
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec

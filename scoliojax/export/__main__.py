@@ -5,8 +5,6 @@ by `jax.export`, that does not need this package), `network.json` (inputs, outpu
 `docs/export.md` explains how to load it, and which properties are guaranteed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, make_parser

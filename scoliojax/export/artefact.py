@@ -1,7 +1,5 @@
 """A trained network as one function with constant parameters, and its description."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from pathlib import Path

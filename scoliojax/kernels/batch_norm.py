@@ -1,7 +1,5 @@
 """Batch normalisation with the statistics of the batch, and its gradient. Axis letters as in `data_pipelines.schema`."""
 
-from __future__ import annotations
-
 import math
 
 import jax

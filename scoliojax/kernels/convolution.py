@@ -9,8 +9,6 @@ Axis letters as in `data_pipelines.schema`; `b` is the frames of all clips, `e` 
 columns of 2x2 tiles, `d` is output channels.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

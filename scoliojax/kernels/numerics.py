@@ -1,7 +1,5 @@
 """The precision of statistics, strips and losses."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

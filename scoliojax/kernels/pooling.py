@@ -1,7 +1,5 @@
 """Maxima over frames and strips, whose gradient goes to one place. Axis letters as in `data_pipelines.schema`."""
 
-from __future__ import annotations
-
 import functools
 
 import jax

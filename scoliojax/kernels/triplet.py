@@ -6,8 +6,6 @@ value and gradient, so that nothing larger than the embeddings is kept for the b
 anchors of its clips and a copy of all clips.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Number of floating-point operations of the network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 FRAME_PIXELS = 64 * 44

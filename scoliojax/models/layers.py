@@ -1,7 +1,5 @@
 """Building blocks with the results of PyTorch's. Axis letters as in `data_pipelines.schema`; `b` is clips x frames."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

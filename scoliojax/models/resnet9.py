@@ -1,7 +1,5 @@
 """ResNet9: the frame-wise backbone of ScoNet, a stem and four basic blocks (He et al. 2016, section 4.1)."""
 
-from __future__ import annotations
-
 import jax
 import numpy as np
 from flax import nnx

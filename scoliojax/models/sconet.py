@@ -4,8 +4,6 @@ One network serves both published systems: ScoNet trains it with the classificat
 loss on the embeddings. Axis letters as in `data_pipelines.schema`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

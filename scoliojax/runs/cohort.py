@@ -1,7 +1,5 @@
 """The data of a run: all sequences, their partition, and the batches drawn from them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,5 @@
 """Options, settings and error handling that the commands share."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The run directory, and checks that a config and data belong to it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

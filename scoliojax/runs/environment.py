@@ -1,7 +1,5 @@
 """The environment of a run, `environment.json`: versions, devices and commit."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import platform

@@ -1,7 +1,5 @@
 """Predictions, calibration and scores of a trained network on a part of its cohort."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Recipes: a config file and the changes that the command line makes to it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

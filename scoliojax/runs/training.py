@@ -1,7 +1,5 @@
 """A training run, from its start or newest checkpoint to the evaluation of the test part."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

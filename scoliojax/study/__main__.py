@@ -4,8 +4,6 @@ Every ratio x network x seed has its own run directory under `--workdir`. Finish
 continued: after a stop, run the same command again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser

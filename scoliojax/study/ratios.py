@@ -4,8 +4,6 @@ A ratio is positive:neutral:negative of the training part, or an official partit
 finished cells are skipped and a stopped cell is continued.
 """
 
-from __future__ import annotations
-
 import copy
 import csv
 import itertools

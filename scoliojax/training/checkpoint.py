@@ -1,7 +1,5 @@
 """Checkpoints: the state with its step, which is also the position in the data; verified by a checksum when read."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil

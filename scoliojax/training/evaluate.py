@@ -1,7 +1,5 @@
 """Evaluation: a trained network on whole sequences."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The loop around the step: pull, step, log, save, validate."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable

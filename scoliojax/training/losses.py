@@ -1,7 +1,5 @@
 """The losses of ScoNet-MT; the identity loss itself is `kernels.triplet`. Axis letters as in `data_pipelines.schema`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import jax

@@ -1,7 +1,5 @@
 """The published optimiser: PyTorch's SGD with a multi-step schedule, from optax parts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import optax

@@ -1,7 +1,5 @@
 """All that changes during a run, as one immutable pytree."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """One optimiser step: a pure function of state and batch, compiled once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import cast
 
