@@ -1,7 +1,5 @@
 """A run: its directory, config and network, without data."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,7 +52,7 @@ class Run:
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.directory / "checkpoints", self.config.train.checkpoints_to_keep, cluster.print_once)
 
-    def network(self, which: str, sharding: Sharding | None = None) -> TrainedNetwork:
+    def network(self, which: str, sharding: Sharding | None = None) -> "TrainedNetwork":
         """The network of a checkpoint, `newest`, `best` (by validation) or a step; the run directory is not changed.
 
         `sharding` is the placement of its arrays; None for the first device of this process. Raises `RunError` for another

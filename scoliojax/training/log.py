@@ -1,7 +1,5 @@
 """The log of a run: progress bar, `metrics.jsonl` and TensorBoard."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil
@@ -16,7 +14,7 @@ from scoliojax.errors import RunError
 class Log:
     """A log that records nothing, for every process but the first."""
 
-    def __enter__(self) -> Log:
+    def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, *exception) -> None: ...
