@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"  # gradio evaluates code
+_page_part = partial(render, "app.html.j2")  # `part` and its values
 UNCLAIMED = 60  # seconds until gradio deletes an upload that no page used
 
 
@@ -74,7 +75,7 @@ class Desk:
         """
         held = self._held.pop(session, None)
         if held is None:
-            return _page_part("mistake", message="There is no video here any more; choose it again.", picture=None)
+            return _page_part(part="mistake", message="There is no video here any more; choose it again.", picture=None)
         with self._busy, held as name:
             (video,) = Path(name).iterdir()
             answer, candidates = Path(name, "answer"), Path(name, "answer", "candidates.png")
@@ -83,13 +84,9 @@ class Desk:
             except (DataError, RunError, OSError) as error:
                 message = str(error).replace(str(candidates), "the picture below").replace(f"{name}{os.sep}", "")
                 picture = embedded(candidates.read_bytes(), "image/png") if candidates.exists() else None
-                return _page_part("mistake", message=message.replace("--", ""), picture=picture)
+                return _page_part(part="mistake", message=message.replace("--", ""), picture=picture)
             report = (answer / "report.html").read_text(encoding="utf-8")
-        return _page_part("answer", verdict=verdict(result), report=report, file=embedded(report.encode(), "text/html"))
-
-
-def _page_part(part: str, **values: Any) -> str:
-    return render("app.html.j2", part=part, **values)
+        return _page_part(part="answer", verdict=verdict(result), report=report, file=embedded(report.encode(), "text/html"))
 
 
 def _numbers(text: str) -> list[int] | None:
@@ -135,7 +132,7 @@ def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.B
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     with gr.Blocks(title="Gait screening", analytics_enabled=False, delete_cache=(UNCLAIMED, UNCLAIMED)) as page:
-        gr.HTML(_page_part("head", synthetic=desk.synthetic, disclaimer=DISCLAIMER), padding=False)
+        gr.HTML(_page_part(part="head", synthetic=desk.synthetic, disclaimer=DISCLAIMER), padding=False)
         with gr.Row():
             video = gr.File(label=f"Video (at most {megabytes} MB)", file_types=sorted(SUFFIXES), height=220)
             with gr.Column():

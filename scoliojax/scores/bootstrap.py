@@ -53,12 +53,6 @@ def subject_draws(subjects: Sequence[str], draws: int, seed: int) -> Iterator[np
         yield counts[:, number]  # d n
 
 
-def resample(score: Callable[[np.ndarray], Scores], subjects: Sequence[str], draws: int, seed: int) -> Scores:
-    """The scores of all draws, each `[draws]`."""
-    parts = [score(weights) for weights in subject_draws(subjects, draws, seed)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
 def percentiles(values: np.ndarray, subjects: int) -> tuple[float, float] | None:
     """The interval from the draws of a score; None where there is one subject, or too many draws are undefined."""
     defined = values[~np.isnan(values)]
@@ -102,13 +96,20 @@ def estimate(value: float, draws: np.ndarray, subjects: int, trials: int | None 
 
 def estimates(scorer: Scorer, subjects: Sequence[str], draws: int = DRAWS, seed: int = SEED) -> dict[str, Estimate]:
     """Every score of n sequences with its interval; `subjects`: their n subject names."""
-    values = scorer(np.ones((1, len(subjects))))
-    drawn = resample(scorer, subjects, draws, seed)
-    names, count = np.asarray(subjects), len(set(subjects))
-    trials = {"accuracy": count}  # number of subjects in the denominator of each proportion
+    names = np.asarray(subjects)
+    trials = {"accuracy": len(set(subjects))}  # number of subjects in the denominator of each proportion
     for question, (yes, called) in scorer.decisions().items():
         for name, rows in {"sensitivity": yes, "specificity": ~yes, "ppv": called, "npv": ~called}.items():
             trials[f"{question}/{name}"] = len(np.unique(names[rows]))
+    return _resample(scorer, subjects, draws, seed, trials)
+
+
+def _resample(
+    score: Callable[[np.ndarray], Scores], subjects: Sequence[str], draws: int, seed: int, trials: dict[str, int]
+) -> dict[str, Estimate]:
+    values, count = score(np.ones((1, len(subjects)))), len(set(subjects))
+    parts = [score(weights) for weights in subject_draws(subjects, draws, seed)]
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in values}  # each [draws]
     return {name: estimate(float(values[name][0]), drawn[name], count, trials.get(name)) for name in values}
 
 
@@ -143,13 +144,10 @@ def compare(first: Scorer, second: Scorer, subjects: Sequence[str], draws: int =
         with np.errstate(invalid="ignore"):  # infinite minus infinite is undefined
             return {name: other[name] - one[name] for name in one if name in other}
 
-    values = difference(np.ones((1, len(subjects))))
-    drawn = resample(difference, subjects, draws, seed)
-    differences = {name: estimate(float(values[name][0]), drawn[name], len(set(subjects))) for name in values}
     rights = [
         {"class": one.scored.predictions == one.scored.labels}
         | {name: yes == called for name, (yes, called) in one.decisions().items() if name not in one.classes}
         for one in (first, second)
     ]
     tests = {name: mcnemar(rights[0][name], rights[1][name]) for name in rights[0] if name in rights[1]}
-    return Comparison(differences, tests)
+    return Comparison(_resample(difference, subjects, draws, seed, {}), tests)

@@ -18,7 +18,7 @@ FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif", "fr
 
 
 def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
-    """Raise `RunError` where an answer would replace anything but an earlier answer, or one of the inputs.
+    """Raise `RunError` where an answer would replace one of the inputs, or anything but an earlier answer.
 
     With `anew`, the user did not name the folder, so an answer for another input is not replaced either.
     """
