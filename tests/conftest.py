@@ -88,8 +88,12 @@ def in_the_project() -> None:
     os.chdir(ROOT)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal the long tests to the workers, each of which begins with its own: then all end at about the same time."""
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
     long, short = ([item for item in items if bool(item.get_closest_marker("long")) is kind] for kind in (True, False))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     cuts = [len(short) * worker // workers for worker in range(workers + 1)]

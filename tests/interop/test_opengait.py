@@ -133,6 +133,7 @@ def damage(path: Path, out: Path, kind: str, rng: np.random.Generator) -> None:
     torch.save(content, out)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_damaged_checkpoints_give_a_clean_error_or_load_correctly(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -250,6 +251,7 @@ def errors(capsys, *arguments: object) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_verify_prints_every_layer_and_mistakes_get_one_line(checkpoint, tmp_path, capsys, monkeypatch):
     commands.main(["verify", str(checkpoint)])
     printed = capsys.readouterr().out

@@ -52,6 +52,7 @@ def recording(tmp_path_factory):
     return write_recording(tmp_path_factory.mktemp("recording"), SMALL, [0, 0, 2, 0], frames=2, seed=3)
 
 
+@pytest.mark.slow
 def test_another_recording_is_held_to_its_own_rounding(recording):
     rows = list(parity.compare_recording(recording, parity.UNOPTIMISED))
     assert beyond(rows) == []
@@ -99,6 +100,7 @@ def wrong_epsilon(monkeypatch, folder):
         write_recording(folder, SMALL, [0, 0, 2, 0], frames=2, seed=3)
 
 
+@pytest.mark.slow
 def test_an_error_in_another_recording_is_found(recording, tmp_path, monkeypatch):
     """Every array that is compared, off by what rounding does not explain; a recording does not excuse its own errors."""
 

@@ -107,6 +107,7 @@ def straight(tmp_path_factory):
     return workdir, result
 
 
+@pytest.mark.slow
 def test_three_steps_a_restart_and_three_more_are_six_steps_to_the_bit(straight, tmp_path):
     workdir = tmp_path / "broken"
     for steps in (3, 6):
@@ -123,6 +124,7 @@ def test_three_steps_a_restart_and_three_more_are_six_steps_to_the_bit(straight,
         assert ours.read_text(encoding="utf-8") == theirs.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_recorded_run_needs_no_config_to_be_evaluated(straight, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(straight[0], workdir)
@@ -148,6 +150,7 @@ def tiny_job(tiny_config):
     return tiny_config
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_losses_of_one(straight, tiny_job, tmp_path, capsys):
     run_training(tiny_job, tmp_path / "four")
     assert "4 cpu device(s)" in capsys.readouterr().out
@@ -155,6 +158,7 @@ def test_four_devices_give_the_losses_of_one(straight, tiny_job, tmp_path, capsy
         assert four["loss"] == pytest.approx(one["loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny_job, tmp_path, capsys):
     tiny_job.data.validation_fraction = 0.34
     tiny_job.train.eval_every = 1
@@ -190,6 +194,7 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
         report_part(network, cohort, "test", Screening())
 
 
+@pytest.mark.slow
 def test_a_run_that_blows_up_leaves_what_its_batch_was_made_of(tiny_job, tmp_path):
     tiny_job.optimizer.learning_rate = 1e30
     tiny_job.train.steps = 6
@@ -205,6 +210,7 @@ def test_a_run_that_blows_up_leaves_what_its_batch_was_made_of(tiny_job, tmp_pat
     assert found["step"] not in digests(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_synthetic_run_says_so_beside_every_score(straight):
     _, result = straight
     scores = [line for line in result.stdout.splitlines() if re.search(r"\d\.\d{4}", line)]
@@ -219,6 +225,7 @@ def test_no_root_says_that_the_walkers_are_synthetic(tiny_job, tmp_path, capsys)
     assert "no data.root: using SYNTHETIC walkers, not people" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_config_is_refused_and_the_keys_named(straight, tiny_job):
     workdir, _ = straight
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
@@ -229,6 +236,7 @@ def test_another_config_is_refused_and_the_keys_named(straight, tiny_job):
     assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_other_data_are_refused(straight, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     shutil.copytree(straight[0], workdir)
@@ -247,6 +255,7 @@ def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_
     )
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(straight, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(straight[0], workdir)
@@ -324,6 +333,7 @@ def test_a_run_reads_every_sequence_once(tiny_job, tmp_path):
     assert set(reads) <= set(cohort.partition.train.tolist())
 
 
+@pytest.mark.slow
 def test_a_sequence_that_is_read_once_is_not_kept(tiny_job, tmp_path):
     """So the memory of an evaluation does not grow with the set; what training validates on again and again stays."""
     tiny_job.data.validation_fraction = 0.34
@@ -346,6 +356,7 @@ def test_a_sequence_that_is_read_once_is_not_kept(tiny_job, tmp_path):
     assert sorted(reads) == sorted([row for row in range(len(cohort.data)) if row not in kept] * 2)
 
 
+@pytest.mark.slow
 def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
     tree = write_tree(tmp_path / "tree", per_class=6)
