@@ -1,6 +1,7 @@
 """A training run, from its start or newest checkpoint to the evaluation of the test part."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints
 from scoliojax.training.log import Log, RunLog
 from scoliojax.training.loop import Schedule, train
-from scoliojax.training.step import make_train_step
+from scoliojax.training.state import TrainState
+from scoliojax.training.step import Metrics, Step, make_train_step
 
 BEST_BY = "validation/macro_f1"
 LONG_RUN = 3600.0  # seconds on a CPU; a longer run begins with a warning
@@ -75,7 +77,7 @@ def run_training(
         log = RunLog(directory, start, schedule.steps) if cluster.is_first() else Log()
         with log, cluster.preemption() as stop, _profiled(batches, profile) as batches:
             try:
-                step, examine = cluster.compile_in_step(step), functools.partial(examine_batch, run, cohort)
+                step, examine = guarded(cluster.compile_in_step(step)), functools.partial(examine_batch, run, cohort)
                 state = train(state, step, batches, schedule, checkpoints, log, validate, stop, examine)
             finally:
                 checkpoints.wait()  # also after an error, a checkpoint in progress is completed
@@ -84,6 +86,17 @@ def run_training(
             cluster.print_once(f"best {BEST_BY} {best}: --mode eval --step=best")
     checkpoints.close()
     report_part(TrainedNetwork(run, state), cohort, "test", screening or Screening())
+
+
+def guarded(step: Step) -> Step:
+    """The same step; after its first call, which compiles, an array that is not on the devices yet is an error, not a stall."""
+    guards = itertools.chain(["allow"], itertools.repeat("disallow"))
+
+    def call(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        with jax.transfer_guard(next(guards)):
+            return step(state, batch)
+
+    return call
 
 
 def _introduce(run: Run, cohort: Cohort, moved: str | None) -> None:
@@ -137,4 +150,4 @@ def _profiled(batches: Iterator[Any], folder: Path | None) -> Iterator[Iterator[
                 yield batch
 
         yield watched()
-    cluster.print_once(f"profile: {folder}")
+    cluster.print_once(f"profile: {folder}" if folder.exists() else f"no profile: fewer than {PROFILED.stop} steps were left")

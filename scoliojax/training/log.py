@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from scoliojax.errors import RunError
+from scoliojax.files import whole_file
 
 
 class Log:
@@ -33,9 +34,8 @@ class RunLog(Log):
     def __init__(self, workdir: Path, start: int, steps: int):
         path = workdir / "metrics.jsonl"
         kept = [line for line in read_log(path) if line["step"] <= start]
-        fresh = path.with_name(f".{path.name}.unfinished")
-        fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        fresh.replace(path)
+        with whole_file(path) as fresh:
+            fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._workdir = workdir
         self._file = path.open("a", buffering=1, encoding="utf-8")
         self._board = _summary_writer()(str(workdir / "tensorboard"), purge_step=start + 1)
@@ -60,7 +60,8 @@ class RunLog(Log):
             )
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            if name != "batch_fingerprint":  # it tells batches apart, and its size means nothing
+                self._board.add_scalar(name, value, step)
         shown = {name: f"{values[name]:.4g}" for name in ("loss", "learning_rate", "clips_per_second") if name in values}
         if shown:
             self._bar.set_postfix(shown)

@@ -6,6 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -17,7 +19,7 @@ from scoliojax.runs.cohort import Cohort
 from scoliojax.runs.environment import read_environment, record_environment
 from scoliojax.runs.evaluation import Screening, calibrate, open_network, predict, report_part
 from scoliojax.runs.run import Run, TrainedNetwork, open_run
-from scoliojax.runs.training import run_training
+from scoliojax.runs.training import guarded, run_training
 from tests.conftest import ROOT, assert_one_clear_error, run_here, run_module, write_tree
 
 NARROW = (
@@ -357,6 +359,15 @@ def test_a_sequence_that_is_read_once_is_not_kept(tiny_job, tmp_path):
 
 
 @pytest.mark.slow
+def test_arrays_that_are_not_on_the_devices_are_refused_after_the_first_step():
+    step = guarded(jax.jit(lambda state, batch: (state, {"loss": batch["labels"].sum()})))
+    state, batch = jnp.zeros(()), {"labels": jnp.arange(3)}
+    for _ in range(2):
+        step(state, batch)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        step(state, {"labels": np.arange(3)})
+
+
 def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
     tree = write_tree(tmp_path / "tree", per_class=6)
