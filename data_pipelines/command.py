@@ -64,7 +64,7 @@ def report_errors(
         status = CLOSED_PIPE
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the end of the process does not try again
     except OSError as error:
-        line = f"error: {error}; mend or free the disk, then run the same command again"
+        line = f"error: {error}; fix or free the disk, then run the same command again"
     except KeyboardInterrupt:
         line, status = f"interrupted; {interrupted if isinstance(interrupted, str) else interrupted()}", INTERRUPTED
     if line:

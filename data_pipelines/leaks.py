@@ -33,7 +33,7 @@ def refuse_shared_subjects(data: SilhouetteSet, partition: Partition) -> None:
         if shared := subjects[first] & subjects[second]:
             raise DataError(
                 f"data.partition: subjects {abbreviate(sorted(shared))} stand in both the {first} and the {second} part, "
-                "so a score would be that of people already seen; mend the partition"
+                "so a score would be that of people already seen; fix the partition"
             )
 
 

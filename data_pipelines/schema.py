@@ -14,6 +14,7 @@ Axis legend, used in every shape comment of the project:
 ``u``  frames that a group shares
 ``d``  draws of a bootstrap
 ``t``  thresholds
+``b``  frames of all clips in a row, so that b = n s
 """
 
 import hashlib

@@ -53,7 +53,7 @@ def prepare(
     output = output.expanduser()
     source, target = Path(tree).expanduser().absolute(), prepared_folder(output)
     if source in (output.absolute(), *output.absolute().parents) or output.absolute() in source.parents:
-        raise DataError(f"--output={str(output)!r} and --input={tree!r} lie in each other; pick another folder")
+        raise DataError(f"--output={str(output)!r} and --input={tree!r} contain one another; pick another folder")
     downloads = target.parent / f"{UNFINISHED}downloads"  # nothing is downloaded, but TFDS needs a folder
     try:
         with _one_at_a_time(target.parent, report) as alone:

@@ -1,11 +1,13 @@
 """The commands of this package: `python -m scoliojax`."""
 
+import sys
+
 COMMANDS = {
     "scoliojax.main": "train a network, go on with a run, or evaluate one",
     "scoliojax.report": "one page with everything that is known of a run, and comparisons of runs",
     "scoliojax.study": "the paper's class-ratio study: ratios x networks x seeds",
     "scoliojax.screen": "screen a video, a folder of masks, or many of them",
-    "scoliojax.app": "the same in a browser, on this computer alone",
+    "scoliojax.app": "screen a video on a page in the browser, on this computer alone",
     "scoliojax.export": "a trained network for other runtimes",
     "scoliojax.interop.opengait": "import, export and verify OpenGait checkpoints",
     "scoliojax.interop.parity": "measure the distance from PyTorch",
@@ -19,6 +21,9 @@ COMMANDS = {
 
 
 def main() -> None:
+    if sys.argv[1:]:
+        print(f"error: unknown command {sys.argv[1]!r}; python -m scoliojax lists the commands", file=sys.stderr)
+        sys.exit(2)
     print("Commands; each has a --help:\n")
     for name, about in COMMANDS.items():
         print(f"  python -m {name:<36} {about}")

@@ -112,9 +112,9 @@ def build_sampler(
     config: Config, data: SilhouetteSet, partition: Partition, cache: SequenceCache | None = None
 ) -> TrainSampler:
     """The training batches of this process."""
-    section, clips = config.data, clips_per_batch(config)
-    together = math.gcd(section.clips_per_subject, clips // jax.device_count()) if section.share_frames else 1
-    sizes = section.subjects_per_batch, section.clips_per_subject, section.frames_per_clip
+    data_config, clips = config.data, clips_per_batch(config)
+    together = math.gcd(data_config.clips_per_subject, clips // jax.device_count()) if data_config.share_frames else 1
+    sizes = data_config.subjects_per_batch, data_config.clips_per_subject, data_config.frames_per_clip
     share = jax.process_index(), jax.process_count()
     return TrainSampler(data, partition.train, config.seed, *sizes, *share, cache=cache, clips_together=together)
 
@@ -123,5 +123,7 @@ def build_eval_batcher(
     config: Config, data: SilhouetteSet, rows, read: Callable[[int], np.ndarray] | None = None
 ) -> EvalBatcher:
     """Padded batches of whole sequences; `read` as in `EvalBatcher`."""
+    if config.data.sequences_per_eval_batch < 1:
+        raise RunError(f"data.sequences_per_eval_batch={config.data.sequences_per_eval_batch} must be at least 1")
     batch_size, share = config.data.sequences_per_eval_batch * jax.device_count(), (jax.process_index(), jax.process_count())
     return EvalBatcher(data, rows, batch_size, config.data.max_eval_frames, *share, read=read)

@@ -2,7 +2,7 @@
 
 
 class RunError(Exception):
-    """A mistake that a user can mend; the message names the field, the value and the remedy, in one line."""
+    """A mistake that a user can fix; the message names the field, the value and the remedy, in one line."""
 
 
 class Stopped(Exception):  # noqa: N818, nothing went wrong

@@ -10,13 +10,18 @@ def arguments() -> Parser:
     parser = make_parser(
         "scoliojax.main",
         "Train a network, or go on with the run in --workdir, then evaluate the test part; or evaluate a checkpoint.",
-        "--config FILE --workdir DIR [options]",
+        "[--config FILE] --workdir DIR [options]",
         "scoliojax.main --config configs/sconet_mt.py:quickstart --workdir runs/quickstart",
         "scoliojax.main --mode eval --workdir runs/quickstart --step best",
     )
     add_recipe(parser)
     parser.add_argument("--workdir", type=expanded_path, metavar="DIR", help="run directory: checkpoints, logs and results")
-    parser.add_argument("--mode", default="train", choices=["train", "eval"], help="default train")
+    parser.add_argument(
+        "--mode",
+        default="train",
+        choices=["train", "eval"],
+        help="train (default), then evaluate; or only evaluate a checkpoint",
+    )
     add_step(parser)
     add_part(parser)
     add_screening(parser)
@@ -34,11 +39,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_rest(parser, changes)
     if args.workdir is None:
         parser.error("--workdir is missing; give a folder for checkpoints, logs and results")
+    if args.mode == "train" and (args.step, args.part) != ("newest", "test"):
+        parser.error("--step and --part belong to --mode eval; training evaluates its last step on the test part")
+    if args.mode == "eval" and args.profile:
+        parser.error("--profile belongs to --mode train; an evaluation has no training steps")
     with report_errors():
         from scoliojax.devices import cluster
         from scoliojax.errors import RunError
         from scoliojax.runs.command import configure_runtime
-        from scoliojax.runs.evaluation import Screening, open_network, report_part
+        from scoliojax.runs.evaluation import Screening, open_network, write_evaluation
         from scoliojax.runs.recipe import change_config, read_recipe
         from scoliojax.runs.run import open_run, recorded_config
         from scoliojax.runs.training import run_training
@@ -56,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run_training(config, args.workdir, screening, args.profile)
         else:
             network, cohort = open_network(open_run(args.workdir, config=config), args.step)
-            report_part(network, cohort, args.part, screening)
+            write_evaluation(network, cohort, args.part, screening)
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ def run_here(module: str, *arguments: object) -> subprocess.CompletedProcess:
 
 
 def assert_one_clear_error(result: subprocess.CompletedProcess, *words: str) -> None:
-    """A user's mistake: status not 0, no traceback, one line that says what and how to mend it."""
+    """A user's mistake: status not 0, no traceback, one line that says what and how to fix it."""
     assert result.returncode != 0, result.stdout
     assert "Traceback" not in result.stderr, result.stderr
     lines = [line for line in result.stderr.splitlines() if "error" in line.lower()]

@@ -142,4 +142,4 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
 
     def _refuse(self, problems: list[str]) -> None:
         if problems and not self._skip_bad:
-            raise DataError(f"{abbreviate(problems, 3)}; mend the data, or go on without with --skip-bad")
+            raise DataError(f"{abbreviate(problems, 3)}; fix the data, or go on without with --skip-bad")

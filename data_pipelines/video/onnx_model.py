@@ -79,7 +79,7 @@ class OnnxModel:
         if output.ndim != 4 or len(output) != 1 or settings["channel"] >= channels_last.shape[-1]:
             raise DataError(
                 f"{self._path}: output {settings['output']!r} has shape {output.shape}, expected one picture with a channel "
-                f"{settings['channel']}; mend layout or channel in the .json"
+                f"{settings['channel']}; fix layout or channel in the .json"
             )
         maps = channels_last[0]  # h' w' c
         if settings["activation"] == "softmax":

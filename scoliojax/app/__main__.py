@@ -19,7 +19,7 @@ def arguments() -> Parser:
         "--checkpoint DIR [options]",
         "scoliojax.app --checkpoint runs/quickstart",
     )
-    add_run(parser, "--checkpoint")
+    add_run(parser, "--checkpoint", "--workdir")
     add_step(parser)
     add = parser.add_argument
     add("--port", type=int, default=7860, metavar="N", help="port of the page; default %(default)s")

@@ -37,7 +37,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         others = [name for name in TASK_COUNTS if int(os.environ.get(name, "1")) > 1]
         if missing and others:
             raise RunError(
-                f"{others[0]}={os.environ[others[0]]} speaks of several processes, but jax does not recognise the launcher; "
+                f"{others[0]}={os.environ[others[0]]} announces several processes, but jax does not recognise the launcher; "
                 "give --coordinator, --processes and --process"
             ) from None
         if not missing:
@@ -79,7 +79,10 @@ def all_agree(yes: bool) -> bool:
 
 
 def compile_in_step(function: Callable) -> Callable:
-    """A jitted function that is compiled before its first call, with a barrier after the compilation."""
+    """The jitted function, compiled in step with the other processes: none runs it before all have compiled it.
+
+    A process that is alone gets the function itself.
+    """
     programs: dict = {}
 
     def call(*arguments):

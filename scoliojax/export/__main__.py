@@ -20,7 +20,7 @@ def arguments() -> Parser:
         "--workdir DIR [options]",
         "scoliojax.export --workdir runs/quickstart",
     )
-    add_run(parser)
+    add_run(parser, "--workdir", "--checkpoint")
     parser.add_argument("--format", default="stablehlo", choices=["stablehlo"], help="there is one; docs/export.md says why")
     add_step(parser)
     add_output(parser, "<workdir>/export")

@@ -46,7 +46,7 @@ def frozen(network: TrainedNetwork) -> Callable[[jax.Array, jax.Array], dict[str
             features = jax.lax.map(lambda block: net.pool(block, train=False), blocked)  # blocks BLOCK 16 11 c
             features = features.reshape(-1, *features.shape[2:])[: n * s]  # ns 16 11 c
             pooled = set_pooling(features.reshape(n, s, *features.shape[1:]), frame_mask)  # n 16 11 c
-            strip_logits = net.read(pooled, train=False).logits  # n p k
+            strip_logits = net.head(pooled, train=False).logits  # n p k
         return {"logits": jnp.mean(strip_logits, axis=1), "strip_logits": strip_logits}  # n k, n p k
 
     return classify

@@ -1,4 +1,4 @@
-"""Batch-all triplet loss in bounded memory. Axis letters as in `data_pipelines.schema`; `a` anchors of a block.
+"""Batch-all triplet loss in bounded memory. Axis letters as in `data_pipelines.schema`; `a` anchors of a block, `m` anchors of a device.
 
 The direct form stores every (anchor, positive, negative), `[p, n, n, n]`: 69 GB of float32 at 1,024 clips and 16 strips. Here
 a block of anchors is compared with all clips, `[p, a, n]`, for one positive of each anchor at a time. The forward pass sums

@@ -131,7 +131,7 @@ class ScoNet(nnx.Module):
             `silhouettes`, which is then `[g, u, 64, 44]`. The result is that of `draw_clips`, but every frame is computed once.
           train: normalise with batch statistics and update the running ones. They include padding, so train on full clips.
         """
-        return self.read(self.pool(silhouettes, frame_mask, clip_frames, train=train), train=train)
+        return self.head(self.pool(silhouettes, frame_mask, clip_frames, train=train), train=train)
 
     def pool(
         self, silhouettes: jax.Array, frame_mask: jax.Array | None = None, clip_frames: jax.Array | None = None, *, train: bool
@@ -152,7 +152,7 @@ class ScoNet(nnx.Module):
             return set_pooling(features, frame_mask)  # n 16 11 c
         return shared_set_pooling(features, clip_frames)  # n 16 11 c
 
-    def read(self, pooled: jax.Array, *, train: bool) -> ScoNetOutput:
+    def head(self, pooled: jax.Array, *, train: bool) -> ScoNetOutput:
         """Feature maps of clips, `[n, 16, 11, c]`, to embeddings and logits."""
         strips = horizontal_pyramid_pooling(widen(pooled), self.strips)  # n p c
         embeddings = self.fc(strips)  # n p c

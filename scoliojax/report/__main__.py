@@ -20,7 +20,7 @@ def arguments() -> Parser:
         "--workdir DIR [options]",
         "scoliojax.report --workdir runs/quickstart --prevalence 0.03",
     )
-    add_run(parser)
+    add_run(parser, "--workdir", "--checkpoint")
     add = parser.add_argument
     add("--compare", nargs="+", type=expanded_path, default=[], metavar="DIR", help="other runs, on the same sequences")
     add_step(parser)

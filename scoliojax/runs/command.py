@@ -16,18 +16,23 @@ STOPPED = 75  # exit status after SIGTERM: BSD's EX_TEMPFAIL, "try again"
 
 def add_recipe(parser: Parser, required: bool = False) -> None:
     parser.add_argument(
-        "--config", required=required, metavar="FILE", help="recipe, FILE or FILE:VARIANT; --config.KEY=VALUE changes a key"
+        "--config",
+        required=required,
+        metavar="FILE",
+        help="recipe, FILE or FILE:VARIANT; --config.KEY=VALUE changes a key of it",
     )
 
 
-def add_run(parser: Parser, name: str = "--workdir") -> None:
-    """The run directory, as `--workdir` and `--checkpoint`; the help shows `name` first."""
-    names = (name, *({"--workdir", "--checkpoint"} - {name}))
-    parser.add_argument(*names, dest="directory", required=True, type=expanded_path, metavar="DIR", help="run directory")
+def add_run(parser: Parser, *names: str) -> None:
+    """The run directory, under the names that the command knows it by; `--workdir` where none are given."""
+    names = names or ("--workdir",)
+    parser.add_argument(
+        *names, dest="directory", required=True, type=expanded_path, metavar="DIR", help="run directory of a trained network"
+    )
 
 
 def add_step(parser: Parser) -> None:
-    help_text = "checkpoint: its step, newest, or best (by validation); default newest"
+    help_text = "state of the run: a number of steps, newest (default), or best (by validation)"
     parser.add_argument("--step", default="newest", help=help_text)
 
 
@@ -39,8 +44,8 @@ def add_part(parser: Parser) -> None:
 def add_screening(parser: Parser) -> None:
     """The options that `runs.evaluation.Screening` takes."""
     for option, help_text in (
-        ("--sensitivity", "sensitivity wanted of the operating point; default the one kept, or 0.9"),
-        ("--prevalence", "share of people with a yes, for predictive values elsewhere"),
+        ("--sensitivity", "wanted sensitivity of the operating point; default: that of the stored one, or 0.9"),
+        ("--prevalence", "share of people with signs in your population, for predictive values there"),
     ):
         parser.add_argument(option, type=float, metavar="X", help=help_text)
 

@@ -25,7 +25,7 @@ def describe_move(workdir: Path) -> str | None:
         there, here = (f"{len(record['devices'])} device(s) of {record['processes']} process(es)" for record in (then, now))
     except (RunError, KeyError):  # new or unreadable; the remark is left out
         return None
-    return None if there == here else f"this run was on {there} and goes on on {here}, with the same batches"
+    return None if there == here else f"this run was on {there} and continues on {here}, with the same batches"
 
 
 def environment() -> dict[str, Any]:

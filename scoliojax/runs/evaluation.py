@@ -141,7 +141,7 @@ def evaluate_part(
     )
 
 
-def report_part(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> None:
+def write_evaluation(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> None:
     """Evaluate one part, write the results to the run directory, and print their table."""
     from scoliojax.scores.results import results_table, write_results  # imports matplotlib, a third of the start time
 

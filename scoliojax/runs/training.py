@@ -16,7 +16,7 @@ from scoliojax.models.cost import train_flops_per_step
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs import environment
 from scoliojax.runs.cohort import Cohort, examine_batch
-from scoliojax.runs.evaluation import Screening, report_part, validation_scores
+from scoliojax.runs.evaluation import Screening, validation_scores, write_evaluation
 from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints
 from scoliojax.training.log import Log, RunLog
@@ -85,7 +85,7 @@ def run_training(
             best = f"{validate.score:.4f}{' (synthetic)' * cohort.data.synthetic} at step {validate.step}"
             cluster.print_once(f"best {BEST_BY} {best}: --mode eval --step=best")
     checkpoints.close()
-    report_part(TrainedNetwork(run, state), cohort, "test", screening or Screening())
+    write_evaluation(TrainedNetwork(run, state), cohort, "test", screening or Screening())
 
 
 def guarded(step: Step) -> Step:

@@ -30,7 +30,7 @@ def arguments() -> Parser:
     )
     add = parser.add_argument
     add("inputs", nargs="+", type=_path, metavar="INPUT", help="video, folder of mask PNGs, pickle, or folder of videos")
-    add_run(parser, "--checkpoint")
+    add_run(parser, "--checkpoint", "--workdir")
     add_step(parser)
     add("--output", type=_path, metavar="DIR", help="folder to make; default screening/<input>")
     add("--backend", default="auto", choices=("auto", "pose", "background", "onnx"), help="way to find people; default auto")

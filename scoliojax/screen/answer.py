@@ -71,7 +71,7 @@ def _pool(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, frames: jax.Arra
 
 @partial(jax.jit, static_argnums=0)
 def _read(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, pooled: jax.Array) -> jax.Array:
-    return nnx.merge(graph, params, batch_stats, copy=True).read(pooled, train=False).logits  # 1 p k
+    return nnx.merge(graph, params, batch_stats, copy=True).head(pooled, train=False).logits  # 1 p k
 
 
 class Screener:

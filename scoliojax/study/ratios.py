@@ -5,7 +5,6 @@ finished cells are skipped and a stopped cell is continued.
 """
 
 import copy
-import csv
 import itertools
 import re
 import statistics
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from scoliojax import build
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
+from scoliojax.files import whole_file, write_csv
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.training import run_training
 from scoliojax.scores.evaluation import Metrics, find_metrics
@@ -167,14 +167,14 @@ def write_study(workdir: Path, study: list[Cell], metrics: list[Metrics]) -> str
     rows = summarise(study, metrics)
     data, synthetic = metrics[0].data, metrics[0].synthetic
     text = table(rows, data, synthetic)
-    (workdir / "study.md").write_text(text, encoding="utf-8")
-    with (workdir / "study.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        bounds = [f"{name}{end}" for name in SCORES for end in ("", "/low", "/high")]
-        writer.writerow(["ratio", "model", "seed", "step", "synthetic", *bounds])
-        for cell, run in zip(study, metrics, strict=True):
-            numbers = [number for name in SCORES for number in run.scores[name][:3]]
-            writer.writerow([cell.ratio, cell.model, cell.seed, run.step, synthetic, *numbers])
+    with whole_file(workdir / "study.md") as fresh:
+        fresh.write_text(text, encoding="utf-8")
+    bounds = [f"{name}{end}" for name in SCORES for end in ("", "/low", "/high")]
+    lines = []
+    for cell, run in zip(study, metrics, strict=True):
+        numbers = [number for name in SCORES for number in run.scores[name][:3]]
+        lines.append([cell.ratio, cell.model, cell.seed, run.step, synthetic, *numbers])
+    write_csv(workdir / "study.csv", ["ratio", "model", "seed", "step", "synthetic", *bounds], lines)
     points = [(cell.ratio, cell.model, run.scores) for cell, run in zip(study, metrics, strict=True)]
     published = [] if synthetic else [row for row in rows if row.source.startswith("published")]
     stars = [(row.ratio, {name: mean for name, (mean, _) in row.scores.items()}) for row in published]

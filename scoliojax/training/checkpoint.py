@@ -107,7 +107,7 @@ class Checkpoints:
             raise RunError(
                 f"no checkpoint in {self._folder} can be read ("
                 + "; ".join(f"{damaged}: {reason}" for damaged, reason in reasons.items())
-                + "); nothing was changed. Mend the folder's rights or disk, or start again in a new --workdir"
+                + "); nothing was changed. Fix the folder's rights or disk, or start again in a new --workdir"
             )
         return None
 
@@ -158,7 +158,7 @@ class Checkpoints:
         except Exception as error:  # a full disk reaches us as an error of Orbax, of TensorStore or of the system
             raise RunError(
                 f"a checkpoint cannot be written to {self._folder} ({one_line(error)}); those of steps {self.steps()} are "
-                "whole. Make room or mend the folder, then run the same command again"
+                "whole. Make room or fix the folder, then run the same command again"
             ) from error
 
 

@@ -40,7 +40,7 @@ def train(
     log: Log,
     validate: Callable[[TrainState], dict[str, float]] | None = None,
     stop: Callable[[int], bool] = lambda step: False,
-    examine: Callable[[int], str] = str,
+    examine: Callable[[int], str] = lambda step: "its batch was not recorded",
 ) -> TrainState:
     """Train from `state.step` to `schedule.steps` and leave a checkpoint of the last step.
 
@@ -69,7 +69,7 @@ def train(
                 if name in metrics and not math.isfinite(metrics[name]):
                     raise RunError(
                         f"step {number}: {name} is {float(metrics[name])}; {examine(number)}. Whole checkpoints: "
-                        f"{checkpoints.steps() or 'none'}. Lower optimizer.learning_rate or mend the data"
+                        f"{checkpoints.steps() or 'none'}. Lower optimizer.learning_rate or fix the data"
                     )
         unchecked.clear()
         return fetched[-1][1]
@@ -89,6 +89,7 @@ def train(
         if write:
             values = {name: float(value) for name, value in newest.items()}
             now = time.perf_counter()
+            # Over the time since the last log, compilation, validation and saving included.
             values["clips_per_second"] = len(batch["labels"]) * (step - since) / (now - clock)
             clock, since = now, step
             log.scalars(step, values)

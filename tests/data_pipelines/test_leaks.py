@@ -18,7 +18,7 @@ def test_a_subject_in_two_parts_is_refused_by_name():
     rows = np.arange(6)
     refuse_shared_subjects(data, Partition(rows[[0, 1, 4]], rows[[2]], rows[[3, 5]]))
     for parts in ((rows[:2], rows[[2]], rows[3:]), (rows[[0]], rows[[1]], rows[2:]), (rows[[1]], rows[[4]], rows[[5]])):
-        with pytest.raises(DataError, match=r"subjects b stand in both the .* mend the partition"):
+        with pytest.raises(DataError, match=r"subjects b stand in both the .* fix the partition"):
             refuse_shared_subjects(data, Partition(*parts))
     refuse_shared_subjects(data, make_partition(data, "1:1:1", 0.0))
 

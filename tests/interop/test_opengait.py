@@ -18,7 +18,7 @@ from scoliojax.interop import torch_reference  # noqa: E402
 from scoliojax.interop.opengait import __main__ as commands  # noqa: E402
 from scoliojax.interop.opengait import checkpoint as opengait  # noqa: E402
 from scoliojax.interop.parity import compare as parity  # noqa: E402
-from scoliojax.runs.evaluation import Screening, open_network, report_part  # noqa: E402
+from scoliojax.runs.evaluation import Screening, open_network, write_evaluation  # noqa: E402
 from scoliojax.runs.run import open_run  # noqa: E402
 from scoliojax.runs.training import run_training  # noqa: E402
 from tests.conftest import shared_folder, write_tree  # noqa: E402
@@ -197,7 +197,7 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
     bare = [dataclasses.replace(one, params={}, batch_stats={}, momentum={}) for one in (first, again)]
     assert bare[0] == bare[1]
 
-    report_part(*open_network(open_run(workdir), "newest"), "test", Screening())
+    write_evaluation(*open_network(open_run(workdir), "newest"), "test", Screening())
     assert f"test-step-{first.step:06d}" in capsys.readouterr().out
     run_training(config, workdir)  # on all devices of this process, and back to one for the export below
     assert f"going on from step {first.step}" in capsys.readouterr().out

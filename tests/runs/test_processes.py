@@ -32,7 +32,7 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_pa
 
     steps = f"--config.train.steps={stopped + 3}"
     (rest,) = pods.run(1, 1, *pods.RUN, steps, f"--workdir={moved}")
-    assert "this run was on 2 device(s) of 2 process(es) and goes on on 1 device(s) of 1 process(es)" in rest
+    assert "this run was on 2 device(s) of 2 process(es) and continues on 1 device(s) of 1 process(es)" in rest
     assert f"going on from step {stopped}" in rest
     pods.run(1, 1, *pods.RUN, steps, f"--workdir={alone}")
     same_batches, losses, parameters = pods.compare(moved, alone, steps=4)

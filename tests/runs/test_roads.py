@@ -233,7 +233,7 @@ def test_what_a_killed_preparation_left_is_removed_and_a_failed_one_leaves_nothi
 def test_input_and_output_are_not_taken_for_each_other(tmp_path):
     tree = write_tree(tmp_path / "tree", per_class=1)
     for output in (tree, tree / "out", tmp_path):
-        with pytest.raises(DataError, match="lie in each other"):
+        with pytest.raises(DataError, match="contain one another"):
             prepare(str(tree), output)
     assert sorted(path.name for path in tree.iterdir()) == ["00000", "00001", "00002"]
     (tmp_path / "broken" / "scoliosis1k" / "1.0.0").mkdir(parents=True)  # a copy that was cut short

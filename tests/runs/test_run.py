@@ -17,7 +17,7 @@ from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.cohort import Cohort
 from scoliojax.runs.environment import read_environment, record_environment
-from scoliojax.runs.evaluation import Screening, calibrate, open_network, predict, report_part
+from scoliojax.runs.evaluation import Screening, calibrate, open_network, predict, write_evaluation
 from scoliojax.runs.run import Run, TrainedNetwork, open_run
 from scoliojax.runs.training import guarded, run_training
 from tests.conftest import ROOT, assert_one_clear_error, run_here, run_module, write_tree
@@ -46,7 +46,7 @@ def main(*arguments: object, **kwargs):
 
 def evaluate(workdir: Path, which: str, part: str, config=None, **screening) -> None:
     """As `--mode eval`."""
-    report_part(*open_network(open_run(workdir, config=config), which), part, Screening(**screening))
+    write_evaluation(*open_network(open_run(workdir, config=config), which), part, Screening(**screening))
 
 
 def digests(workdir: Path) -> dict[int, str]:
@@ -193,7 +193,7 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
         calibrate(network, cohort, 0.8)
     cohort.partition = dataclasses.replace(cohort.partition, train=cohort.partition.test)
     with pytest.raises(DataError, match="stand in both the train and the test part"):
-        report_part(network, cohort, "test", Screening())
+        write_evaluation(network, cohort, "test", Screening())
 
 
 @pytest.mark.slow

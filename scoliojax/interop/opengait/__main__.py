@@ -15,13 +15,19 @@ def arguments() -> Parser:
         "scoliojax.interop.opengait verify ScoNet-20000.pt",
         "scoliojax.interop.opengait import ScoNet-20000.pt --workdir runs/imported",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, prog="python -m scoliojax.interop.opengait")
     importing = commands.add_parser("import", help="make a run directory of a checkpoint", allow_abbrev=False)
     exporting = commands.add_parser("export", help="write a checkpoint of a run directory", allow_abbrev=False)
     verifying = commands.add_parser("verify", help="compare every layer with PyTorch", allow_abbrev=False)
     for sub in (importing, verifying):
         sub.add_argument("checkpoint", type=Path, metavar="CKPT.pt")
-        sub.add_argument("--strips", type=int, nargs="+", metavar="N", help="horizontal pyramid, where the sum does not tell")
+        sub.add_argument(
+            "--strips",
+            type=int,
+            nargs="+",
+            metavar="N",
+            help="strips of each level of the pyramid, e.g. 16 8; default: from the sizes",
+        )
     for sub in (importing, exporting):
         add_run(sub)
     add_recipe(importing)

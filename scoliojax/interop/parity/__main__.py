@@ -13,7 +13,7 @@ def arguments() -> Parser:
         "recording DIR | spread DIR | live [--seed N] | bfloat16 --workdir DIR",
         "scoliojax.interop.parity live --seed 1",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, prog="python -m scoliojax.interop.parity")
     for name, about in (("recording", "against a recorded run of the original"), ("spread", "PyTorch against itself on one")):
         sub = commands.add_parser(name, help=about, allow_abbrev=False)
         sub.add_argument("folder", type=expanded_path, metavar="DIR", help="folder of a recorded run")
