@@ -1,4 +1,6 @@
-"""Batch-all triplet loss in bounded memory. Axis letters as in `data_pipelines.schema`; `a` anchors of a block, `m` anchors of a device.
+"""Batch-all triplet loss in bounded memory.
+
+Axis letters as in `data_pipelines.schema`; here `m` is anchors of a device and `a` anchors of a block of them.
 
 The direct form stores every (anchor, positive, negative), `[p, n, n, n]`: 69 GB of float32 at 1,024 clips and 16 strips. Here
 a block of anchors is compared with all clips, `[p, a, n]`, for one positive of each anchor at a time. The forward pass sums
