@@ -37,29 +37,23 @@ SHAKE_EXACT = 1e-12  # relative; by so much float64 here and in PyTorch differ a
 
 
 def compare_training(
-    start: Arrays, run: Run, other: list[Step] | None, options: dict | None = None, exactly: bool = True
+    start: Arrays, run: Run, recorded: list[Step] | None, options: dict | None = None, exactly: bool = True
 ) -> Iterator[Row]:
-    """Rows for training steps, in float32 against PyTorch's and in float64 against our PyTorch reference.
+    """Rows for training steps of a run from `start`, in float32 and, where `exactly`, in float64.
 
-    Args:
-      start: parameters and running statistics by PyTorch's names.
-      run: network sizes, batches and optimiser settings, as `ours` and `theirs` take them.
-      other: recorded steps of PyTorch; None compares with our PyTorch reference in float32.
-      options: for the compiler; None compiles as training does.
-      exactly: also in float64.
+    Float32 is compared with `recorded` steps of PyTorch, or with those of our PyTorch reference, and is compiled with `options`
+    (None: as training is); float64 with our reference.
     """
-
-    def sample(seed: int) -> list[Step]:
-        return theirs(shaken(start, SHAKE, seed), *run, torch.float32)
-
     exact, plain = theirs(start, *run, torch.float64), theirs(start, *run, torch.float32)
-    samples = [plain] if other else []
-    samples += [sample(seed) for seed in range(len(samples), SAMPLES)]
+
+    def sample(number: int) -> list[Step]:
+        return plain if recorded and number == 0 else theirs(shaken(start, SHAKE, number), *run, torch.float32)
+
     found = ours(start, *run, "float32", options)
-    yield from compare_steps(found, other or plain, exact, run[1][0].identities, samples, sample)
+    yield from compare_steps(found, recorded or plain, exact, run[1][0].identities, sample)
     if exactly:
-        wide = ours(start, *run, "float64", options)
-        yield from compare_exactly(wide, exact, lambda: theirs(shaken(start, SHAKE_EXACT), *run, torch.float64))
+        moved = theirs(shaken(start, SHAKE_EXACT), *run, torch.float64)
+        yield from compare_exactly(ours(start, *run, "float64", options), exact, moved)
 
 
 def compare_live(
