@@ -165,10 +165,9 @@ def _read_optimizer(
             for number, state in content["optimizer"]["state"].items()
             if state.get("momentum_buffer") is not None  # a parameter that has not moved yet has none
         }
-        momentum_problems: list[str] = []
-        wanted = {name: expected[name] for name in tensors if name in expected}
-        buffers |= _collect(tensors, wanted, momentum_problems)
-        problems += [f"momentum of {line}" for line in momentum_problems]
+        lines: list[str] = []
+        buffers |= _collect(tensors, {name: entry for name, entry in expected.items() if name in tensors}, lines)
+        problems += [f"momentum of {line}" for line in lines]
         settings = {
             "learning_rate": float(group.get("initial_lr", group["lr"])),
             "momentum": float(group["momentum"]),

@@ -32,7 +32,7 @@ def our_layers(net: ScoNet, clips: jax.Array) -> dict[str, jax.Array]:
 
 
 def their_layers(net: TorchScoNet, clips: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The same in PyTorch."""
+    """The same layers in PyTorch."""
     x = net.backbone.stem(net.frames(clips))  # b c h w
     found = {"stem": x}
     for name in BLOCKS:

@@ -77,17 +77,11 @@ def distances(ours: Step, theirs: Step, wanted: Step) -> dict[str, np.ndarray]:
 def compare_steps(
     found: list[Step], other: list[Step], exact: list[Step], identities: np.ndarray, sample: Callable[[int], list[Step]]
 ) -> Iterator[Row]:
-    """Rows for float32 steps of scoliojax against float32 steps of PyTorch, recorded or computed.
+    """Rows for float32 steps of scoliojax against `other`, float32 steps of PyTorch, recorded or computed.
 
-    Rounding jumps where a maximum is taken elsewhere or a clip crosses the margin, so before a row is called beyond, more
-    samples are drawn.
-
-    Args:
-      found: steps of scoliojax.
-      other: steps of PyTorch.
-      exact: steps of the PyTorch reference in float64.
-      identities: of the first batch, `[n]`.
-      sample: steps of the PyTorch reference in float32 by a number, each rounded differently; `other` must not be among them.
+    `exact` are the PyTorch reference's steps in float64; `sample(number)` gives its steps in float32, rounded differently for
+    each number, and never `other`. Rounding jumps where a maximum is taken elsewhere or a clip crosses the margin: before a row
+    is called beyond, more samples are drawn. `identities` are the first batch's, `[n]`.
     """
     samples = [sample(number) for number in range(SAMPLES)]
 
