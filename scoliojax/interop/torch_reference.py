@@ -137,10 +137,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, scale: float, smoothing: float
 def sgd(model: nn.Module, optimizer: dict) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.MultiStepLR]:
     """The published optimiser and schedule from a config's `optimizer` section."""
     rule = torch.optim.SGD(
-        model.parameters(),
-        lr=optimizer["learning_rate"],
-        momentum=optimizer["momentum"],
-        weight_decay=optimizer["weight_decay"],
+        model.parameters(), optimizer["learning_rate"], optimizer["momentum"], weight_decay=optimizer["weight_decay"]
     )
     schedule = torch.optim.lr_scheduler.MultiStepLR(rule, list(optimizer["milestones"]), gamma=optimizer["decay"])
     return rule, schedule

@@ -4,9 +4,7 @@
 """
 
 import dataclasses
-import os
 import zipfile
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,8 @@ import torch
 from flax import nnx
 
 from scoliojax.errors import RunError, one_line
+from scoliojax.files import whole_file
+from scoliojax.interop import torch_reference
 from scoliojax.interop.opengait.names import Entry, Sizes, entries, from_tree, infer_sizes, to_tree, trained
 from scoliojax.models.sconet import ScoNet
 from scoliojax.training.optim import multi_step, sgd
@@ -36,23 +36,14 @@ PUBLISHED_OPTIMIZER = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole OpenGait checkpoint in our layouts.
-
-    Attributes:
-      sizes: of the network.
-      params: float32 parameters.
-      batch_stats: float32 running means and variances.
-      momentum: of the optimiser, like `params`; zeros before the first step.
-      step: finished steps.
-      optimizer: arguments of `scoliojax.training.optim.sgd`; None where the file holds weights alone.
-    """
+    """A whole OpenGait checkpoint in our layouts, all trees float32."""
 
     sizes: Sizes
     params: Tree
-    batch_stats: Tree
-    momentum: Tree
-    step: int
-    optimizer: dict[str, Any] | None
+    batch_stats: Tree  # running means and variances
+    momentum: Tree  # of the optimiser, like `params`; zeros before the first step
+    step: int  # finished steps
+    optimizer: dict[str, Any] | None  # arguments of `scoliojax.training.optim.sgd`; None where the file holds weights alone
 
     def model(self) -> ScoNet:
         """The network that holds these numbers, in float32."""
@@ -61,11 +52,9 @@ class Checkpoint:
     def state(self) -> TrainState:
         """The state from which training goes on: same step, same momentum, same learning rate."""
         rule, _ = sgd(**(self.optimizer or PUBLISHED_OPTIMIZER))  # the state has the same form for any settings
-        state = create_state(self.params, self.batch_stats, rule)
-        step = jnp.asarray(self.step, jnp.int32)
-        return dataclasses.replace(
-            state, step=step, opt_state=optax.tree_utils.tree_set(state.opt_state, trace=self.momentum, count=step)
-        )
+        state, step = create_state(self.params, self.batch_stats, rule), jnp.asarray(self.step, jnp.int32)
+        moved = optax.tree_utils.tree_set(state.opt_state, trace=self.momentum, count=step)
+        return dataclasses.replace(state, step=step, opt_state=moved)
 
 
 def make_graph(sizes: Sizes, precision: str) -> nnx.GraphDef:
@@ -79,15 +68,11 @@ def load(path: str | Path, strips: tuple[int, ...] | None = None) -> ScoNet:
 
 
 def read(path: str | Path, strips: tuple[int, ...] | None = None) -> Checkpoint:
-    """Read an OpenGait checkpoint without running any code that may be in it.
+    """The content of an OpenGait checkpoint, read without running any code that may be in it; also of a distributed run.
 
-    Args:
-      path: the `.pt` file; names of distributed runs (`module.` in front) are taken, too.
-      strips: of the horizontal pyramid. By default inferred from their sum, which works where no count stands twice.
-
-    Raises:
-      RunError: when the file is missing, cut off, damaged or no checkpoint, or its tensors are not those of a ScoNet; lists
-        every difference.
+    The strips of the horizontal pyramid are by default inferred from their sum, which works where no count stands twice.
+    `RunError` when the file is missing, cut off, damaged or no checkpoint, or its tensors are not those of a ScoNet; it lists
+    every difference.
     """
     content = _open(Path(path))
     tensors = _stripped(content["model"])
@@ -139,10 +124,8 @@ def _open(path: Path) -> dict[str, Any]:
 
 
 def _misnamed(tensors: dict[str, Any], names: Iterable[str]) -> list[str]:
-    names = set(names)
-    return [f"{name} is missing" for name in sorted(names - tensors.keys())] + [
-        f"{name} is unknown" for name in sorted(tensors.keys() - names)
-    ]
+    missing, unknown = set(names) - tensors.keys(), tensors.keys() - set(names)
+    return [*(f"{name} is missing" for name in sorted(missing)), *(f"{name} is unknown" for name in sorted(unknown))]
 
 
 def _collect(tensors: dict[str, Any], expected: dict[str, Entry], problems: list[str]) -> dict[str, np.ndarray]:
@@ -182,10 +165,9 @@ def _read_optimizer(
             for number, state in content["optimizer"]["state"].items()
             if state.get("momentum_buffer") is not None  # a parameter that has not moved yet has none
         }
-        momentum_problems: list[str] = []
-        wanted = {name: expected[name] for name in tensors if name in expected}
-        buffers |= _collect(tensors, wanted, momentum_problems)
-        problems += [f"momentum of {line}" for line in momentum_problems]
+        lines: list[str] = []
+        buffers |= _collect(tensors, {name: entry for name, entry in expected.items() if name in tensors}, lines)
+        problems += [f"momentum of {line}" for line in lines]
         settings = {
             "learning_rate": float(group.get("initial_lr", group["lr"])),
             "momentum": float(group["momentum"]),
@@ -210,15 +192,8 @@ def _read_optimizer(
 def save(path: str | Path, model: ScoNet, momentum: Tree | None = None, step: int = 0, optimizer: dict | None = None) -> None:
     """Write a checkpoint that OpenGait loads strictly and trains on from; appears as a whole or not at all.
 
-    Args:
-      path: of the `.pt` file.
-      model: whose parameters and statistics to write.
-      momentum: like the parameters; None, or step 0, writes an optimiser that has not moved yet.
-      step: finished steps.
-      optimizer: arguments of `scoliojax.training.optim.sgd`; published by default.
-
-    Raises:
-      RunError: when the file cannot be written.
+    `momentum` is like the parameters; None, or step 0, writes an optimiser that has not moved yet. `optimizer` are arguments of
+    `scoliojax.training.optim.sgd`, by default as published. `RunError` when the file cannot be written.
     """
     optimizer = optimizer or PUBLISHED_OPTIMIZER
     _, params, batch_stats = split_model(model)
@@ -235,41 +210,14 @@ def save(path: str | Path, model: ScoNet, momentum: Tree | None = None, step: in
         if milestone <= step:
             rate *= optimizer["decay"]  # one by one, as PyTorch's scheduler does: the last digits agree
     buffers = {} if momentum is None or step == 0 else from_tree(sizes, "params", momentum)
-    state = {number: {"momentum_buffer": torch.from_numpy(buffer)} for number, buffer in enumerate(buffers.values())}
-    group = {
-        "lr": rate,
-        "momentum": optimizer["momentum"],
-        "dampening": 0,
-        "weight_decay": optimizer["weight_decay"],
-        "nesterov": False,
-        "maximize": False,
-        "foreach": None,
-        "differentiable": False,
-        "fused": None,
-        "initial_lr": optimizer["learning_rate"],
-        "params": list(range(len(trained(sizes)))),
-    }
-    scheduler = {
-        "milestones": Counter(milestones),
-        "gamma": optimizer["decay"],
-        "base_lrs": [optimizer["learning_rate"]],
-        "last_epoch": step,
-        "_step_count": step + 1,
-        "_is_initial": False,
-        "_get_lr_called_within_step": False,
-        "_last_lr": [rate],
-    }
-    content = {
-        "model": tensors,
-        "optimizer": {"state": state, "param_groups": [group]},
-        "scheduler": scheduler,
-        "iteration": step,
-    }
-    path = Path(path)
-    fresh = path.with_name(f".{path.name}.unfinished")
+    places = torch.nn.ParameterList(torch.zeros(()) for _ in trained(sizes))  # only their number is written
+    settings = optimizer | {"milestones": milestones}
+    rule, schedule = (one.state_dict() for one in torch_reference.sgd(places, settings))
+    rule["state"] = {number: {"momentum_buffer": torch.from_numpy(buffer)} for number, buffer in enumerate(buffers.values())}
+    rule["param_groups"][0]["lr"] = rate
+    schedule |= {"last_epoch": step, "_step_count": step + 1, "_last_lr": [rate]}
     try:
-        torch.save(content, fresh)
-        os.replace(fresh, path)
+        with whole_file(Path(path)) as fresh:
+            torch.save({"model": tensors, "optimizer": rule, "scheduler": schedule, "iteration": step}, fresh)
     except (OSError, RuntimeError) as error:
-        fresh.unlink(missing_ok=True)
         raise RunError(f"{path} cannot be written ({one_line(error)}); give another place") from None

@@ -32,7 +32,7 @@ def our_layers(net: ScoNet, clips: jax.Array) -> dict[str, jax.Array]:
 
 
 def their_layers(net: TorchScoNet, clips: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The same in PyTorch."""
+    """The same layers in PyTorch."""
     x = net.backbone.stem(net.frames(clips))  # b c h w
     found = {"stem": x}
     for name in BLOCKS:
@@ -43,10 +43,9 @@ def their_layers(net: TorchScoNet, clips: torch.Tensor) -> dict[str, torch.Tenso
 
 
 def layer_distances(model: ScoNet, reference: TorchScoNet, sequences: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Largest distance of each layer over sequences `[s, 64, 44]`, in three units.
+    """Largest distance of each layer over sequences `[s, 64, 44]`.
 
-    Returns:
-      For each layer: absolute; of its largest value; of its largest value where that exceeds 1. NaN stays NaN.
+    In three units: absolute; of its largest value; of its largest value where that exceeds 1. NaN stays NaN.
     """
     found: dict[str, np.ndarray] = {}
     for sequence in sequences:

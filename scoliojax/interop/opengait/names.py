@@ -85,15 +85,11 @@ def trained(sizes: Sizes) -> list[Entry]:
 
 
 def infer_sizes(shapes: Mapping[str, tuple[int, ...]], strips: tuple[int, ...] | None = None) -> Sizes:
-    """The network's sizes from its tensors' shapes.
+    """The network's sizes from its tensors' shapes by PyTorch's names.
 
-    Args:
-      shapes: by PyTorch's names.
-      strips: of the horizontal pyramid. By default inferred from their sum: a sum of different divisors of 16 has one
-        decomposition, its binary digits. A pyramid that lists a count twice has to be given.
-
-    Raises:
-      ValueError: listing every tensor that is missing or has the wrong number of axes, or when the strips do not fit.
+    The strips of the horizontal pyramid are by default inferred from their sum: a sum of different divisors of 16 has one
+    decomposition, its binary digits. A pyramid that lists a count twice has to be given. `ValueError` lists every tensor that
+    is missing or has the wrong number of axes, or says that the strips do not fit.
     """
     ranks = {f"{STEM}.layer{number}.0.conv1.weight": 4 for number in (1, 2, 3, 4)} | {"FCs.fc_bin": 3, "BNNecks.fc_bin": 3}
     found = {name: tuple(shapes.get(name, ())) for name in ranks}
@@ -123,7 +119,5 @@ def to_tree(sizes: Sizes, kind: str, arrays: Mapping[str, np.ndarray]) -> Tree:
 def from_tree(sizes: Sizes, kind: str, tree: Tree) -> dict[str, np.ndarray]:
     """Tensors by PyTorch's names from one of our trees, in its dtype: the inverse of `to_tree`."""
     flat = flatten_dict(tree)
-    theirs = {
-        entry.name: entry.layout.to_theirs(np.asarray(flat[entry.path])) for entry in entries(sizes) if entry.tree == kind
-    }
-    return {name: np.array(array, order="C") for name, array in theirs.items()}
+    wanted = [entry for entry in entries(sizes) if entry.tree == kind]
+    return {entry.name: np.array(entry.layout.to_theirs(np.asarray(flat[entry.path])), order="C") for entry in wanted}

@@ -37,29 +37,23 @@ SHAKE_EXACT = 1e-12  # relative; by so much float64 here and in PyTorch differ a
 
 
 def compare_training(
-    start: Arrays, run: Run, other: list[Step] | None, options: dict | None = None, exactly: bool = True
+    start: Arrays, run: Run, recorded: list[Step] | None, options: dict | None = None, exactly: bool = True
 ) -> Iterator[Row]:
-    """Rows for training steps, in float32 against PyTorch's and in float64 against our PyTorch reference.
+    """Rows for training steps of a run from `start`, in float32 and, where `exactly`, in float64.
 
-    Args:
-      start: parameters and running statistics by PyTorch's names.
-      run: network sizes, batches and optimiser settings, as `ours` and `theirs` take them.
-      other: recorded steps of PyTorch; None compares with our PyTorch reference in float32.
-      options: for the compiler; None compiles as training does.
-      exactly: also in float64.
+    Float32 is compared with `recorded` steps of PyTorch, or with those of our PyTorch reference, and is compiled with `options`
+    (None: as training is); float64 with our reference.
     """
-
-    def sample(seed: int) -> list[Step]:
-        return theirs(shaken(start, SHAKE, seed), *run, torch.float32)
-
     exact, plain = theirs(start, *run, torch.float64), theirs(start, *run, torch.float32)
-    samples = [plain] if other else []
-    samples += [sample(seed) for seed in range(len(samples), SAMPLES)]
+
+    def sample(number: int) -> list[Step]:
+        return plain if recorded and number == 0 else theirs(shaken(start, SHAKE, number), *run, torch.float32)
+
     found = ours(start, *run, "float32", options)
-    yield from compare_steps(found, other or plain, exact, run[1][0].identities, samples, sample)
+    yield from compare_steps(found, recorded or plain, exact, run[1][0].identities, sample)
     if exactly:
-        wide = ours(start, *run, "float64", options)
-        yield from compare_exactly(wide, exact, lambda: theirs(shaken(start, SHAKE_EXACT), *run, torch.float64))
+        moved = theirs(shaken(start, SHAKE_EXACT), *run, torch.float64)
+        yield from compare_exactly(ours(start, *run, "float64", options), exact, moved)
 
 
 def compare_live(
@@ -79,20 +73,17 @@ def _evaluation(sizes: Sizes, options: tuple) -> Any:
 
 
 def compare_evaluation(recording: Recording, options: dict | None = None) -> Iterator[Row]:
-    """Whole sequences through the recorded checkpoint, one by one and in one padded, masked batch.
+    """Rows for whole sequences through the recorded checkpoint, one by one and in one padded, masked batch.
 
-    Args:
-      recording: to compare with.
-      options: for the compiler, which has the batch; None compiles as evaluation does. Single sequences, each of a length of
-        its own, are compiled quickly.
+    `options` are the compiler's for the batch, None compiles as evaluation does; single sequences, each of a length of its own,
+    are compiled quickly.
     """
     found = opengait.read(recording.checkpoint)
     whole, alone = (_evaluation(found.sizes, tuple((chosen or {}).items())) for chosen in (options, UNOPTIMISED))
     truth = recording.evaluation
     sequences = [np.ascontiguousarray(cut_sides(truth[f"seq{i}"])) for i in range(len(truth["pred"]))]  # each s 64 44
-    longest = max(map(len, sequences))
-    clips = np.zeros((len(sequences), longest, 64, 44), np.uint8)  # n s 64 44
-    mask = np.zeros((len(sequences), longest), bool)  # n s
+    clips = np.zeros((len(sequences), max(map(len, sequences)), 64, 44), np.uint8)  # n s 64 44
+    mask = np.zeros(clips.shape[:2], bool)  # n s
     for row, sequence in enumerate(sequences):
         clips[row, : len(sequence)], mask[row, : len(sequence)] = sequence, True
 
@@ -103,55 +94,48 @@ def compare_evaluation(recording: Recording, options: dict | None = None) -> Ite
     def evaluate_theirs(tensors: Mapping, dtype: torch.dtype) -> Outputs:
         net = torch_reference.holding(found.sizes, tensors, dtype).eval()
         with torch.no_grad():
-            outputs = [net(torch.from_numpy(sequence)[None]) for sequence in sequences]
-        return _concatenated([(embeddings.numpy(), logits.numpy()) for embeddings, logits in outputs])
+            return _joined(map(torch.Tensor.numpy, net(torch.from_numpy(sequence)[None])) for sequence in sequences)
 
     tensors = {name: np.asarray(tensor) for name, tensor in opengait.read_tensors(recording.checkpoint).items()}
     exact = evaluate_theirs(tensors, torch.float64)
     starts = [tensors, *(shaken(tensors, SHAKE, seed) for seed in range(1, SAMPLES))]
     samples = [evaluate_theirs(start, torch.float32) for start in starts]
+    scores = exact[1].mean(axis=2)  # n k
+    second, first = np.sort(scores, axis=1)[:, -2:].T  # n each
+    noise = np.max([np.abs(logits.mean(axis=2) - scores) for _, logits in samples])
+    undecided = float(np.mean(first - second <= 2.0 * SLACK * noise))
     ways = {
-        "one by one": _concatenated([evaluate_ours(alone, sequence[None], None) for sequence in sequences]),
+        "one by one": _joined(evaluate_ours(alone, sequence[None], None) for sequence in sequences),
         "one padded batch": evaluate_ours(whole, clips, mask),
     }
     for way, outputs in ways.items():
         for place, name in enumerate(("embeddings", "logits")):
             rounding = float(np.max([apart(sample[place], exact[place]) for sample in samples]))
             yield Row(f"evaluation, {way}: {name}", TOLERANCE, apart(outputs[place], truth[name]), rounding)
-        scores = exact[1].mean(axis=2)  # n k
-        second, first = np.sort(scores, axis=1)[:, -2:].T  # n each
-        noise = np.max([np.abs(sample[1].mean(axis=2) - scores) for sample in samples])
-        undecided = float(np.mean(first - second <= 2.0 * SLACK * noise))
         differing = float(np.mean(outputs[1].mean(axis=2).argmax(axis=1) != truth["pred"]))
         yield Row(f"evaluation, {way}: share of predictions that differ", 0.0, differing, undecided, slack=1.0)
 
 
-def _concatenated(outputs: list[Outputs]) -> Outputs:
-    embeddings, logits = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
+def _joined(outputs: Iterable[Iterable[np.ndarray]]) -> Outputs:
+    embeddings, logits = map(np.concatenate, zip(*outputs, strict=True))
     return embeddings, logits
 
 
 def compare_metrics(recording: Recording) -> Iterator[Row]:
-    """The four figures that the original's evaluator reports."""
+    """Rows for the four figures that the original's evaluator reports."""
     truth = recording.metrics
     predictions = truth["logits"].mean(axis=2).argmax(axis=1)
     found = published_scores(truth["labels"], predictions, len(CLASSES))
-    for mine, yours in (
-        ("accuracy", "accuracy"),
-        ("macro_precision", "precision"),
-        ("macro_recall", "recall"),
-        ("macro_f1", "f1"),
-    ):
-        yield Row(f"metrics: {yours}", 1e-12, apart(found[mine], truth[yours]))
+    for name in ("accuracy", "macro_precision", "macro_recall", "macro_f1"):
+        theirs = name.removeprefix("macro_")
+        yield Row(f"metrics: {theirs}", 1e-12, apart(found[name], truth[theirs]))
 
 
 def compare_recording(folder: Path, options: dict | None = None, exactly: bool = True) -> Iterator[Row]:
-    """Everything that a recording of the original holds.
+    """Rows for everything that a recording of the original holds.
 
-    Args:
-      folder: as `Recording` reads it.
-      options: for the compiler; None compiles as training and evaluation do.
-      exactly: also the training steps in float64, which no recording holds: both sides are computed.
+    `options` are the compiler's, None compiles as training and evaluation do. `exactly`: also the training steps in float64,
+    which no recording holds: both sides are computed.
     """
     recording = Recording(folder)
     yield from compare_evaluation(recording, options)

@@ -64,22 +64,11 @@ def _program(sizes: Sizes, optimizer: tuple, precision: str, options: tuple) -> 
 
 
 def ours(
-    start: Arrays,
-    sizes: Sizes,
-    batches: Iterable[Batch],
-    optimizer: dict[str, Any],
-    precision: str,
-    options: dict[str, Any] | None = None,
+    start: Arrays, sizes: Sizes, batches: Iterable[Batch], optimizer: dict, precision: str, options: dict | None = None
 ) -> list[Step]:
-    """Steps of scoliojax from the tensors `start`, by the compiled step that training uses.
+    """Steps of scoliojax from the tensors `start`, by the compiled step that training uses; batches are all of one shape.
 
-    Args:
-      start: parameters and running statistics by PyTorch's names.
-      sizes: of the network.
-      batches: one a step, all of one shape.
-      optimizer: arguments of `scoliojax.training.optim.sgd`.
-      precision: "float32" or "float64".
-      options: for the compiler; None compiles as training does.
+    `precision` is "float32" or "float64"; `options` are the compiler's, None compiles as training does.
     """
 
     def by_name(tree: Tree) -> Arrays:
@@ -102,24 +91,20 @@ def ours(
                 name: value - optimizer["momentum"] * moved[name] - optimizer["weight_decay"] * before[name]
                 for name, value in after.items()
             }
-            found.append(
-                Step(
-                    embeddings=told["output"].embeddings.swapaxes(1, 2),
-                    logits=told["output"].logits.swapaxes(1, 2),
-                    triplet=told["triplet"].loss,
-                    violations=told["triplet"].violations,
-                    mean_distance=told["triplet"].mean_distance,
-                    cross_entropy=float(told["cross_entropy"]),
-                    loss=float(told["loss"]),
-                    gradients=gradients,
-                    parameters=by_name(state.params),
-                    statistics=from_tree(sizes, "batch_stats", state.batch_stats),
-                )
+            embeddings, logits = (value.swapaxes(1, 2) for value in told["output"])  # n c p, n k p
+            triplet, statistics = told["triplet"], from_tree(sizes, "batch_stats", state.batch_stats)
+            numbers = (
+                triplet.loss,
+                triplet.violations,
+                triplet.mean_distance,
+                float(told["cross_entropy"]),
+                float(told["loss"]),
             )
+            found.append(Step(embeddings, logits, *numbers, gradients, by_name(state.params), statistics))
         return found
 
 
-def theirs(start: Arrays, sizes: Sizes, batches: Iterable[Batch], optimizer: dict[str, Any], dtype: torch.dtype) -> list[Step]:
+def theirs(start: Arrays, sizes: Sizes, batches: Iterable[Batch], optimizer: dict, dtype: torch.dtype) -> list[Step]:
     """The same steps of our PyTorch reference; arguments as of `ours`."""
     net = torch_reference.holding(sizes, start, dtype).train()
     rule, schedule = torch_reference.sgd(net, optimizer)
@@ -136,20 +121,9 @@ def theirs(start: Arrays, sizes: Sizes, batches: Iterable[Batch], optimizer: dic
         rule.step()
         schedule.step()
         after = {name: _numpy(value) for name, value in net.state_dict().items()}
-        found.append(
-            Step(
-                embeddings=_numpy(embeddings),
-                logits=_numpy(logits),
-                triplet=_numpy(triplet),
-                violations=_numpy(violations),
-                mean_distance=_numpy(mean_distance),
-                cross_entropy=cross_entropy.item(),
-                loss=loss.item(),
-                gradients=gradients,
-                parameters={name: after[name] for name in gradients},
-                statistics=only_statistics(after),
-            )
-        )
+        arrays = (_numpy(embeddings), _numpy(logits), _numpy(triplet), _numpy(violations), _numpy(mean_distance))
+        parameters, statistics = {name: after[name] for name in gradients}, only_statistics(after)
+        found.append(Step(*arrays, cross_entropy.item(), loss.item(), gradients, parameters, statistics))
     return found
 
 

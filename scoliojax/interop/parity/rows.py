@@ -8,13 +8,12 @@ rounding are runs of our PyTorch reference; the recording is none of them, for a
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from scoliojax.interop.parity.replay import LOSS, Arrays, Step
+from scoliojax.interop.parity.replay import LOSS, Step
 from scoliojax.interop.torch_reference import triplet_terms
 
 TOLERANCE = 1e-5  # float32, of the largest value or of a tensor's norm: about 100 roundings of 2^-23
@@ -22,30 +21,26 @@ EXACT = 1e-6  # float64
 SLACK = 3.0  # both sides are rounded, and the largest of a few samples is not the largest possible
 SAMPLES, MOST = 3, 24  # of PyTorch's rounding: at first, and before a row is called beyond
 CEILING = 0.5  # beyond it nothing is called rounding
-
-Measure = Callable[[Step, Step], np.ndarray]  # one distance, or one for each tensor
+NUMBERS = ("embeddings", "logits", "triplet", "mean_distance", "violations", "cross_entropy")
+LATER = ("loss", "parameters", "statistics")  # the float32 rows of all steps; the others are of the first step
 
 
 class Row(NamedTuple):
-    """One line of the table.
-
-    Attributes:
-      quantity: the statistic.
-      tolerance: bound that needs no further reason; infinite where float32 cannot tell any more.
-      measured: distance between scoliojax and PyTorch.
-      rounding: the same statistic of PyTorch in float32 against PyTorch in float64; 0 where it was not measured.
-      slack: factor on `rounding`.
-    """
+    """One line of the table."""
 
     quantity: str
-    tolerance: float
-    measured: float
-    rounding: float = 0.0
-    slack: float = SLACK
+    tolerance: float  # needs no further reason; infinite where float32 cannot tell any more
+    measured: float  # distance between scoliojax and PyTorch
+    rounding: float = 0.0  # distance of PyTorch in float32 from PyTorch in float64; 0 where it was not measured
+    slack: float = SLACK  # factor on `rounding`
+
+    @property
+    def limit(self) -> float:
+        return max(self.tolerance, min(self.slack * self.rounding, CEILING))
 
     @property
     def passes(self) -> bool:
-        return self.measured <= max(self.tolerance, min(self.slack * self.rounding, CEILING))
+        return self.measured <= self.limit
 
     @property
     def verdict(self) -> str:
@@ -62,121 +57,95 @@ def apart(ours: object, theirs: object) -> float:
     return float(np.max(np.abs(np.asarray(ours, np.float64) - wide)) / max(1.0, np.max(np.abs(wide))))
 
 
-def of_norm(ours: Arrays, theirs: Arrays) -> np.ndarray:
-    """Distance of each tensor of `theirs`, relative to its norm. Numpy's maximum of them keeps a NaN; Python's may lose it."""
-    assert ours.keys() >= theirs.keys(), theirs.keys() - ours.keys()
-    return np.array(
-        [
-            np.linalg.norm(ours[name] - value.astype(np.float64)) / max(np.linalg.norm(value), 1e-12)
-            for name, value in theirs.items()
+def distances(ours: Step, theirs: Step, wanted: Step) -> dict[str, np.ndarray]:
+    """Distances of the statistics that `wanted` holds, by the names of their rows: `[1]`, or one for each tensor, `[t]`."""
+    found = {name.replace("_", " "): np.array([apart(getattr(ours, name), getattr(theirs, name))]) for name in NUMBERS}
+    found["loss, relative"] = np.array([abs(ours.loss / theirs.loss - 1.0)])
+    for kind in ("gradients", "parameters", "statistics"):
+        mine, yours = getattr(ours, kind), getattr(theirs, kind)
+        gaps = [
+            np.linalg.norm(mine[name] - yours[name].astype(np.float64)) / max(np.linalg.norm(yours[name]), 1e-12)
+            for name in getattr(wanted, kind)
         ]
-    )
-
-
-def _plain(name: str) -> tuple[str, Measure]:
-    return name.replace("_", " "), lambda a, b: np.array([apart(getattr(a, name), getattr(b, name))])
-
-
-def _tensors(name: str, wanted: Arrays) -> tuple[str, Measure]:
-    def measure(a: Step, b: Step) -> np.ndarray:
-        return of_norm(getattr(a, name), {key: getattr(b, name)[key] for key in wanted})
-
-    return f"{name}, worst tensor, of its norm", measure
-
-
-def _statistics(number: int, recorded: Step) -> Iterator[tuple[str, Measure]]:
-    """Names and measures of the float32 rows of a step. Tensors that the recording leaves out are not compared."""
-    if number == 0:
-        yield from map(_plain, ("embeddings", "logits", "triplet", "mean_distance", "cross_entropy"))
-        name, measure = _tensors("gradients", recorded.gradients)
-        yield name, measure
-        yield name.replace("worst", "median"), lambda a, b: np.array([np.median(measure(a, b))])
-    yield "loss, relative", lambda a, b: np.array([abs(a.loss / b.loss - 1.0)])
-    for name in ("parameters", "statistics"):
-        if getattr(recorded, name):
-            yield _tensors(name, getattr(recorded, name))
+        if gaps:
+            found[f"{kind}, worst tensor, of its norm"] = np.array(gaps)
+        if gaps and kind == "gradients":
+            found[f"{kind}, median tensor, of its norm"] = np.array([np.median(gaps)])
+    return found
 
 
 def compare_steps(
-    found: list[Step],
-    other: list[Step],
-    exact: list[Step],
-    identities: np.ndarray,
-    samples: list[list[Step]],
-    sample: Callable[[int], list[Step]],
+    found: list[Step], other: list[Step], exact: list[Step], identities: np.ndarray, sample: Callable[[int], list[Step]]
 ) -> Iterator[Row]:
-    """Rows for float32 steps here against float32 steps there.
+    """Rows for float32 steps of scoliojax against `other`, float32 steps of PyTorch, recorded or computed.
 
-    Each tensor has a rounding of its own, and the worst is the one furthest beyond it. Rounding grows from step to step, with
-    luck in between: it is the largest up to the step. It also jumps, where a maximum is taken elsewhere or a clip crosses the
-    margin, so before a row is called beyond, more samples are drawn. Training at learning rate 0.1 multiplies rounding, and
-    where `SLACK` times that of a later step exceeds `CEILING`, float32 has no bound to give.
-
-    Args:
-      found: steps of scoliojax.
-      other: steps of PyTorch, recorded or computed.
-      exact: steps of the PyTorch reference in float64.
-      identities: of the first batch, `[n]`.
-      samples: steps of the PyTorch reference in float32, each rounded differently; `other` must not be among them.
-      sample: draws a further one by its number.
+    `exact` are the PyTorch reference's steps in float64; `sample(number)` gives its steps in float32, rounded differently for
+    each number, and never `other`. Rounding jumps where a maximum is taken elsewhere or a clip crosses the margin: before a row
+    is called beyond, more samples are drawn. `identities` are the first batch's, `[n]`.
     """
-    samples = list(samples)
+    samples = [sample(number) for number in range(SAMPLES)]
 
-    def row(number: int, name: str, measure: Measure) -> Row:
-        measured = measure(found[number], other[number])  # t
-        distances = [measure(a, b) for run in samples for a, b in zip(run[: number + 1], exact, strict=False)]
-        rounding = np.max(distances, axis=0)  # t
-        lost = (number > 0) & (SLACK * rounding > CEILING)  # t
-        limit = np.where(lost, np.inf, np.maximum(TOLERANCE, np.minimum(SLACK * rounding, CEILING)))  # t
-        worst = int(np.argmax(measured / limit))  # the first NaN where there is one
-        tolerance = math.inf if lost[worst] else TOLERANCE
-        return Row(f"step {number}: {name}", tolerance, float(measured[worst]), float(rounding[worst]))
+    def rounding(number: int, run: list[Step]) -> dict[str, np.ndarray]:
+        """Distances of a sample from float64, the largest up to a step: they grow from step to step, with luck in between."""
+        steps = [distances(run[i], exact[i], other[number]) for i in range(number + 1)]
+        return {name: np.max([step[name] for step in steps], axis=0) for name in steps[0]}
 
-    def violations() -> Row:
-        undecided, triplets = undecided_violations([run[0] for run in samples], exact[0], identities)
-        differing = float(np.max(np.abs(found[0].violations - other[0].violations)))
-        return Row("step 0: violations, of all triplets", 0.0, differing / triplets, undecided / triplets, slack=1.0)
-
-    rows = [partial(row, number, *statistic) for number, step in enumerate(other) for statistic in _statistics(number, step)]
-    for compute in (violations, *rows):
-        while not compute().passes and len(samples) < MOST:
+    for number, theirs in enumerate(other):
+        measured = distances(found[number], theirs, theirs)
+        roundings = [rounding(number, run) for run in samples]
+        while True:
+            rows = [
+                _furthest(f"step {number}: {name}", values, np.max([one[name] for one in roundings], axis=0), number > 0)
+                for name, values in measured.items()
+                if name != "violations" and (number == 0 or name.startswith(LATER))
+            ]
+            if number == 0:
+                rows.append(_violations(found[0], theirs, exact[0], identities, [run[0] for run in samples]))
+            if len(samples) == MOST or all(row.passes for row in rows):
+                break
             samples.append(sample(len(samples)))
-        yield compute()
+            roundings.append(rounding(number, samples[-1]))
+        yield from rows
 
 
-def undecided_violations(samples: Sequence[Step], exact: Step, identities: np.ndarray) -> tuple[int, int]:
-    """The triplets of a strip that rounding may move across the margin, at most, and all triplets of a strip.
+def _furthest(name: str, measured: np.ndarray, rounding: np.ndarray, later: bool) -> Row:
+    """Row of the tensor that is furthest beyond its own rounding, both `[t]`.
+
+    Training at learning rate 0.1 multiplies rounding, and where `SLACK` times that of a later step exceeds `CEILING`, float32
+    has no bound to give.
+    """
+    tolerances = np.where(later & (SLACK * rounding > CEILING), math.inf, TOLERANCE)  # t
+    rows = [Row(name, *map(float, values)) for values in zip(tolerances, measured, rounding, strict=True)]
+    return rows[np.argmax([row.measured / row.limit for row in rows])]  # the first NaN where there is one
+
+
+def _violations(found: Step, other: Step, exact: Step, identities: np.ndarray, samples: Sequence[Step]) -> Row:
+    """The row of the triplets that violate the margin; its rounding is those that rounding may move across it, at most.
 
     Undecided is a triplet whose hinge is nearer to zero than `SLACK` times the rounding of its two distances. A clip's distance
     from itself, rounding noise in PyTorch, has a rounding of its own.
     """
-    terms, triplets, distances = (value.numpy() for value in _terms(exact, identities))  # p a i j, a i j, p n n
-    errors = np.max([np.abs(_terms(run, identities)[2].numpy() - distances) for run in samples], axis=(0, 1))  # n n
+    (terms, triplets, distances), *rounded = (
+        [value.numpy() for value in triplet_terms(torch.as_tensor(step.embeddings), torch.as_tensor(identities), LOSS.margin)]
+        for step in (exact, *samples)
+    )  # p a i j, a i j, p n n each
+    errors = np.max([np.abs(values[2] - distances) for values in rounded], axis=(0, 1))  # n n
     itself = np.eye(len(errors), dtype=bool)
     errors = np.where(itself, errors[itself].max(), errors[~itself].max(initial=0.0))  # n n
     undecided = triplets & (np.abs(terms) <= SLACK * (errors[:, :, None] + errors[:, None, :]))  # p a i j
-    return int(undecided.sum(axis=(1, 2, 3)).max()), max(int(triplets.sum()), 1)
+    every = max(int(triplets.sum()), 1)  # of a strip
+    differing = float(np.max(np.abs(found.violations - other.violations)))
+    most = int(undecided.sum(axis=(1, 2, 3)).max())
+    return Row("step 0: violations, of all triplets", 0.0, differing / every, most / every, slack=1.0)
 
 
-def _terms(step: Step, identities: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return triplet_terms(torch.as_tensor(step.embeddings), torch.as_tensor(identities), LOSS.margin)
+def compare_exactly(found: list[Step], other: list[Step], shaken: list[Step] | None = None) -> Iterator[Row]:
+    """Rows for float64 steps of scoliojax against those of PyTorch, the largest difference of all steps.
 
-
-def compare_exactly(found: list[Step], other: list[Step], shaken: Callable[[], list[Step]] | None = None) -> Iterator[Row]:
-    """Rows for float64 steps here against float64 steps there, the largest difference of all steps.
-
-    Args:
-      found: steps of scoliojax.
-      other: steps of the PyTorch reference.
-      shaken: computes the latter from a start that is off by a float64 rounding; asked once, when a row exceeds `EXACT`, as
-        after many steps.
+    `shaken` are the latter from a start that is off by a float64 rounding, which many steps multiply.
     """
-    plain = map(_plain, ("embeddings", "logits", "mean_distance", "triplet", "violations", "cross_entropy", "loss"))
-    tensors = (_tensors(name, getattr(other[0], name)) for name in ("gradients", "parameters", "statistics"))
-    sample = None
-    for name, measure in (*plain, *tensors):
-        measured = float(np.max([measure(a, b) for a, b in zip(found, other, strict=True)]))
-        if shaken and sample is None and not measured <= EXACT:
-            sample = shaken()
-        rounding = float(np.max([measure(a, b) for a, b in zip(sample, other, strict=True)])) if sample else 0.0
-        yield Row(f"float64: {name}", EXACT, measured, rounding)
+    measured, rounding = ([distances(a, b, b) for a, b in zip(run, other, strict=True)] for run in (found, shaken or other))
+    for name in measured[0]:
+        if "median" not in name:
+            worst = (float(np.max([step[name] for step in steps])) for steps in (measured, rounding))
+            yield Row(f"float64: {name}", EXACT, *worst)
