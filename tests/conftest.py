@@ -4,8 +4,10 @@ Four simulated devices, so that sharding is tested in the same process as everyt
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
+import inspect
 import io
 import os
 import pickle
@@ -103,6 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Here and in the processes that a test starts, programs are optimised as for users only where the test's mark says so."""
+    _compile_quickly()
     few = str(int(not (THOROUGH or item.get_closest_marker("optimised"))))
     if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != few:
         import jax
@@ -110,6 +113,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = few
         jax.config.update("jax_disable_most_optimizations", few == "1")
         jax.clear_caches()  # what was compiled the other way; the cache on disk tells them apart
+
+
+@functools.cache
+def _compile_quickly() -> None:
+    """Have this process compile as `quick_flags` says, where few optimisations are made.
+
+    There is no public way to give the compiler an option for some programs and not for others. Without the one used here
+    tests only take longer.
+    """
+    from jax._src import compiler
+
+    get = getattr(compiler, "get_compile_options", None)
+
+    def get_quick(*arguments, env_options_overrides=None, **named):
+        if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and os.environ["SCOLIOJAX_TEST_FLAGS"]:
+            env_options_overrides = {"xla_cpu_use_fusion_emitters": False, **(env_options_overrides or {})}
+        return get(*arguments, env_options_overrides=env_options_overrides, **named)
+
+    if get is not None and "env_options_overrides" in inspect.signature(get).parameters:
+        compiler.get_compile_options = get_quick
 
 
 def quick_flags(devices: int = 1) -> str:
