@@ -164,6 +164,7 @@ def tiny_config(tmp_path):
     config.data.subjects_per_batch = 2
     config.data.clips_per_subject = 2
     config.data.frames_per_clip = 3
+    config.data.sequences_per_eval_batch = 3  # whose 60 frames, padding above all, are computed on each of four devices
     config.data.synthetic.subjects = 18
     config.data.synthetic.frames = 6
     config.model.channels = (2, 3, 4, 5)

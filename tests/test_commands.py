@@ -50,6 +50,7 @@ SMALL = (
     "--config.data.partition=1:1:1",
     "--config.data.subjects_per_batch=2",
     "--config.data.frames_per_clip=3",
+    "--config.data.sequences_per_eval_batch=3",
     "--config.data.validation_fraction=0.0",
     "--config.model.channels=(2,3,4,5)",
     "--config.model.embedding_dim=4",

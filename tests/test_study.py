@@ -21,6 +21,7 @@ SMALL = [
     "--config.data.synthetic.frames=4",
     "--config.data.subjects_per_batch=2",
     "--config.data.frames_per_clip=3",
+    "--config.data.sequences_per_eval_batch=3",
     "--config.model.channels=(2,3,4,5)",
     "--config.model.embedding_dim=4",
     "--config.model.strips=(16,4,1)",

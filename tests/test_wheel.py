@@ -33,7 +33,8 @@ def test_an_installed_package_finds_its_recipes_and_trains(tmp_path):
     run(*pip, "install", "--no-deps", "--no-compile", "--target", target, wheel)
     small = [f"--config.{key}" for key in (
         "train.steps=2", "train.log_every=1", "train.eval_every=0", "data.validation_fraction=0.0", "data.subjects_per_batch=2",
-        "data.frames_per_clip=3", "data.synthetic.subjects=18", "data.synthetic.frames=4", "model.channels=(2,3,4,5)",
+        "data.frames_per_clip=3", "data.sequences_per_eval_batch=3", "data.synthetic.subjects=18", "data.synthetic.frames=4",
+        "model.channels=(2,3,4,5)",
     )]  # fmt: skip
     workdir = elsewhere / "run"
     command = ("scoliojax.main", "--config", "configs/sconet_mt.py:quickstart", "--workdir", workdir, *small)

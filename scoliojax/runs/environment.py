@@ -1,5 +1,6 @@
 """The environment of a run, `environment.json`: versions, devices and commit."""
 
+import functools
 import importlib.metadata
 import json
 import platform
@@ -66,6 +67,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+@functools.cache
 def git_commit() -> str:
     """The commit of this checkout, with `-dirty` where files differ from it; "unknown" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -28,6 +28,7 @@ NARROW = (
     "--config.model.embedding_dim=4",
     "--config.data.subjects_per_batch=2",
     "--config.data.frames_per_clip=3",
+    "--config.data.sequences_per_eval_batch=3",
     "--config.train.log_every=1",
     "--config.data.validation_fraction=0.0",
     "--config.train.eval_every=0",

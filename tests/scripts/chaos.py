@@ -24,6 +24,7 @@ SMALL = (
     "--config.data.partition=1:1:1",
     "--config.data.clips_per_subject=2",
     "--config.data.frames_per_clip=3",
+    "--config.data.sequences_per_eval_batch=3",
     "--config.data.synthetic.frames=4",
     "--config.train.log_every=1",
     "--config.data.validation_fraction=0.0",
