@@ -166,8 +166,9 @@ def test_every_difference_is_listed(checkpoint, tmp_path):
 
 
 @pytest.fixture
-def quickly_compiled():
+def quickly_compiled(monkeypatch):
     """Programs without most of the compiler's optimisations, where what they compute is not the question."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as conftest's way to compile reads it
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

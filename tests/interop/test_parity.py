@@ -1,6 +1,7 @@
 """Exact against PyTorch: recorded runs of the original, and our own reference at other sizes."""
 
 import dataclasses
+import os
 import shutil
 
 import numpy as np
@@ -15,12 +16,19 @@ from scoliojax.interop.parity import __main__ as command  # noqa: E402
 from scoliojax.interop.parity import compare as parity  # noqa: E402
 from scoliojax.interop.parity.replay import random_batches, random_start, shaken, theirs  # noqa: E402
 from scoliojax.interop.parity.rows import Row, compare_exactly, compare_steps  # noqa: E402
-from tests.conftest import shared_folder  # noqa: E402
+from tests.conftest import THOROUGH, shared_folder  # noqa: E402
 from tests.interop.recordings import change, write_recording  # noqa: E402
 
 # Statistics that float32 does not hold to the tolerance on the recorded run, as docs/parity.md argues; the others it does.
 MAY_BE_ROUNDING = ("mean distance", "gradients, worst", "parameters", "statistics", "loss, relative")
 SMALL = Sizes((3, 2, 2, 2), 2, (16, 8, 4), 3)
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    """What is compiled quickly, and otherwise than for training, is compiled as quickly as can be."""
+    if os.environ["SCOLIOJAX_TEST_FLAGS"]:
+        monkeypatch.setattr(parity, "UNOPTIMISED", parity.UNOPTIMISED | {"xla_cpu_use_fusion_emitters": False})
 
 
 def beyond(rows) -> list[Row]:
@@ -75,7 +83,7 @@ def test_another_recording_is_held_to_its_own_rounding(recording):
 def test_drawn_networks_against_the_reference(sizes, clips, frames, exactly):
     rng = np.random.default_rng(clips)
     special = [list(range(clips)), [3] * clips]  # positives only themselves, no negatives
-    for seed in range(6):
+    for seed in range(12 if THOROUGH else 4):
         identities = special[seed] if seed < len(special) else rng.integers(0, 3, clips).tolist()
         rows = list(parity.compare_live(sizes, identities, frames, seed, exactly=exactly))
         assert beyond(rows) == [], (seed, identities)
