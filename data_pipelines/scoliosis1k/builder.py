@@ -4,8 +4,9 @@ import functools
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, cast
 
 import numpy as np
@@ -31,7 +32,7 @@ def _read(sequence: ReleasedSequence) -> Result:
         return error
 
 
-def _read_ahead(sequences: Iterable[ReleasedSequence]) -> Iterator[tuple[ReleasedSequence, Result]]:
+def _read_ahead(sequences: Iterable[ReleasedSequence]) -> Generator[tuple[ReleasedSequence, Result], None, None]:
     """All sequences in order, read by all cores, at most `AHEAD_BYTES` (or one sequence) in advance."""
     waiting: deque[tuple[ReleasedSequence, Future[Result]]] = deque()
     pool = ThreadPoolExecutor(os.cpu_count())
@@ -108,7 +109,12 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         if subject_of and unknown:
             raise DataError(f"--subjects={self._subjects!r} has no line for {abbreviate(unknown)}; every sequence needs one")
         self._sequences, self._problems, self._subject_of = sequences, problems, subject_of
-        with tqdm(desc="preparing sequences", total=len(sequences)) as self._bar:
+        # Closed here, also after an error: left to the garbage collector, the end of its threads would be waited for wherever
+        # that happens to run, such as in a thread that is just being started, for ever.
+        with (
+            closing(_read_ahead(sequences)) as self._results,
+            tqdm(desc="preparing sequences", total=len(sequences)) as self._bar,
+        ):
             super()._download_and_prepare(dl_manager, download_config)
         if not self._columns["labels"]:
             raise DataError(f"--input={self._tree!r}: no sequence is left; {abbreviate(problems, 2)}")
@@ -119,8 +125,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict]]]]]:
         del dl_manager  # nothing to download: the user brings the tree
-        results = _read_ahead(self._sequences)
-        return {SPLIT: [functools.partial(self._examples, shard, results) for shard in _shards(self._sequences)]}
+        return {SPLIT: [functools.partial(self._examples, shard, self._results) for shard in _shards(self._sequences)]}
 
     def _examples(
         self, shard: list[ReleasedSequence], results: Iterator[tuple[ReleasedSequence, Result]]

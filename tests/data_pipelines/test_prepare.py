@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,8 +158,11 @@ def test_bad_pickles_are_refused_by_name(tmp_path, monkeypatch, kind):
     tree = write_tree(tmp_path / "tree", per_class=1)
     bad = next(tree.glob("00001/*/*/*.pkl"))
     bad.write_bytes(spoil(bad.read_bytes()))
+    before = set(threading.enumerate())
     with pytest.raises(DataError) as caught:
         prepare(str(tree), tmp_path / "out")
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert not [name for name in left if "ThreadPool" in name], "left to the garbage collector, their end may never come"
     assert str(bad) in str(caught.value)
     assert words in str(caught.value)
     assert not is_prepared(tmp_path / "out")
