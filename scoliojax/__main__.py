@@ -2,6 +2,9 @@
 
 import sys
 
+from data_pipelines.command import report_errors
+from data_pipelines.schema import DataError
+
 COMMANDS = {
     "scoliojax.main": "train a network, go on with a run, or evaluate one",
     "scoliojax.report": "one page with everything that is known of a run, and comparisons of runs",
@@ -21,12 +24,13 @@ COMMANDS = {
 
 
 def main() -> None:
-    if sys.argv[1:]:
-        print(f"error: unknown command {sys.argv[1]!r}; python -m scoliojax lists the commands", file=sys.stderr)
-        sys.exit(2)
-    print("Commands; each has a --help:\n")
-    for name, about in COMMANDS.items():
-        print(f"  python -m {name:<36} {about}")
+    with report_errors():
+        for argument in sys.argv[1:]:
+            if argument not in ("-h", "--help"):
+                raise DataError(f"unknown command {argument!r}; python -m scoliojax lists the commands")
+        print("Commands; each has a --help:\n")
+        for name, about in COMMANDS.items():
+            print(f"  python -m {name:<36} {about}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from scoliojax.runs import directory as run_directory
 from scoliojax.runs.command import report_errors
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.state import create_state
-from tests.conftest import ROOT, quick_flags, run_module
+from tests.conftest import ROOT, assert_one_clear_error, quick_flags, run_module
 
 # Each process leaves a list of what it imported: the one that runs the commands, and those that a command starts.
 LISTING = """
@@ -246,6 +246,16 @@ def test_help_fits_a_screen_shows_an_example_and_loads_nothing_that_computes():
 def test_the_package_lists_its_commands():
     printed = run_module("scoliojax").stdout
     assert all(f"python -m {module} " in printed for module in COMMANDS)
+    assert run_module("scoliojax", "--help").stdout == printed
+    unknown = run_module("scoliojax", "nonsense")
+    assert_one_clear_error(unknown, "unknown command 'nonsense'")
+    assert unknown.returncode == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    process = subprocess.Popen([sys.executable, "-m", "scoliojax"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # long before the command writes
+    assert (process.stderr.read(), process.wait()) == (b"", 141)
 
 
 def test_what_the_terminal_cannot_show_is_shown_as_its_code(monkeypatch):

@@ -139,15 +139,18 @@ def _profiled(batches: Iterator[Any], folder: Path | None) -> Iterator[Iterator[
     if folder is None:
         yield batches
         return
+    said = f"no profile: the run had no more than {PROFILED.start} steps left"
     with ExitStack() as trace:
 
         def watched() -> Iterator[Any]:
+            nonlocal said
             for number, batch in enumerate(batches):
                 if number == PROFILED.start:
                     trace.enter_context(jax.profiler.trace(folder))
+                    said = f"profile: {folder}"
                 if number == PROFILED.stop:
                     trace.close()
                 yield batch
 
         yield watched()
-    cluster.print_once(f"profile: {folder}" if folder.exists() else f"no profile: fewer than {PROFILED.stop} steps were left")
+    cluster.print_once(said)
