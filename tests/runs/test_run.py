@@ -153,6 +153,18 @@ def test_a_recorded_run_needs_no_config_to_be_evaluated(straight, tmp_path):
         evaluate(workdir, "5", "test")
 
 
+@pytest.mark.slow
+def test_a_recorded_config_takes_changes_of_what_is_not_bound_and_no_others(straight, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight[0], workdir)
+    recorded = ("--mode=eval", f"--workdir={workdir}", "--step=3", "--part=train")
+    taken = main(*recorded, "--config.data.sequences_per_eval_batch=2")
+    assert taken.returncode == 0, taken.stderr
+    assert (workdir / "evaluation" / "train-step-000003" / "metrics.json").exists()
+    assert_one_clear_error(main(*recorded, "--config.model.embedding_dim=8"), "model.embedding_dim")
+    assert_one_clear_error(main(*recorded, "--config.model.nothing=8"), "model.nothing")
+
+
 @pytest.fixture
 def tiny_job(tiny_config):
     """The config of `SYNTHETIC`, for runs within this process, on its four devices."""
@@ -202,6 +214,19 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     cohort.partition = dataclasses.replace(cohort.partition, train=cohort.partition.test)
     with pytest.raises(DataError, match="stand in both the train and the test part"):
         write_evaluation(network, cohort, "test", Screening())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("steps", "said"), [(12, "profile: {folder}\n"), (2, "no profile: the run had no more than 10 steps left")]
+)
+def test_a_profile_is_written_where_there_were_steps_to_profile(steps, said, tiny_job, tmp_path, capsys):
+    tiny_job.train.steps = steps
+    folder = tmp_path / "trace"
+    folder.mkdir()  # that it is there tells nothing
+    run_training(tiny_job, tmp_path / "run", profile=folder)
+    assert said.format(folder=folder) in capsys.readouterr().out
+    assert len(list(folder.rglob("*.xplane.pb"))) == (steps > 10)
 
 
 @pytest.mark.slow
@@ -307,6 +332,10 @@ def test_missing_flags_and_runs(tmp_path):
     assert_one_clear_error(run_here("scoliojax.main", "--config=configs/sconet_mt.py"), "--workdir is missing")
     assert_one_clear_error(run_here("scoliojax.main", f"--workdir={tmp_path}"), "--config is missing")
     assert_one_clear_error(run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}"), "holds no run")
+    for option in ("--step=best", "--part=train"):
+        assert_one_clear_error(run_here("scoliojax.main", f"--workdir={tmp_path}", option), "belong to --mode eval")
+    profile = run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}", f"--profile={tmp_path}")
+    assert_one_clear_error(profile, "--profile belongs to --mode train")
     assert_one_clear_error(main("--mode=eval", f"--workdir={tmp_path}"), "holds no run")  # and in a process of its own
 
 
