@@ -121,10 +121,11 @@ def _one_at_a_time(folder: Path, report: Callable[[str], None]) -> Iterator[bool
 def _lock(file: TextIO, folder: Path, report: Callable[[str], None]) -> bool:
     """Lock a file, waiting for the process that holds it; False on a file system without locks."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        report(f"another preparation is at work in {folder}; waiting for it")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(f"another preparation is at work in {folder}; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
     except OSError:
         return False
     return True

@@ -32,13 +32,23 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_config(workdir: Path, field: str = "--workdir") -> dict[str, Any]:
-    """The config of a run directory; raises `RunError`, which names the option `field`, where there is none."""
+    """The config of a run directory, its lists as tuples, as recipes have them.
+
+    Raises `RunError`, which names the option `field`, where there is none.
+    """
     try:
-        return json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((workdir / "config.json").read_text(encoding="utf-8"), object_hook=_with_tuples)
+        if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+            raise ValueError("it has no section 'model'")
+        return config
     except FileNotFoundError:
         raise RunError(f"{field}={workdir} holds no run (no config.json); train there first") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{field}={workdir}: config.json cannot be read ({error})") from None
+
+
+def _with_tuples(section: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
 
 
 def claim(workdir: Path, config: dict[str, Any], data_digest: str | None) -> None:

@@ -32,7 +32,7 @@ def change_config(config: Config, changes: Sequence[str]) -> Config:
     """A recorded config with `--config.KEY=VALUE` changes; errors as in `read_recipe`."""
 
     def define(values: flags.FlagValues, argv: list[str]) -> flags.FlagHolder:
-        return config_flags.DEFINE_config_dict("config", ConfigDict(config), flag_values=values)
+        return config_flags.DEFINE_config_dict("config", ConfigDict(config), flag_values=values, sys_argv=argv)
 
     return _parse(define, [], list(changes))
 

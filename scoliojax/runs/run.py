@@ -139,7 +139,7 @@ def recorded_config(directory: Path, field: str = "--workdir") -> Any:
             "python -m scoliojax.interop.opengait import"
         )
     recorded = run_directory.read_config(directory, field)
-    name = recorded.get("model", {}).get("name")
+    name = recorded["model"].get("name")
     if name not in build.MODELS:
         raise RunError(
             f"{field}={directory} is a checkpoint of another modality: its network {name!r} does not read silhouettes; give a "

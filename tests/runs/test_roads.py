@@ -201,9 +201,10 @@ def test_a_lock_on_what_another_has_removed_is_none(tmp_path):
     assert not (tmp_path / "deep" / "down").exists()
 
 
-def test_without_locks_nobody_s_work_is_removed(tmp_path, monkeypatch):
-    def no_locks(*arguments):
-        raise OSError(errno.ENOLCK, "No locks available")
+@pytest.mark.parametrize("first", [errno.ENOLCK, errno.EAGAIN])  # EAGAIN: the lock is held, and waiting for it is not offered
+def test_without_locks_nobody_s_work_is_removed(first, tmp_path, monkeypatch):
+    def no_locks(file, operation):
+        raise OSError(first if operation & fcntl.LOCK_NB else errno.ENOLCK, "no lock")
 
     tree = write_tree(tmp_path / "tree", per_class=2)
     monkeypatch.setattr(fcntl, "flock", no_locks)

@@ -158,11 +158,13 @@ def test_a_recorded_config_takes_changes_of_what_is_not_bound_and_no_others(stra
     workdir = tmp_path / "run"
     shutil.copytree(straight[0], workdir)
     recorded = ("--mode=eval", f"--workdir={workdir}", "--step=3", "--part=train")
-    taken = main(*recorded, "--config.data.sequences_per_eval_batch=2")
+    taken = main(*recorded, "--config.data.sequences_per_eval_batch=2", "--config.model.channels=(2,3,4,5)")
     assert taken.returncode == 0, taken.stderr
     assert (workdir / "evaluation" / "train-step-000003" / "metrics.json").exists()
-    assert_one_clear_error(main(*recorded, "--config.model.embedding_dim=8"), "model.embedding_dim")
-    assert_one_clear_error(main(*recorded, "--config.model.nothing=8"), "model.nothing")
+    assert_one_clear_error(run_here("scoliojax.main", *recorded, "--config.model.embedding_dim=8"), "model.embedding_dim")
+    assert_one_clear_error(
+        run_here("scoliojax.main", *recorded, "--config.model.nothing=8"), "model.nothing", "it has channels"
+    )
 
 
 @pytest.fixture
@@ -328,6 +330,13 @@ def test_a_mistake_on_the_command_line_gets_one_clear_line(kind, tmp_path):
     assert not workdir.exists()
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"model": 3}', "{"])
+def test_a_config_that_is_none_is_named(text, tmp_path):
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    refused = run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}")
+    assert_one_clear_error(refused, f"--workdir={tmp_path}: config.json cannot be read")
+
+
 def test_missing_flags_and_runs(tmp_path):
     assert_one_clear_error(run_here("scoliojax.main", "--config=configs/sconet_mt.py"), "--workdir is missing")
     assert_one_clear_error(run_here("scoliojax.main", f"--workdir={tmp_path}"), "--config is missing")
@@ -424,11 +433,11 @@ def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
 
 
 def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tmp_path):
-    run_directory.claim(tmp_path, {}, None)
+    run_directory.claim(tmp_path, {"model": {}}, None)
     record_environment(tmp_path, imported_from="theirs.pt, step 5")
     there = read_environment(tmp_path) | {"git_commit": "f00d"}
     (tmp_path / "environment.json").write_text(json.dumps(there), encoding="utf-8")
-    run_directory.claim(tmp_path, {}, "data")  # as every start of the command does, also one that only evaluates
+    run_directory.claim(tmp_path, {"model": {}}, "data")  # as every start of the command does, also one that only evaluates
     assert read_environment(tmp_path) == there
     record_environment(tmp_path)
     here = read_environment(tmp_path)
