@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,14 +41,14 @@ def expanded_path(text: str) -> Path:
 
 @contextmanager
 def report_errors(
-    interrupted: str | Callable[[], str] = "nothing was written",
+    state: str | Callable[[], str] = "nothing was written",
     mistakes: tuple[type[Exception], ...] = (DataError,),
     leave: Callable[[int], NoReturn] = sys.exit,
 ) -> Iterator[None]:
     """Run the body of a command; a mistake, a full disk, a closed pipe or Ctrl-C ends it with at most one line.
 
-    `interrupted` is the state in which Ctrl-C leaves things, or a function that finds it out; the messages of `mistakes` are
-    for the user; `leave` ends the process, with status 2 also after an error of the file system.
+    `state` is that in which Ctrl-C and an error of the file system leave things, or a function that finds it out; the messages
+    of `mistakes` are for the user; `leave` ends the process, with status 2 also after an error of the file system.
     """
     for stream in (sys.stdout, sys.stderr):  # where the terminal or the file name is not UTF-8, a sign may become its code
         if isinstance(stream, io.TextIOWrapper):
@@ -62,11 +62,12 @@ def report_errors(
         line = f"error: {error}"
     except BrokenPipeError:  # whoever read the output wants no more of it
         status = CLOSED_PIPE
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the end of the process does not try again
+        with suppress(io.UnsupportedOperation):  # no file; else: so that the end of the process does not try again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        line = f"error: {error}; fix or free the disk, then run the same command again"
+        line = f"error: {error}; fix or free the disk; {state if isinstance(state, str) else state()}"
     except KeyboardInterrupt:
-        line, status = f"interrupted; {interrupted if isinstance(interrupted, str) else interrupted()}", INTERRUPTED
+        line, status = f"interrupted; {state if isinstance(state, str) else state()}", INTERRUPTED
     if line:
         print(line, file=sys.stderr, flush=True)
     leave(status)

@@ -143,9 +143,12 @@ class TrainSampler:
         The second is None if no frames are shared. All processes decide alike, because each draws the whole batch.
         """
         length = self._shared_length
+        own = frames.reshape(-1, self.frames_per_clip)  # n s
+        if not length:
+            return own, None
         drawn, has = self._drawn(frames)
-        if not length or np.sum(has, axis=1).max() > length:
-            return frames.reshape(-1, self.frames_per_clip), None  # n s
+        if np.sum(has, axis=1).max() > length:
+            return own, None
         shared = np.argsort(~has, axis=1, kind="stable")[:, :length]  # g u; padded with frames that no clip uses
         places = np.take_along_axis(np.cumsum(has, axis=1, dtype=np.int32) - 1, drawn, axis=1)  # g ms
         return shared, places.reshape(len(drawn), self.clips_together, -1)

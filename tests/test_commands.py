@@ -258,6 +258,24 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (process.stderr.read(), process.wait()) == (b"", 141)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_named_and_what_is_left_there(tmp_path):
+    command = [sys.executable, "-m", "data_pipelines.synthetic", "--subjects=3", "--frames=4", f"--output={tmp_path / 'tree'}"]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"error: .*No space left on device.*; fix or free the disk; the tree is not complete; delete it\n", done.stderr
+    )
+
+
+def test_ctrl_c_says_in_what_state_things_are(capsys):
+    with pytest.raises(SystemExit) as ended, report_errors():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted; the same command goes on from the newest checkpoint\n"
+
+
 def test_what_the_terminal_cannot_show_is_shown_as_its_code(monkeypatch):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", terminal)

@@ -79,6 +79,10 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
     """
 
     VERSION = tfds.core.Version(VERSION)
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "The authors give Scoliosis1K out against a signed agreement (see arXiv 2407.05726). Unpack the silhouettes, then run "
+        "python -m data_pipelines.prepare --input TREE --output DIR"
+    )
 
     def __init__(self, *, tree: str, subjects: str | None = None, skip_bad: bool = False, **kwargs):
         self._tree, self._subjects, self._skip_bad = tree, subjects, skip_bad
@@ -142,8 +146,8 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
             row = (sequence.sequence, subject, sequence.label, sequence.folder.name, len(silhouettes), checksum)
             for column, value in zip(self._columns.values(), row, strict=True):
                 column.append(value)
-            row = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": silhouettes}
-            yield len(self._columns["labels"]) - 1, row
+            example = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": silhouettes}
+            yield len(self._columns["labels"]) - 1, example
 
     def _refuse(self, problems: list[str]) -> None:
         if problems and not self._skip_bad:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import mmap
+import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -233,9 +233,17 @@ def _seconds(container, stream) -> float:
 
 def _why(path: Path) -> str:
     """Reason why a file does not open: in the MP4 family, an unfinished recording has no index (moov)."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        recording = content[4:8] == b"ftyp" and content[8:12] not in PHOTOGRAPHS
-        unfinished = recording and content.find(b"mdat") >= 0 > content.find(b"moov")
-    if unfinished:
+    boxes = []  # kinds of the outermost ones; what is inside may be any bytes
+    with path.open("rb") as file:
+        while len(boxes) < 1000 and len(head := file.read(16)) >= 8:
+            size, kind = int.from_bytes(head[:4]), head[4:8]
+            if kind == b"ftyp" and head[8:12] in PHOTOGRAPHS:
+                break
+            boxes.append(kind)
+            size = int.from_bytes(head[8:16]) if size == 1 else size  # 1: a long size follows; 0: to the end of the file
+            if size < 8:
+                break
+            file.seek(size - len(head), os.SEEK_CUR)
+    if boxes[:1] == [b"ftyp"] and b"mdat" in boxes and b"moov" not in boxes:
         return "the recording was not finished or is cut off, its index (moov) is missing; copy or record it again"
     return "not a video that can be read; give a file such as .mp4, .mov, .avi, .mkv, .webm or .gif"

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         screening = Screening(args.sensitivity, args.prevalence)
         evidence = gather(*open_network(open_run(args.directory, root=args.data), args.step), args.part, screening)
-        others = (open_network(open_run(other, root=args.data), args.step) for other in args.compare)
+        others = (open_network(open_run(other, "--compare", root=args.data), args.step) for other in args.compare)
         rivals = [compare_runs(evidence, *other, args.part, screening) for other in others]
         with whole_folder(folder) as fresh:
             write_page(fresh, evidence, rivals)

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from data_pipelines import command
@@ -72,10 +72,10 @@ def configure_runtime() -> None:
 
 
 @contextmanager
-def report_errors(interrupted: str = "the same command goes on from the newest checkpoint") -> Iterator[None]:
+def report_errors(state: str = "the same command goes on from the newest checkpoint") -> Iterator[None]:
     """As `data_pipelines.command.report_errors`; a run that SIGTERM stopped ends with status 75."""
     try:
-        with command.report_errors(interrupted, (DataError, RunError), _leave):
+        with command.report_errors(state, (DataError, RunError), _leave):
             yield
     except Stopped as stopped:
         print(f"stopped after step {stopped.args[0]}, as asked; the same command goes on from there", file=sys.stderr)
@@ -86,6 +86,7 @@ def _leave(status: int) -> NoReturn:
     """End the process; at once where there are several, because each would wait for the exit of the others."""
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
-        sys.stdout.flush()
+        with suppress(OSError):  # nobody reads it any more, or the disk is full
+            sys.stdout.flush()
         os._exit(status)
     sys.exit(status)

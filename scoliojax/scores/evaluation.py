@@ -133,8 +133,11 @@ def find_metrics(directory: Path, step: int) -> Metrics | None:
         return Metrics.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"{path} cannot be read ({error}); evaluate that step again: --mode eval") from None
+    except (OSError, ValueError) as error:
+        why = str(error)
+    except (TypeError, KeyError, AttributeError):
+        why = "it is of another version of scoliojax"
+    raise RunError(f"{path} cannot be read ({why}); evaluate that step again: --mode eval")
 
 
 def score(evaluation: Evaluation, prevalence: float | None = None) -> Metrics:

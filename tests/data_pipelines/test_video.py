@@ -129,6 +129,11 @@ def test_what_is_no_video_is_refused_by_name(clip, tmp_path):
     cut = tmp_path / "unfinished.mp4"
     cut.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])  # the index is at the end
     refused(cut, "recording was not finished or is cut off", "(moov)")
+    brand = b"\0\0\0\x10ftypisom\0\0\0\0"
+    cut.write_bytes(brand + b"\0\0\x10\0mdat" + b"moov" * 500)  # what a picture's bytes spell is no index
+    refused(cut, "recording was not finished or is cut off", "(moov)")
+    cut.write_bytes(brand + b"\0\0\0\x10free" + b"mdatmdat")  # and here no picture
+    refused(cut, "not a video that can be read")
     sound = tmp_path / "sound.mp4"
     with av.open(str(sound), "w") as container:
         stream = container.add_stream("aac", rate=44100)
