@@ -40,6 +40,10 @@ def test_an_installed_package_finds_its_recipes_and_trains(tmp_path):
     command = ("scoliojax.main", "--config", "configs/sconet_mt.py:quickstart", "--workdir", workdir, *small)
     path = os.pathsep.join([str(ROOT / "tests" / "site"), str(target)])
     there = os.environ | {"PYTHONPATH": path, "XLA_FLAGS": quick_flags()}
+    packages = "configs, data_pipelines, scoliojax"
+    where = f"import {packages}; print(*(module.__file__ for module in ({packages})), sep='\\n')"
+    found = subprocess.check_output([sys.executable, "-c", where], cwd=elsewhere, env=there, encoding="utf-8").splitlines()
+    assert all(file.startswith(str(target)) for file in found), found  # not a checkout that is installed here, too
     printed = run(*command, cwd=elsewhere, env=there)
     assert "results:" in printed
     assert len((workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 2
