@@ -1,1 +1,1 @@
-"""What a run is: one file a recipe, each with its source, what to expect, and the command."""
+"""Recipes: one file for each kind of run, with its source, what to expect, and the command."""

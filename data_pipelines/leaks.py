@@ -44,7 +44,7 @@ def silhouette_hash(silhouettes: np.ndarray) -> np.ndarray:
     """
     s, h, w = silhouettes.shape
     blocks = silhouettes.reshape(s, h // BLOCK, BLOCK, w // BLOCK, BLOCK).mean((2, 4), dtype=np.float32)  # s h/4 w/4
-    return np.stack([blocks.mean(0), blocks.std(0)]).ravel()
+    return np.stack([blocks.mean(0), blocks.std(0)]).ravel()  # hw/8
 
 
 def near_duplicates(data: SilhouetteSet, partition: Partition, read: Callable[[int], np.ndarray]) -> list[NearDuplicate]:
@@ -58,7 +58,7 @@ def near_duplicates(data: SilhouetteSet, partition: Partition, read: Callable[[i
     for 7,465 held-out and as many training sequences. `read` returns uint8 `[s, h, w]` for a row of `data`, and is called from
     several threads.
     """
-    rows = np.concatenate([partition.train, partition.validation, partition.test])
+    rows = np.concatenate([partition.train, partition.validation, partition.test])  # n
     if not len(rows):
         return []
     with ThreadPoolExecutor() as pool:  # decoding and numpy release the interpreter lock

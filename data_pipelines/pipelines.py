@@ -237,7 +237,7 @@ class EvalBatcher:
             clip = read(int(row))[: self.max_frames]  # s 64 44
             silhouettes[position, : len(clip)] = clip
             frame_mask[position, : len(clip)] = True
-        padded = np.pad(rows.astype(np.int32), (0, self.batch_size - len(rows)), constant_values=-1)
+        padded = np.pad(rows.astype(np.int32), (0, self.batch_size - len(rows)), constant_values=-1)  # n
         return {"silhouettes": silhouettes, "frame_mask": frame_mask, "rows": padded}
 
 

@@ -34,7 +34,7 @@ class Background:
 
     def study(self, video: Video) -> None:
         """Read the whole clip and compute the scene; raises `DataError` if the camera moved."""
-        samples = [cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in video.samples(SAMPLES)]
+        samples = [cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in video.samples(SAMPLES)]  # each h w 3
         shift = camera_shift([lab[..., 0] for lab in samples])
         if shift > MOST_SHIFT:
             raise DataError(
@@ -56,9 +56,9 @@ class Background:
     def __call__(self, frame: Frame) -> list[np.ndarray]:
         lab = cv2.cvtColor(frame.image, cv2.COLOR_RGB2LAB)  # h w 3
         mask = (self._difference(lab) > self._threshold).astype(np.uint8)  # h w
-        mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
+        mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))  # h w
         edge = 2 * round(CLOSED * mask.shape[0] / 2) + 1
-        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (edge, edge)))
+        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (edge, edge)))  # h w
         return list(bodies(mask))
 
 
@@ -79,8 +79,8 @@ def camera_shift(images: list[np.ndarray]) -> float:
         matches = matcher.match(features, theirs) if features is not None and theirs is not None else []
         if len(matches) < FEWEST_MATCHES:
             continue
-        here = np.array([points[match.queryIdx].pt for match in matches])
-        there = np.array([others[match.trainIdx].pt for match in matches])
+        here = np.array([points[match.queryIdx].pt for match in matches])  # matches 2
+        there = np.array([others[match.trainIdx].pt for match in matches])  # matches 2
         moved, inside = cv2.estimateAffinePartial2D(here, there, method=cv2.RANSAC, ransacReprojThreshold=2.0)
         if moved is not None and inside.sum() >= FEWEST_MATCHES:
             shifts.append(np.linalg.norm(corners @ moved[:, :2].T + moved[:, 2] - corners, axis=1).mean())

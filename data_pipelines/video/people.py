@@ -116,7 +116,8 @@ def follow(frames: Iterable[tuple[Frame, list[np.ndarray]]]) -> list[Person]:
     for frame, masks in frames:
         sightings = [sight(mask, frame) for mask in masks]
         followed = [person for person in followed if frame.time - person.sightings[-1].time <= LOST_AFTER]
-        gain = np.array([[overlap(person.sightings[-1].box, item.box) for item in sightings] for person in followed])
+        boxes = [item.box for item in sightings]
+        gain = np.array([[overlap(person.sightings[-1].box, box) for box in boxes] for person in followed])  # people sightings
         pairs = dict(zip(*(index.tolist() for index in linear_sum_assignment(-gain.T)), strict=True)) if gain.size else {}
         for column, sighting in enumerate(sightings):
             row = pairs.get(column)

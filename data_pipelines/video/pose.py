@@ -108,9 +108,9 @@ class Pose:
         fitted = np.array([[scale, 0.0, left * scale], [0.0, scale, top * scale]])
         small = cv2.warpAffine(image, fitted, (DETECTOR_EDGE, DETECTOR_EDGE), flags=cv2.INTER_LINEAR)  # 224 224 3
         outputs = self._detector(small.astype(np.float32)[None] / 127.5 - 1.0)
-        raw, scores = outputs[1, 2254, 12][0], outputs[1, 2254, 1][0, :, 0]
+        raw, scores = outputs[1, 2254, 12][0], outputs[1, 2254, 1][0, :, 0]  # 2254 12, 2254
         certainty = scipy.special.expit(scores)  # 2254
-        certain = np.flatnonzero(certainty >= LEAST_SCORE)
+        certain = np.flatnonzero(certainty >= LEAST_SCORE)  # detections
         points = raw[certain].reshape(-1, 6, 2) / DETECTOR_EDGE  # detections 6 2: centre, size, hips, reach, two unused
         points[:, [0, 2, 3]] += self._anchors[certain, None]
         boxes = np.hstack([points[:, 0] - points[:, 1] / 2, points[:, 1]])  # detections 4: left, top, width, height
@@ -125,7 +125,7 @@ class Pose:
             return None, None
         to_frame = region.to_frame()
         crop = cv2.warpAffine(image, to_frame, (CROP_EDGE, CROP_EDGE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        outputs = self._landmarks(crop.astype(np.float32)[None] / 255.0)
+        outputs = self._landmarks(crop.astype(np.float32)[None] / 255.0)  # of crop 256 256 3
         if not outputs[1, 1][0, 0] >= LEAST_PRESENCE:
             return None, None
         logits = outputs[1, 256, 256, 1][0, :, :, 0]  # 256 256

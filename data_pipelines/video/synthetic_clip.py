@@ -23,8 +23,8 @@ def background(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> np.nda
     import cv2  # imported here so that commands answer --help without it
 
     height, width = size
-    scene = rng.integers(70, 190, (height // 8 + 1, width // 8 + 1, 3)).astype(np.uint8)
-    scene = cv2.resize(scene, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+    scene = rng.integers(70, 190, (height // 8 + 1, width // 8 + 1, 3)).astype(np.uint8)  # h/8+1 w/8+1 3
+    scene = cv2.resize(scene, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)  # h w 3
     for _ in range(14):
         top, left = rng.integers(0, height - 20), rng.integers(0, width - 20)
         scene[top : top + rng.integers(8, 60), left : left + rng.integers(8, 60)] += rng.integers(-45, 45, 3).astype(np.int16)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from data_pipelines.command import Parser, make_parser
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH
-from scoliojax.runs.command import add_recipe, refuse_rest, report_errors
+from scoliojax.runs.command import add_recipe, configure_runtime, refuse_rest, report_errors
 
 _CALL = re.compile(r" = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(")
 _ARRAY = re.compile(r"\b[a-z]+(\d+)\[([\d,]*)\]")
@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, changes = parser.parse_known_args(argv)
     refuse_rest(parser, changes)
     with report_errors("nothing was written"):
+        configure_runtime()
         import jax
 
         from scoliojax.runs.recipe import read_recipe
