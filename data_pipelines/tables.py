@@ -1,0 +1,282 @@
+"""What people write by hand: partition files (JSON), subjects files (CSV), and the sequence ids in both.
+
+Spreadsheets change such files: they add a byte order mark, write UTF-16 or a Windows code page, separate by semicolons or tabs,
+and drop leading zeros. What can be read in one way only is read; anything else is refused with the line, the value and the
+remedy.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from data_pipelines.schema import DataError, abbreviate
+from data_pipelines.texts import text_of
+
+SEPARATORS = ",;\t|"
+NEEDED = {"sequence", "subject"}  # columns of a subjects file
+WHOLE_NUMBER = re.compile(r"0*([0-9]+)(?:[.,]0{1,2})?")  # with three zeros the point could separate thousands
+EXPECTED = 'expected {"TRAIN_SET": [ids], "TEST_SET": [ids]}'
+FIELDS = ("TRAIN_SET", "TEST_SET")  # lists of ids in a partition file
+
+
+class Problem(Exception):  # noqa: N818, its message becomes that of a `DataError`
+    """What is wrong with a text, and the remedy, without the name of the file."""
+
+
+class Subjects(dict[str, str]):
+    """Subject of each sequence id in a subjects file; `traits` are its further columns: by name, then by sequence id."""
+
+    def __init__(self, subjects: dict[str, str], traits: dict[str, dict[str, str]]):
+        super().__init__(subjects)
+        self.traits = traits
+
+    def settings(self) -> str:
+        """Text that changes with any subject or trait."""
+        return str(sorted(self.items())) + (str(sorted(self.traits.items())) if self.traits else "")
+
+
+class PartitionFile(NamedTuple):
+    """Content of a partition file; the ids as the data have them."""
+
+    train: list[str]
+    test: list[str]
+    unused: list[str]  # keys of the file that nothing reads
+
+
+class Ids:
+    """The sequence ids of a data set, found also where blanks were added or leading zeros dropped."""
+
+    def __init__(self, known: Iterable[str]):
+        self._known = set(known)
+        self._plain: defaultdict[str, list[str]] = defaultdict(list)
+        self._numbers: defaultdict[str, list[str]] = defaultdict(list)
+        for sequence in sorted(self._known):
+            self._plain[plain(sequence)].append(sequence)
+            if number := _number(sequence):
+                self._numbers[number].append(sequence)
+
+    def find(self, given: str | int | float) -> str:
+        """The id that is meant; the text itself where the data have none of the kind. Raises `Problem` for two candidates.
+
+        A text is first taken as it stands. A number has no leading zeros, so it stands for the one id of that value.
+        """
+        if given in self._known:
+            return str(given)
+        text = plain(given) if isinstance(given, str) else str(int(given))
+        named = self._plain.get(text, []) if isinstance(given, str) else []
+        candidates = named or self._numbers.get(_number(text) or "", [])
+        if len(candidates) > 1:
+            raise Problem(f"{given!r} could be {' or '.join(map(repr, candidates))}; write the id in full, in quotes")
+        return candidates[0] if candidates else text
+
+
+def _number(text: str) -> str | None:
+    """Digits of a whole number without leading zeros; None for another text."""
+    found = WHOLE_NUMBER.fullmatch(text)
+    return found and found[1]
+
+
+def plain(text: str) -> str:
+    """A field without blanks, and without the quotes and the `="..."` that keep a spreadsheet from changing it.
+
+    Accents become one sign each, so that equal names are equal.
+    """
+    text = unicodedata.normalize("NFC", text).strip("\ufeff\u200b\u00a0 \t\r\n\x1a")
+    if formula := re.fullmatch(r'="(.*)"', text, re.DOTALL):
+        text = formula[1]
+    while len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    if text.startswith("'") and _number(text[1:]):  # Excel's mark for "this is text"
+        return text[1:]
+    return text.strip()
+
+
+def read_subjects(path: str | os.PathLike[str] | None, sequences: Iterable[str] = ()) -> Subjects:
+    """Subject of each sequence, from a CSV file with the columns `sequence` and `subject`; empty without a path.
+
+    Ids are those of `sequences` where they are meant (7 for 00007); others stay as they are. Further columns are kept. Raises
+    `DataError` naming the file, the line and the value.
+    """
+    if path is None:
+        return Subjects({}, {})
+    name = f"--subjects={os.fspath(path)!r}"
+    try:
+        text = text_of(path, "--subjects", "CSV")
+        return _subjects_of(text, Ids(sequences))
+    except FileNotFoundError:
+        raise DataError(f"{name} does not exist; give a CSV file with the columns sequence,subject") from None
+    except Problem as error:
+        raise DataError(f"{name}{error}") from None
+
+
+def _subjects_of(text: str, ids: Ids) -> Subjects:
+    rows = _rows(text)
+    header = [unicodedata.normalize("NFKC", plain(title)).casefold() for title in rows[0][1]]
+    titles = [plain(title) for title in rows[0][1]]
+    missing = [title for title in ("sequence", "subject") if title not in header]
+    if missing:
+        raise Problem(
+            f", line {rows[0][0]}: no column {' and no column '.join(map(repr, missing))} in the header "
+            f"{abbreviate(map(repr, titles), 3)}; expected CSV columns sequence,subject, and further ones if you like"
+        )
+    if twice := sorted({title for title in header if title and header.count(title) > 1}):
+        raise Problem(f", line {rows[0][0]}: the header names {twice[0]!r} twice; keep one of these columns")
+    subjects: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    spellings: dict[str, tuple[str, int]] = {}
+    further = {place: title for place, title in enumerate(titles) if title and header[place] not in ("sequence", "subject")}
+    traits: dict[str, dict[str, str]] = {title: {} for title in further.values()}
+    for line, fields in rows[1:]:
+        values = [plain(field) for field in fields]
+        if len(values) < len(header) or any(values[len(header) :]):
+            raise Problem(
+                f", line {line}: {len(values)} fields in {_shown(fields)}, and the header has {len(header)}; mend the line"
+            )
+        named = dict(zip(header, values, strict=False))
+        if unnamed := [value for title, value in zip(header, values, strict=False) if value and not title]:
+            raise Problem(
+                f", line {line}: {unnamed[0]!r} stands in a column without a name; name it in the header, or delete it"
+            )
+        for title in ("sequence", "subject"):
+            if not named[title]:
+                raise Problem(f", line {line}: the {title} is empty in {_shown(fields)}; fill it in, or delete the line")
+        try:
+            sequence = ids.find(fields[header.index("sequence")])
+        except Problem as error:
+            raise Problem(f", line {line}: sequence {error}") from None
+        if sequence in lines:
+            raise Problem(
+                f", line {line}: sequence {sequence!r} stands in line {lines[sequence]} already; delete one of the lines"
+            )
+        subject = named["subject"]
+        other, first = spellings.setdefault(_number(subject) or subject.casefold(), (subject, line))
+        if other != subject:
+            raise Problem(
+                f", line {line}: subject {subject!r} is {other!r} in line {first}; write one person alike, and give two people "
+                "names that differ in more than upper case or leading zeros"
+            )
+        subjects[sequence], lines[sequence] = subject, line
+        for place, title in further.items():
+            traits[title][sequence] = values[place]
+    if not subjects:
+        raise Problem(" has a header and no line below it; give a line for every sequence, or leave the option out")
+    return Subjects(subjects, {title: values for title, values in traits.items() if any(values.values())})
+
+
+def _rows(text: str) -> list[tuple[int, list[str]]]:
+    """Line number and fields of each row that is not blank, the header first."""
+    skipped = 0
+    if chosen := re.match(r'"?sep=([,;\t|])"?[ \t]*(\r\n|\r|\n)', text, re.IGNORECASE):  # Excel's own first line
+        text, skipped = text[chosen.end() :], 1
+    if text.lstrip()[:1] in ("{", "["):
+        raise Problem(" is JSON, as partition files are; give a CSV file with the columns sequence,subject")
+    header = next(filter(None, map(str.strip, re.split(r"[\r\n]", text))), "")
+    fitting = [one for one in SEPARATORS if {plain(title).casefold() for title in header.split(one)} >= NEEDED]
+    separator = chosen[1] if chosen else fitting[0] if fitting else max(SEPARATORS, key=header.count)
+    text = re.sub(rf'"[ ]+(?=[{separator}\r\n])', '"', text)  # a blank behind a closing quote
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        for fields in reader:
+            line = reader.line_num + skipped
+            if torn := [field for field in fields if re.search(r"[\r\n]", field)]:
+                raise Problem(f", line {line}: {_shown(torn)} goes over several lines; close the quote where the field ends")
+            if any(map(plain, fields)):
+                rows.append((line, fields))
+    except csv.Error as error:
+        why = "a quote that is not closed" if "end of data" in str(error) else str(error)
+        raise Problem(f", line {reader.line_num + skipped}: {why}; mend the line") from None
+    if not rows:
+        raise Problem(" is an empty file; give the CSV file with your sequences")
+    return rows
+
+
+def _shown(fields: Sequence[str]) -> str:
+    text = ",".join(fields)
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def read_partition(path: str | os.PathLike[str], field: str, sequences: Iterable[str]) -> PartitionFile:
+    """A partition file `{"TRAIN_SET": [ids], "TEST_SET": [ids]}`; ids are those of `sequences` where they are meant.
+
+    Raises `DataError` naming `field`, the file, the list and the value; `FileNotFoundError` where there is no file.
+    """
+    name = f"{field}={os.fspath(path)!r}"
+    text = text_of(path, field, "JSON").rstrip()
+    try:
+        content = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
+        return _partition_of(content, Ids(sequences))
+    except RecursionError:
+        raise DataError(f"{name} is nested too deep to be a partition file; {EXPECTED}") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{name}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); {EXPECTED}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{name} is not a partition file ({error}); {EXPECTED}") from None
+    except Problem as error:
+        raise DataError(f"{name}{error}") from None
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise Problem(f" names {key!r} twice; keep one of the two")
+        content[key] = value
+    return content
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise Problem(f" holds {text}, which is no id; {EXPECTED}")
+
+
+def _partition_of(content: Any, ids: Ids) -> PartitionFile:
+    if not isinstance(content, dict):
+        raise Problem(f" is not a partition file (it holds {_named(content)}); {EXPECTED}")
+    keys: dict[str, str] = {}
+    for key in content:
+        meant = re.sub(r"[\s-]+", "_", plain(key)).upper()
+        if meant in FIELDS and meant in keys:
+            raise Problem(f" names {meant} twice, as {keys[meant]!r} and {key!r}; keep one of the two")
+        keys[meant] = key
+    if missing := [field for field in FIELDS if field not in keys]:
+        raise Problem(
+            f" is not a partition file (no {missing[0]}, but {abbreviate(map(repr, content), 3) or 'nothing'}); {EXPECTED}"
+        )
+    parts = [_ids_of(field, content[keys[field]], ids) for field in FIELDS]
+    return PartitionFile(*parts, unused=[key for meant, key in keys.items() if meant not in FIELDS])
+
+
+def _ids_of(field: str, items: Any, ids: Ids) -> list[str]:
+    if not isinstance(items, list):
+        raise Problem(f": {field} is {_named(items)}; {EXPECTED}")
+    found: list[str] = []
+    places: dict[str, int] = {}
+    for place, item in enumerate(items):
+        whole = (isinstance(item, int) and not isinstance(item, bool)) or (isinstance(item, float) and item.is_integer())
+        if not whole and not (isinstance(item, str) and plain(item)):
+            raise Problem(f": {field}[{place}] is {_named(item)}; write the id of a sequence there, or delete it")
+        try:
+            sequence = ids.find(item)
+        except Problem as error:
+            raise Problem(f": {field}[{place}] {error}") from None
+        if sequence in places:
+            raise Problem(f": {field} lists {sequence} more than once ({field}[{places[sequence]}] and [{place}]); delete one")
+        places[sequence] = place
+        found.append(sequence)
+    if not found:
+        raise Problem(f": {field} is empty; list the ids of its sequences")
+    return found
+
+
+def _named(value: Any) -> str:
+    """What a JSON value is, for a message."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    return "a number beyond all bounds" if value in (math.inf, -math.inf) else json.dumps(value, ensure_ascii=False)[:60]
