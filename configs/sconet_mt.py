@@ -1,7 +1,8 @@
 """ScoNet-MT as published: Zhou et al., "Gait Patterns as Biomarkers", MICCAI 2024, arXiv 2407.05726.
 
 Published on Scoliosis1K 1:1:8: accuracy 82.0 %, specificity 76.5 % (the authors' figures; we have no figure of our own on it).
-What the 76.5 % is a share of is not certain: see `scoliojax.study.ratios.FOOTNOTE`.
+The 76.5 % may be the share of neutral or positive children who were not called negative: the evaluation code of that time
+printed recall and specificity of the class negative under the heading positive.
 
     python -m scoliojax.main --config configs/sconet_mt.py --config.data.root=PREPARED --workdir runs/sconet_mt
 

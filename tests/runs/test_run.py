@@ -435,7 +435,9 @@ def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_partial_download_is_trained_on_knowingly_and_what_is_left_out_stays_on_record(tmp_path):
-    prepare(str(write_tree(tmp_path / "tree", per_class=4)), tmp_path / "prepared")
+    subjects = tmp_path / "subjects.csv"
+    subjects.write_text("Sequence;Subject;Sex\n" + "".join(f"{row};s{row};{'FM'[row % 2]}\n" for row in range(12)), "utf-16")
+    prepare(str(write_tree(tmp_path / "tree", per_class=4)), tmp_path / "prepared", str(subjects))
     partition, workdir = tmp_path / "partition.json", tmp_path / "run"
     job = (*NARROW, "--config.data.name=scoliosis1k", f"--config.data.root={tmp_path / 'prepared'}", "--config.train.steps=1",
            f"--config.data.partition={partition}", "--workdir", workdir)  # fmt: skip
@@ -454,6 +456,9 @@ def test_a_partial_download_is_trained_on_knowingly_and_what_is_left_out_stays_o
     assert run_directory.read_config(workdir)["data"]["allow_missing"] is True
     again = run_here("scoliojax.main", "--mode", "eval", "--workdir", workdir)
     assert again.returncode == 0, again.stderr
+    assert re.search(r"^  Sex: F +1  too small", again.stdout, re.M)
+    metrics = json.loads((workdir / "evaluation" / "test-step-000001" / "metrics.json").read_text(encoding="utf-8"))
+    assert {name: group["n"] for name, group in metrics["subgroups"]["Sex"].items()} == {"F": 1, "M": 1}
     recorded = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     del recorded["data"]["allow_missing"]  # as of a run that is older than the key
     (workdir / "config.json").write_text(json.dumps(recorded), encoding="utf-8")
