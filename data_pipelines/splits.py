@@ -14,6 +14,7 @@ import numpy as np
 
 from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id
 from data_pipelines.tables import FIELDS, read_partition
+from data_pipelines.texts import shown
 
 MIN_TEST_SHARE = Fraction(1, 20)  # of each class; the official 1:1:2 leaves 14 of 200 neutral sequences
 LACKING = {  # what follows where a part has no sequence of a class
@@ -163,5 +164,5 @@ def _from_file(
         ids = abbreviate([data.sequences[row] for row in idle], 3)
         report(f"warning: {name}: {len(idle)} of {len(data)} sequences are in neither part ({counts}): {ids}")
     if content.unused:
-        report(f"warning: {name}: nothing reads {abbreviate(map(repr, content.unused), 3)}, only {' and '.join(FIELDS)}")
+        report(f"warning: {name}: nothing reads {abbreviate(map(shown, content.unused), 3)}, only {' and '.join(FIELDS)}")
     return train, test

@@ -13,14 +13,15 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple, NoReturn
 
 from data_pipelines.schema import DataError, abbreviate
-from data_pipelines.texts import text_of
+from data_pipelines.texts import shown, text_of
 
 SEPARATORS = ",;\t|"
 NEEDED = {"sequence", "subject"}  # columns of a subjects file
+LONGEST = 255  # signs of an id or a name; no file system takes more
 WHOLE_NUMBER = re.compile(r"0*([0-9]+)(?:[.,]0{1,2})?")  # with three zeros the point could separate thousands
 EXPECTED = 'expected {"TRAIN_SET": [ids], "TEST_SET": [ids]}'
 FIELDS = ("TRAIN_SET", "TEST_SET")  # lists of ids in a partition file
@@ -72,8 +73,10 @@ class Ids:
         text = plain(given) if isinstance(given, str) else str(int(given))
         named = self._plain.get(text, []) if isinstance(given, str) else []
         candidates = named or self._numbers.get(_number(text) or "", [])
+        if not candidates and (len(text) > LONGEST or not text.isprintable()):
+            raise Problem(f"is {shown(text)}, which is no id; write the id of a sequence there")
         if len(candidates) > 1:
-            raise Problem(f"{given!r} could be {' or '.join(map(repr, candidates))}; write the id in full, in quotes")
+            raise Problem(f"is {given!r}, which could be {' or '.join(map(repr, candidates))}; write it in full, in quotes")
         return candidates[0] if candidates else text
 
 
@@ -124,10 +127,10 @@ def _subjects_of(text: str, ids: Ids) -> Subjects:
     if missing:
         raise Problem(
             f", line {rows[0][0]}: no column {' and no column '.join(map(repr, missing))} in the header "
-            f"{abbreviate(map(repr, titles), 3)}; expected CSV columns sequence,subject, and further ones if you like"
+            f"{abbreviate(map(shown, titles), 3)}; expected CSV columns sequence,subject, and further ones if you like"
         )
     if twice := sorted({title for title in header if title and header.count(title) > 1}):
-        raise Problem(f", line {rows[0][0]}: the header names {twice[0]!r} twice; keep one of these columns")
+        raise Problem(f", line {rows[0][0]}: the header names {shown(twice[0])} twice; keep one of these columns")
     subjects: dict[str, str] = {}
     lines: dict[str, int] = {}
     spellings: dict[str, tuple[str, int]] = {}
@@ -136,17 +139,20 @@ def _subjects_of(text: str, ids: Ids) -> Subjects:
     for line, fields in rows[1:]:
         values = [plain(field) for field in fields]
         if len(values) < len(header) or any(values[len(header) :]):
-            raise Problem(
-                f", line {line}: {len(values)} fields in {_shown(fields)}, and the header has {len(header)}; mend the line"
-            )
+            found = f"{len(values)} fields in {shown(','.join(fields))}"
+            raise Problem(f", line {line}: {found}, and the header has {len(header)}; mend the line")
         named = dict(zip(header, values, strict=False))
         if unnamed := [value for title, value in zip(header, values, strict=False) if value and not title]:
             raise Problem(
-                f", line {line}: {unnamed[0]!r} stands in a column without a name; name it in the header, or delete it"
+                f", line {line}: {shown(unnamed[0])} stands in a column without a name; name it in the header, or delete it"
             )
         for title in ("sequence", "subject"):
+            if len(named[title]) > LONGEST:
+                raise Problem(f", line {line}: {title} {shown(named[title])} has {len(named[title])} signs; mend the line")
             if not named[title]:
-                raise Problem(f", line {line}: the {title} is empty in {_shown(fields)}; fill it in, or delete the line")
+                raise Problem(
+                    f", line {line}: the {title} is empty in {shown(','.join(fields))}; fill it in, or delete the line"
+                )
         try:
             sequence = ids.find(fields[header.index("sequence")])
         except Problem as error:
@@ -159,8 +165,8 @@ def _subjects_of(text: str, ids: Ids) -> Subjects:
         other, first = spellings.setdefault(_number(subject) or subject.casefold(), (subject, line))
         if other != subject:
             raise Problem(
-                f", line {line}: subject {subject!r} is {other!r} in line {first}; write one person alike, and give two people "
-                "names that differ in more than upper case or leading zeros"
+                f", line {line}: subject {shown(subject)} is {shown(other)} in line {first}; write one person alike, "
+                "and give two people names that differ in more than upper case or leading zeros"
             )
         subjects[sequence], lines[sequence] = subject, line
         for place, title in further.items():
@@ -183,24 +189,22 @@ def _rows(text: str) -> list[tuple[int, list[str]]]:
     text = re.sub(rf'"[ ]+(?=[{separator}\r\n])', '"', text)  # a blank behind a closing quote
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     rows: list[tuple[int, list[str]]] = []
+    line = skipped + 1  # in which the next row begins
     try:
         for fields in reader:
-            line = reader.line_num + skipped
             if torn := [field for field in fields if re.search(r"[\r\n]", field)]:
-                raise Problem(f", line {line}: {_shown(torn)} goes over several lines; close the quote where the field ends")
+                raise Problem(
+                    f", line {line}: {shown(','.join(torn))} goes over several lines; close the quote where the field ends"
+                )
             if any(map(plain, fields)):
                 rows.append((line, fields))
+            line = reader.line_num + skipped + 1
     except csv.Error as error:
-        why = "a quote that is not closed" if "end of data" in str(error) else str(error)
-        raise Problem(f", line {reader.line_num + skipped}: {why}; mend the line") from None
+        why = "a quote is opened and not closed" if "end of data" in str(error) else str(error)
+        raise Problem(f", line {line}: {why}; mend the line") from None
     if not rows:
         raise Problem(" is an empty file; give the CSV file with your sequences")
     return rows
-
-
-def _shown(fields: Sequence[str]) -> str:
-    text = ",".join(fields)
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def read_partition(path: str | os.PathLike[str], field: str, sequences: Iterable[str]) -> PartitionFile:
@@ -227,7 +231,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:
-            raise Problem(f" names {key!r} twice; keep one of the two")
+            raise Problem(f" names {shown(key)} twice; keep one of the two")
         content[key] = value
     return content
 
@@ -243,11 +247,11 @@ def _partition_of(content: Any, ids: Ids) -> PartitionFile:
     for key in content:
         meant = re.sub(r"[\s-]+", "_", plain(key)).upper()
         if meant in FIELDS and meant in keys:
-            raise Problem(f" names {meant} twice, as {keys[meant]!r} and {key!r}; keep one of the two")
+            raise Problem(f" names {meant} twice, as {shown(keys[meant])} and {shown(key)}; keep one of the two")
         keys[meant] = key
     if missing := [field for field in FIELDS if field not in keys]:
         raise Problem(
-            f" is not a partition file (no {missing[0]}, but {abbreviate(map(repr, content), 3) or 'nothing'}); {EXPECTED}"
+            f" is not a partition file (no {missing[0]}, but {abbreviate(map(shown, content), 3) or 'nothing'}); {EXPECTED}"
         )
     parts = [_ids_of(field, content[keys[field]], ids) for field in FIELDS]
     return PartitionFile(*parts, unused=[key for meant, key in keys.items() if meant not in FIELDS])

@@ -81,3 +81,8 @@ def _decoded(content: bytes) -> str | None:
         return content.decode("cp1252")
     except UnicodeDecodeError:
         return content.decode("latin-1")
+
+
+def shown(text: str, most: int = 60) -> str:
+    """A text in quotes for a message, on one line and not longer than about `most` signs."""
+    return repr(text if len(text) <= most else f"{text[: most - 3]}...")

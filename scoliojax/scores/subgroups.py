@@ -51,7 +51,7 @@ def divide(traits: Mapping[str, Sequence[str]], subjects: Sequence[str]) -> tupl
         if len(order) > MOST_VALUES:
             remarks.append(f"no subgroups by {column}: {len(order)} different texts, more than {MOST_VALUES}")
         elif len(set(names)) < 2:
-            remarks.append(f"no subgroups by {column}: every sequence has {names[0]!r}")
+            remarks.append(f"no subgroups by {column}: every sequence has {names[0][:60]!r}")
         else:
             places = np.asarray(names)
             divided[column] = {name: rows for name in [*order, NOT_GIVEN] if len(rows := np.flatnonzero(places == name))}

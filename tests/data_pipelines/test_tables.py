@@ -87,9 +87,15 @@ SUBJECTS_REFUSED = {
     "sequence twice": ("sequence,subject\n1,a\n2,a\n00001,b\n", "line 4: sequence '00001' stands in line 2 already"),
     "subject in two spellings": ("sequence,subject\n0,anna\n1,Anna\n", "line 3: subject 'Anna' is 'anna' in line 2"),
     "subject as number and text": ("sequence,subject\n0,7\n1,07\n", "line 3: subject '07' is '7' in line 2"),
-    "open quote": ('sequence,subject\n00000,"anna\n00001,bo\n', "line 3: a quote that is not closed"),
-    "quote over two lines": ('sequence,subject\n0,"anna\n1",bo\n', "goes over several lines; close the quote"),
+    "open quote": ('sequence,subject\n00000,"anna\n00001,bo\n', "line 2: a quote is opened and not closed; mend the line"),
+    "quote over two lines": (
+        'sequence,subject\n0,"anna\n1",bo\n',
+        "line 2: 'anna\\n1' goes over several lines; close the quote",
+    ),
     "field without end": (f"sequence,subject\n0,{'a' * 200_000}\n", "line 2: field larger than field limit"),
+    "long name": (f"sequence,subject\n0,{'a' * 300}\n", "line 2: subject 'aaaaaaaa"),
+    "long id": (f"sequence,subject\n{'a' * 300},anna\n", "a...' has 300 signs; mend the line"),
+    "long header": (f"{'a' * 1000},{'b' * 1000},c,d\n", "'c' and 1 more; expected"),
     "Excel": (workbook, "is a zip file, such as an Excel workbook (.xlsx); save it as CSV"),
     "old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old Excel workbook (.xls); save it as CSV"),
     "gzip": (b"\x1f\x8b\x08\0", "is a gzip file; unpack it and give the CSV file in it"),
@@ -122,7 +128,9 @@ def test_other_subjects_files_are_refused_in_one_line_with_place_and_remedy(kind
 
 def test_an_id_that_could_be_two_is_refused_by_name(tmp_path):
     path = write(tmp_path / "subjects.csv", "sequence,subject\n7,anna\n")
-    with pytest.raises(DataError, match=r"line 2: sequence '7' could be '00007' or '0007'; write the id in full, in quotes"):
+    with pytest.raises(
+        DataError, match=r"line 2: sequence is '7', which could be '00007' or '0007'; write it in full, in quotes"
+    ):
         read_subjects(path, ["0007", "00007"])
     assert read_subjects(path, ["7", "00007"]) == {"7": "anna"}  # as it stands
     assert read_subjects(path, ["8"]) == {"7": "anna"}
@@ -217,6 +225,10 @@ PARTITIONS_REFUSED = {
     "id that is a list": (parts('[["00001"]]'), "TRAIN_SET[0] is a list"),
     "id that is an object": (parts("[{}]"), "TRAIN_SET[0] is an object"),
     "empty id": (parts('[" "]'), 'TRAIN_SET[0] is " "'),
+    "id of two lines": (parts('["a\\nb"]'), r"TRAIN_SET[0] is 'a\nb', which is no id"),
+    "id without end": (parts(f'["{"a" * 10_000}"]'), "a...', which is no id; write the id of a sequence there"),
+    "half a sign": (parts(r'["\ud800"]'), r"TRAIN_SET[0] is '\ud800', which is no id"),
+    "key without end": (f'{{"{"a" * 10_000}": []}}', "a...'); expected"),
     "broken number": (parts("[1.5]"), "TRAIN_SET[0] is 1.5"),
     "not a number": (parts("[NaN]"), "holds NaN, which is no id"),
     "infinite": (parts("[Infinity]"), "holds Infinity, which is no id"),
@@ -250,9 +262,9 @@ def test_other_partition_files_are_refused_in_one_line_with_place_and_remedy(kin
 def test_a_number_that_could_be_two_ids_is_refused_by_name(tmp_path):
     for text in (parts("[7]"), parts('["7"]')):
         path = write(tmp_path / "partition.json", text)
-        with pytest.raises(DataError, match=r"TRAIN_SET\[0\] '?7'? could be '00007' or '0007'"):
+        with pytest.raises(DataError, match=r"TRAIN_SET\[0\] is '?7'?, which could be '00007' or '0007'"):
             read_partition(path, "data.partition", ["00007", "0007"])
-    with pytest.raises(DataError, match="could be '00007' or '7'"):
+    with pytest.raises(DataError, match="is 7, which could be '00007' or '7'"):
         read_partition(write(path, parts("[7]")), "data.partition", ["00007", "7"])
     assert read_partition(write(path, parts('["7"]')), "data.partition", ["00007", "7"]).train == ["7"]
 
