@@ -20,7 +20,7 @@ from data_pipelines.schema import DataError, abbreviate
 from data_pipelines.texts import shown, text_of
 
 SEPARATORS = ",;\t|"
-NEEDED = {"sequence", "subject"}  # columns of a subjects file
+NEEDED = ("sequence", "subject")  # columns of a subjects file
 LONGEST = 255  # signs of an id or a name; no file system takes more
 WHOLE_NUMBER = re.compile(r"0*([0-9]+)(?:[.,]0{1,2})?")  # with three zeros the point could separate thousands
 EXPECTED = 'expected {"TRAIN_SET": [ids], "TEST_SET": [ids]}'
@@ -63,10 +63,11 @@ class Ids:
             if number := _number(sequence):
                 self._numbers[number].append(sequence)
 
-    def find(self, given: str | int | float) -> str:
-        """The id that is meant; the text itself where the data have none of the kind. Raises `Problem` for two candidates.
+    def find(self, given: str | int | float, place: str) -> str:
+        """The id that is meant; the text itself where the data have none of the kind. `place` is where it stands, for messages.
 
-        A text is first taken as it stands. A number has no leading zeros, so it stands for the one id of that value.
+        A text is first taken as it stands. A number has no leading zeros, so it stands for the one id of that value. Raises
+        `Problem` where that could be two, and for what can be no id.
         """
         if given in self._known:
             return str(given)
@@ -74,9 +75,10 @@ class Ids:
         named = self._plain.get(text, []) if isinstance(given, str) else []
         candidates = named or self._numbers.get(_number(text) or "", [])
         if not candidates and (len(text) > LONGEST or not text.isprintable()):
-            raise Problem(f"is {shown(text)}, which is no id; write the id of a sequence there")
+            raise Problem(f"{place} is {shown(text)}, which is no id; write the id of a sequence there")
         if len(candidates) > 1:
-            raise Problem(f"is {given!r}, which could be {' or '.join(map(repr, candidates))}; write it in full, in quotes")
+            ways = " or ".join(map(repr, candidates))
+            raise Problem(f"{place} is {given!r}, which could be {ways}; write it in full, in quotes")
         return candidates[0] if candidates else text
 
 
@@ -120,60 +122,64 @@ def read_subjects(path: str | os.PathLike[str] | None, sequences: Iterable[str] 
 
 
 def _subjects_of(text: str, ids: Ids) -> Subjects:
-    rows = _rows(text)
-    header = [unicodedata.normalize("NFKC", plain(title)).casefold() for title in rows[0][1]]
-    titles = [plain(title) for title in rows[0][1]]
-    missing = [title for title in ("sequence", "subject") if title not in header]
-    if missing:
-        raise Problem(
-            f", line {rows[0][0]}: no column {' and no column '.join(map(repr, missing))} in the header "
-            f"{abbreviate(map(shown, titles), 3)}; expected CSV columns sequence,subject, and further ones if you like"
-        )
-    if twice := sorted({title for title in header if title and header.count(title) > 1}):
-        raise Problem(f", line {rows[0][0]}: the header names {shown(twice[0])} twice; keep one of these columns")
+    (line, titles), *rows = _rows(text)
     subjects: dict[str, str] = {}
-    lines: dict[str, int] = {}
-    spellings: dict[str, tuple[str, int]] = {}
-    further = {place: title for place, title in enumerate(titles) if title and header[place] not in ("sequence", "subject")}
-    traits: dict[str, dict[str, str]] = {title: {} for title in further.values()}
-    for line, fields in rows[1:]:
-        values = [plain(field) for field in fields]
-        if len(values) < len(header) or any(values[len(header) :]):
-            found = f"{len(values)} fields in {shown(','.join(fields))}"
-            raise Problem(f", line {line}: {found}, and the header has {len(header)}; mend the line")
-        named = dict(zip(header, values, strict=False))
-        if unnamed := [value for title, value in zip(header, values, strict=False) if value and not title]:
-            raise Problem(
-                f", line {line}: {shown(unnamed[0])} stands in a column without a name; name it in the header, or delete it"
-            )
-        for title in ("sequence", "subject"):
-            if len(named[title]) > LONGEST:
-                raise Problem(f", line {line}: {title} {shown(named[title])} has {len(named[title])} signs; mend the line")
-            if not named[title]:
+    traits: dict[str, dict[str, str]] = {}
+    lines: dict[str, int] = {}  # of each sequence
+    spellings: dict[str, tuple[str, int]] = {}  # of each person, and the line
+    try:
+        header = _header_of(titles)
+        for line, fields in rows:
+            row = _row_of(header, fields)
+            sequence, subject = ids.find(row.pop("sequence"), "sequence"), row.pop("subject")
+            if sequence in lines:
+                raise Problem(f"sequence {sequence!r} stands in line {lines[sequence]} already; delete one of the lines")
+            other, first = spellings.setdefault(_number(subject) or subject.casefold(), (subject, line))
+            if other != subject:
                 raise Problem(
-                    f", line {line}: the {title} is empty in {shown(','.join(fields))}; fill it in, or delete the line"
+                    f"subject {shown(subject)} is {shown(other)} in line {first}; write one person alike, "
+                    "and give two people names that differ in more than upper case or leading zeros"
                 )
-        try:
-            sequence = ids.find(fields[header.index("sequence")])
-        except Problem as error:
-            raise Problem(f", line {line}: sequence {error}") from None
-        if sequence in lines:
-            raise Problem(
-                f", line {line}: sequence {sequence!r} stands in line {lines[sequence]} already; delete one of the lines"
-            )
-        subject = named["subject"]
-        other, first = spellings.setdefault(_number(subject) or subject.casefold(), (subject, line))
-        if other != subject:
-            raise Problem(
-                f", line {line}: subject {shown(subject)} is {shown(other)} in line {first}; write one person alike, "
-                "and give two people names that differ in more than upper case or leading zeros"
-            )
-        subjects[sequence], lines[sequence] = subject, line
-        for place, title in further.items():
-            traits[title][sequence] = values[place]
+            subjects[sequence], lines[sequence] = subject, line
+            for title, value in row.items():
+                traits.setdefault(title, {})[sequence] = value
+    except Problem as error:
+        raise Problem(f", line {line}: {error}") from None
     if not subjects:
         raise Problem(" has a header and no line below it; give a line for every sequence, or leave the option out")
     return Subjects(subjects, {title: values for title, values in traits.items() if any(values.values())})
+
+
+def _header_of(fields: list[str]) -> list[str]:
+    """Name of each column: "sequence" and "subject" in lower case, others as they are, some perhaps empty."""
+    titles = [plain(field) for field in fields]
+    known = [unicodedata.normalize("NFKC", title).casefold() for title in titles]
+    if missing := [repr(name) for name in NEEDED if name not in known]:
+        raise Problem(
+            f"no column {' and no column '.join(missing)} in the header {abbreviate(map(shown, titles), 3)}; "
+            "expected CSV columns sequence,subject, and further ones if you like"
+        )
+    if twice := sorted({name for name in known if name and known.count(name) > 1}):
+        raise Problem(f"the header names {shown(twice[0])} twice; keep one of these columns")
+    return [name if name in NEEDED else title for name, title in zip(known, titles, strict=True)]
+
+
+def _row_of(header: list[str], fields: list[str]) -> dict[str, str]:
+    """Values of a row by column, of which only further ones may be empty."""
+    values = [plain(field) for field in fields]
+    line = shown(",".join(fields))
+    if len(values) < len(header) or any(values[len(header) :]):
+        raise Problem(f"{len(values)} fields in {line}, and the header has {len(header)}; mend the line")
+    row = dict(zip(header, values, strict=False))
+    if unnamed := [value for title, value in zip(header, values, strict=False) if value and not title]:
+        raise Problem(f"{shown(unnamed[0])} stands in a column without a name; name it in the header, or delete it")
+    for title in NEEDED:
+        if not row[title]:
+            raise Problem(f"the {title} is empty in {line}; fill it in, or delete the line")
+        if len(row[title]) > LONGEST:
+            raise Problem(f"{title} {shown(row[title])} has {len(row[title])} signs; mend the line")
+    row.pop("", None)
+    return row | {"sequence": fields[header.index("sequence")]}  # as it stands, should the data have blanks in their ids
 
 
 def _rows(text: str) -> list[tuple[int, list[str]]]:
@@ -184,7 +190,7 @@ def _rows(text: str) -> list[tuple[int, list[str]]]:
     if text.lstrip()[:1] in ("{", "["):
         raise Problem(" is JSON, as partition files are; give a CSV file with the columns sequence,subject")
     header = next(filter(None, map(str.strip, re.split(r"[\r\n]", text))), "")
-    fitting = [one for one in SEPARATORS if {plain(title).casefold() for title in header.split(one)} >= NEEDED]
+    fitting = [one for one in SEPARATORS if {plain(title).casefold() for title in header.split(one)} >= {*NEEDED}]
     separator = chosen[1] if chosen else fitting[0] if fitting else max(SEPARATORS, key=header.count)
     text = re.sub(rf'"[ ]+(?=[{separator}\r\n])', '"', text)  # a blank behind a closing quote
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
@@ -267,9 +273,9 @@ def _ids_of(field: str, items: Any, ids: Ids) -> list[str]:
         if not whole and not (isinstance(item, str) and plain(item)):
             raise Problem(f": {field}[{place}] is {_named(item)}; write the id of a sequence there, or delete it")
         try:
-            sequence = ids.find(item)
+            sequence = ids.find(item, f"{field}[{place}]")
         except Problem as error:
-            raise Problem(f": {field}[{place}] {error}") from None
+            raise Problem(f": {error}") from None
         if sequence in places:
             raise Problem(f": {field} lists {sequence} more than once ({field}[{places[sequence]}] and [{place}]); delete one")
         places[sequence] = place

@@ -436,7 +436,9 @@ def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_partial_download_is_trained_on_knowingly_and_what_is_left_out_stays_on_record(tmp_path):
     subjects = tmp_path / "subjects.csv"
-    subjects.write_text("Sequence;Subject;Sex\n" + "".join(f"{row};s{row};{'FM'[row % 2]}\n" for row in range(12)), "utf-16")
+    subjects.write_text(
+        "Sequence;Subject;Sex\n" + "".join(f"{row};s{row};{'FM'[row % 2]}\n" for row in range(12)), encoding="utf-16"
+    )
     prepare(str(write_tree(tmp_path / "tree", per_class=4)), tmp_path / "prepared", str(subjects))
     partition, workdir = tmp_path / "partition.json", tmp_path / "run"
     job = (*NARROW, "--config.data.name=scoliosis1k", f"--config.data.root={tmp_path / 'prepared'}", "--config.train.steps=1",
