@@ -1,6 +1,8 @@
 """ScoNet-MT as published: Zhou et al., "Gait Patterns as Biomarkers", MICCAI 2024, arXiv 2407.05726.
 
 Published on Scoliosis1K 1:1:8: accuracy 82.0 %, specificity 76.5 % (the authors' figures; we have no figure of our own on it).
+The 76.5 % may be the share of neutral or positive children who were not called negative: the evaluation code of that time
+printed recall and specificity of the class negative under the heading positive.
 
     python -m scoliojax.main --config configs/sconet_mt.py --config.data.root=PREPARED --workdir runs/sconet_mt
 
@@ -27,6 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.name = "scoliosis1k"  # "scoliosis1k" | "synthetic"
     data.root = ""  # prepared folder or released tree; empty: synthetic walkers
     data.partition = "1:1:8"  # official JSON file, or positive:neutral:negative ratio of the training part
+    data.allow_missing = False  # go on without sequences that a partition file names and the data lack; --allow-missing
     data.validation_fraction = 0.0  # of the training sequences, by subject
     data.subjects_per_batch = 8  # P: sequences (the release has one per identity folder)
     data.clips_per_subject = 8  # K

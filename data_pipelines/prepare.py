@@ -19,7 +19,7 @@ def arguments() -> Parser:
     add = parser.add_argument
     add("--input", required=True, metavar="TREE", help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
     add("--output", required=True, type=expanded_path, metavar="DIR", help="folder for the prepared data set")
-    add("--subjects", metavar="FILE", help="CSV file sequence,subject: the person of each sequence, if you know")
+    add("--subjects", metavar="FILE", help="CSV file sequence,subject: who walked, if you know; further columns are kept")
     add("--skip-bad", action="store_true", help="leave out and list what cannot be used")
     return parser
 

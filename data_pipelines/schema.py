@@ -17,16 +17,22 @@ Axis legend, used in every shape comment of the project:
 ``b``  frames of all clips in a row, so that b = n s
 """
 
+import difflib
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 CLASSES = ("negative", "neutral", "positive")  # the position is the class id
+TRANSLATED = {  # guesses for a message, never taken for the class
+    "阴性": "negative", "陰性": "negative", "neg": "negative", "阳性": "positive", "陽性": "positive", "pos": "positive",
+    "中性": "neutral", "neu": "neutral",
+}  # fmt: skip
 RATIO_ORDER = ("positive", "neutral", "negative")  # order of the classes in a ratio such as "1:1:8"
 
 FRAME_SIZE = 64  # a normalised silhouette is FRAME_SIZE x FRAME_SIZE, uint8, 0..255 with grey edges
@@ -39,11 +45,13 @@ class DataError(ValueError):
 
 
 def class_id(name: str) -> int:
-    """Class id of a class name in any case; raises `DataError` for an unknown name."""
-    try:
-        return CLASSES.index(name.lower())
-    except ValueError:
-        raise DataError(f"unknown class {name!r}; expected one of {', '.join(CLASSES)} (any case)") from None
+    """Class id of a class name in any case, with or without blanks around it; raises `DataError` for an unknown name."""
+    plain = unicodedata.normalize("NFKC", name).strip().lower()
+    if plain in CLASSES:
+        return CLASSES.index(plain)
+    near = TRANSLATED.get(plain) or next(iter(difflib.get_close_matches(plain, CLASSES, 1, 0.7)), None)
+    guess = f"did you mean {near}? Write it so" if near else "write the one that is meant: nobody but you can know"
+    raise DataError(f"unknown class {name!r}; the classes are {', '.join(CLASSES)} (any case); {guess}")
 
 
 def abbreviate(items, shown: int = 5) -> str:
@@ -68,6 +76,9 @@ class SilhouetteSet:
     n_frames: np.ndarray  # int32 number of frames of each sequence
     read: Callable[[int], np.ndarray]  # index -> uint8 [s, 64, 64]; decodes one sequence; callable from several threads
     content: str = ""  # fingerprint of the frames, such as a digest of all checksums
+    # What else is known of each sequence, such as sex or age: by name, one text for each sequence, empty where unknown. No
+    # step depends on it, so it is no part of `digest`.
+    traits: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sequences)

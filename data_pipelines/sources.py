@@ -14,8 +14,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, cache_folder, existing_folder
-from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, read_subjects, scan
+from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, abbreviate, cache_folder, existing_folder
+from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, scan
+from data_pipelines.tables import read_subjects
 
 UNFINISHED = "incomplete."  # prefix of the folders that TFDS writes to before it renames them
 REMEDY = "delete it and run data_pipelines.prepare again"
@@ -42,8 +43,9 @@ def prepare(
     A call that fails or is interrupted removes its files; the files of a killed call are removed by the next call. Of two calls
     for one folder the second waits for the first, and uses its result if the tree is the same.
 
-    `subjects` is a CSV file with the columns `sequence,subject`. With `skip_bad`, unusable sequences are left out instead of
-    raising `DataError`. `report` receives messages for the user. Returns one line for each sequence that was left out.
+    `subjects` is a CSV file with the columns `sequence,subject`, and further ones, which are kept. With `skip_bad`, unusable
+    sequences are left out instead of raising `DataError`. `report` receives messages for the user. Returns one line for each
+    sequence that was left out.
     """
     import tensorflow_datasets as tfds  # imported here and in `open_prepared`: takes a second, not needed for walkers
 
@@ -65,6 +67,9 @@ def prepare(
                     later.callback(shutil.rmtree, downloads, ignore_errors=True)
                     builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
                     builder.download_and_prepare(download_dir=downloads)
+                if unused := builder.unused_subjects:
+                    named = f"--subjects={subjects!r}: {len(unused)} of its lines are of sequences that are not in the data"
+                    report(f"warning: {named}: {abbreviate(unused, 3)}")
                 return _metadata(target)["skipped"]
     except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError, naming the file, if the disk is full
         if isinstance(error, RuntimeError) and str(target.parent) not in str(error):
@@ -74,7 +79,7 @@ def prepare(
     # Another process has prepared the folder.
     sequences, _ = scan(tree, "--input")
     metadata = _metadata(prepared_folder(output))
-    if metadata["source"] != fingerprint(sequences, str(sorted(read_subjects(subjects).items()))):
+    if metadata["source"] != fingerprint(sequences, read_subjects(subjects, [one.sequence for one in sequences]).settings()):
         raise DataError(f"--output={str(output)!r} is already prepared, from other files; delete it or pick another folder")
     if metadata["skipped"] and not skip_bad:
         raise DataError(f"--output={str(output)!r} is already prepared, with --skip-bad; delete it or pick another folder")
@@ -144,6 +149,8 @@ def open_prepared(root: Path) -> SilhouetteSet:
         builder = tfds.builder_from_directory(folder)
         records = builder.as_data_source(split=SPLIT)  # pyright: ignore[reportCallIssue]; behind an untyped decorator
         sizes = {name: len(columns[name]) for name in ("sequences", "subjects", "labels", "n_frames", "checksums")}
+        traits = {name: tuple(map(str, values)) for name, values in columns.get("traits", {}).items()}
+        sizes |= {f"traits.{name}": len(values) for name, values in traits.items()}
         if set(sizes.values()) != {len(records)}:
             raise ValueError(f"{len(records)} records for {sizes}")
         labels, n_frames = (np.array(columns[name], np.int32) for name in ("labels", "n_frames"))
@@ -166,7 +173,7 @@ def open_prepared(root: Path) -> SilhouetteSet:
     read(0)  # ArrayRecord opens a file, and detects that it is truncated, at the first read
     sequences, subjects = tuple(columns["sequences"]), tuple(columns["subjects"])
     content = hashlib.sha256(json.dumps(columns["checksums"]).encode()).hexdigest()
-    return SilhouetteSet(str(root), False, sequences, subjects, labels, n_frames, read, content)
+    return SilhouetteSet(str(root), False, sequences, subjects, labels, n_frames, read, content, traits)
 
 
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:

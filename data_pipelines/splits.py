@@ -4,20 +4,25 @@ The official files are named after the positive : neutral : negative ratio of th
 because the release does not say which sequences belong to one adolescent (`data_pipelines.prepare --subjects` does).
 """
 
-import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 
 from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id
+from data_pipelines.tables import FIELDS, read_partition
+from data_pipelines.texts import shown
 
 MIN_TEST_SHARE = Fraction(1, 20)  # of each class; the official 1:1:2 leaves 14 of 200 neutral sequences
+LACKING = {  # what follows where a part has no sequence of a class
+    "train": "the network cannot learn to call it",
+    "validation": "what is chosen on this part leaves it out of account",
+    "test": "its scores are undefined",
+}
 RATIO = re.compile(r"\d+(:\d+){2}")
-FIELDS = ("TRAIN_SET", "TEST_SET")  # lists of ids in an official file: strings of five digits; numbers are accepted too
 
 
 @dataclass(frozen=True)
@@ -37,21 +42,56 @@ class Partition:
         )
 
 
-def make_partition(data: SilhouetteSet, partition: str, validation_fraction: float, seed: int = 0) -> Partition:
+def make_partition(
+    data: SilhouetteSet,
+    partition: str,
+    validation_fraction: float,
+    seed: int = 0,
+    allow_missing: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> Partition:
     """Divide a set into a training, a validation and a test part; the same arguments give the same partition.
 
     `partition` is the path of an official JSON file, or a positive : neutral : negative ratio of the training part.
     `validation_fraction`, in [0, 1), is the share of each class in the training part that becomes validation, by subject.
+    `allow_missing`: go on without sequences that the file names and the data lack. `report` receives warnings: about those,
+    about sequences in neither part, and about parts without one of the classes.
     """
     if not 0 <= validation_fraction < 1:
         raise DataError(f"data.validation_fraction={validation_fraction} must be in [0, 1)")
+    report = report or (lambda line: None)
     if RATIO.fullmatch(partition):
+        if allow_missing:
+            raise DataError(
+                f"data.allow_missing=True belongs to a partition file; data.partition={partition!r} is a ratio, so leave it out"
+            )
         train, test = _by_ratio(data, partition, seed)
     else:
-        train, test = _from_file(data, partition)
+        train, test = _from_file(data, partition, allow_missing, report)
     quota = {label: round(validation_fraction * np.sum(data.labels[train] == label)) for label in np.unique(data.labels)}
     validation = _take_subjects(data, train, quota, seed + 1)
-    return Partition(np.setdiff1d(train, validation), validation, test)
+    divided = Partition(np.setdiff1d(train, validation), validation, test)
+    for part, rows in vars(divided).items():
+        if len(rows) and (without := lacking(data, rows)):
+            counts = ", ".join(f"{count} {name}" for name, count in data.class_counts(rows).items())
+            classes = " and no ".join(without)
+            report(f"warning: data.partition={partition!r}: the {part} part has no {classes} ({counts}), so {LACKING[part]}")
+    return divided
+
+
+def lacking(data: SilhouetteSet, rows: np.ndarray) -> list[str]:
+    """Names of the classes without a sequence among `rows`."""
+    return [name for name, count in data.class_counts(rows).items() if not count]
+
+
+def refuse_single_class(data: SilhouetteSet, partition: Partition, name: str) -> None:
+    """Raise `DataError` where the training part has sequences of one class only; `name`: `data.partition`, for the message."""
+    if len(without := lacking(data, partition.train)) == 2:
+        only = next(iter({*RATIO_ORDER} - {*without}))
+        raise DataError(
+            f"data.partition={name!r}: all {len(partition.train)} training sequences are {only}, so there is nothing to learn; "
+            "use a partition with two classes or more"
+        )
 
 
 def _by_ratio(data: SilhouetteSet, ratio: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,34 +132,37 @@ def _take_subjects(data: SilhouetteSet, rows: np.ndarray, quota: dict[int, int],
     return np.array(sorted(taken), np.int64)
 
 
-def _from_file(data: SilhouetteSet, partition: str) -> tuple[np.ndarray, np.ndarray]:
-    path = Path(partition).expanduser()
+def _from_file(
+    data: SilhouetteSet, partition: str, allow_missing: bool, report: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    name = f"data.partition={partition!r}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        parts = [[f"{item:05d}" if isinstance(item, int) else str(item) for item in content[field]] for field in FIELDS]
+        content = read_partition(partition, "data.partition", data.sequences)
     except FileNotFoundError:
-        raise DataError(
-            f'data.partition={partition!r} is neither a file nor a ratio such as "1:1:8" (positive:neutral:negative)'
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"data.partition={partition!r} is not a partition file ({error!r}); "
-            'expected {"TRAIN_SET": [ids], "TEST_SET": [ids]}'
-        ) from None
-    for field, ids in zip(FIELDS, parts, strict=True):
-        if twice := sorted(item for item, count in Counter(ids).items() if count > 1):
-            raise DataError(f"data.partition={partition!r}: {field} lists {abbreviate(twice)} more than once")
-        if not ids:
-            raise DataError(f"data.partition={partition!r}: {field} is empty")
+        raise DataError(f'{name} is neither a file nor a ratio such as "1:1:8" (positive:neutral:negative)') from None
+    parts = [content.train, content.test]
     if overlap := sorted(set(parts[0]) & set(parts[1])):
-        raise DataError(f"data.partition={partition!r}: {abbreviate(overlap)} stand in both TRAIN_SET and TEST_SET; keep one")
+        raise DataError(f"{name}: {abbreviate(overlap)} stand in both TRAIN_SET and TEST_SET; keep one")
     row_of = {sequence: row for row, sequence in enumerate(data.sequences)}
-    if missing := sorted({*parts[0], *parts[1]} - row_of.keys()):
-        raise DataError(
-            f"data.partition={partition!r} names sequences that are not in the data: {abbreviate(missing)}; "
-            "use the partition that belongs to this data, or prepare the missing sequences"
-        )
-    train, test = (np.array(sorted(row_of[item] for item in ids), np.int64) for ids in parts)
+    named = {*parts[0], *parts[1]}
+    if missing := sorted(named - row_of.keys()):
+        what = f"{name} names {len(named)} sequences, of which the data lack {len(missing)}: {abbreviate(missing, 3)}"
+        if not allow_missing:
+            raise DataError(
+                f"{what}; use the partition that belongs to this data, or prepare the missing sequences, or go on without them "
+                "with --allow-missing"
+            )
+        report(f"warning: {what}; going on without them, as data.allow_missing says")
+    train, test = (np.array(sorted(row_of[item] for item in ids if item in row_of), np.int64) for ids in parts)
+    for field, rows in zip(FIELDS, (train, test), strict=True):
+        if not len(rows):
+            raise DataError(f"{name}: none of the sequences of {field} is in the data; prepare them, or use another partition")
     if shared := sorted({data.subjects[row] for row in train} & {data.subjects[row] for row in test}):
-        raise DataError(f"data.partition={partition!r}: subjects {abbreviate(shared)} have sequences in both parts")
+        raise DataError(f"{name}: subjects {abbreviate(shared)} have sequences in both parts")
+    if len(idle := np.setdiff1d(np.arange(len(data)), np.concatenate([train, test]))):
+        counts = ", ".join(f"{count} {label}" for label, count in data.class_counts(idle).items())
+        ids = abbreviate([data.sequences[row] for row in idle], 3)
+        report(f"warning: {name}: {len(idle)} of {len(data)} sequences are in neither part ({counts}): {ids}")
+    if content.unused:
+        report(f"warning: {name}: nothing reads {abbreviate(map(shown, content.unused), 3)}, only {' and '.join(FIELDS)}")
     return train, test

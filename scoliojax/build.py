@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from data_pipelines.pipelines import EvalBatcher, SequenceCache, TrainSampler
 from data_pipelines.schema import CLASSES, SilhouetteSet
 from data_pipelines.sources import open_root
-from data_pipelines.splits import Partition, make_partition
+from data_pipelines.splits import Partition, make_partition, refuse_single_class
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax.errors import RunError
 from scoliojax.models.sconet import ScoNet
@@ -82,8 +82,12 @@ def build_data(config: Config, report: Callable[[str], None]) -> SilhouetteSet:
     return synthetic_walkers(**data.synthetic)
 
 
-def build_partition(config: Config, data: SilhouetteSet) -> Partition:
-    partition = make_partition(data, config.data.partition, config.data.validation_fraction)
+def build_partition(config: Config, data: SilhouetteSet, report: Callable[[str], None] | None = None) -> Partition:
+    """The parts of the data; `report` receives warnings about them."""
+    section = config.data
+    partition = make_partition(
+        data, section.partition, section.validation_fraction, allow_missing=section.allow_missing, report=report
+    )
     if config.train.eval_every and not len(partition.validation):
         raise RunError(
             f"train.eval_every={config.train.eval_every} needs validation subjects, and "
@@ -111,7 +115,8 @@ def build_cache(config: Config, data: SilhouetteSet) -> SequenceCache:
 def build_sampler(
     config: Config, data: SilhouetteSet, partition: Partition, cache: SequenceCache | None = None
 ) -> TrainSampler:
-    """The training batches of this process."""
+    """The training batches of this process; raises `DataError` where the training part has one class only."""
+    refuse_single_class(data, partition, config.data.partition)
     data_config, clips = config.data, clips_per_batch(config)
     together = math.gcd(data_config.clips_per_subject, clips // jax.device_count()) if data_config.share_frames else 1
     sizes = data_config.subjects_per_batch, data_config.clips_per_subject, data_config.frames_per_clip

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser
-from scoliojax.runs.command import add_part, add_recipe, add_screening, add_step, refuse_rest, report_errors
+from scoliojax.runs.command import add_allow_missing, add_part, add_recipe, add_screening, add_step, refuse_rest, report_errors
 
 
 def arguments() -> Parser:
@@ -15,6 +15,7 @@ def arguments() -> Parser:
         "scoliojax.main --mode eval --workdir runs/quickstart --step best",
     )
     add_recipe(parser)
+    add_allow_missing(parser)
     parser.add_argument("--workdir", type=expanded_path, metavar="DIR", help="run directory: checkpoints, logs and results")
     parser.add_argument(
         "--mode",
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = arguments()
     args, changes = parser.parse_known_args(argv)
     refuse_rest(parser, changes)
+    changes += args.allow_missing
     if args.workdir is None:
         parser.error("--workdir is missing; give a folder for checkpoints, logs and results")
     if args.mode == "train" and (args.step, args.part) != ("newest", "test"):

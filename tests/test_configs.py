@@ -176,6 +176,7 @@ REAL_OPTIONS = grain.ReadOptions
 
 OTHER = {
     "data.share_frames": False,
+    "data.allow_missing": True,
     "precision": "bfloat16",
     "data.name": "synthetic",
     "data.root": "/nowhere",

@@ -119,10 +119,15 @@ def test_the_table_has_mean_and_spread_what_was_published_and_the_difference():
     assert len(published) == 1
     assert published[0].count("not given") == 4  # seeds, and three scores
     assert "synthetic" not in published[0]
+    assert "| 0.7650 (a) |" in published[0]
+    assert text.splitlines()[-1] == study.FOOTNOTE
+    assert text.count("(a)") == 2, "no score of ours has the footnote"
+    assert "may be the share of neutral or positive children who were not called negative" in study.FOOTNOTE
     assert sum("(synthetic)" in line for line in text.splitlines()) == 3
     undefined = summarise(*map(list, zip(cell("1:1:2", "sconet", 0, None), strict=True)))
     assert undefined[0].scores["accuracy"] == (None, None)
     assert "| sconet | 1 | undefined | 0.5000 |" in table(undefined, "walkers", True)
+    assert "(a)" not in table(undefined, "walkers", True), "nothing was published at this ratio"
 
 
 def test_official_files_are_known_by_their_ratio():

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, abbreviate
 from data_pipelines.scoliosis1k import release_tree
 from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, ReleasedSequence, fingerprint, metadata_digest
+from data_pipelines.tables import read_subjects
 
 SHARD_BYTES = 64 * 2**20  # of silhouettes in one file; TFDS holds the file that it writes in memory
 AHEAD_BYTES = 64 * 2**20  # of silhouettes that are read in advance
@@ -87,6 +88,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
     def __init__(self, *, tree: str, subjects: str | None = None, skip_bad: bool = False, **kwargs):
         self._tree, self._subjects, self._skip_bad = tree, subjects, skip_bad
         self._columns: dict[str, list] = {name: [] for name in COLUMNS}
+        self.unused_subjects: list[str] = []  # sequences of the subjects file that are not in the tree
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -108,10 +110,12 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         """Write the records, then the metadata."""
         sequences, problems = release_tree.scan(self._tree, "--input")
         self._refuse(problems)
-        subject_of = release_tree.read_subjects(self._subjects)
-        unknown = [item.sequence for item in sequences if item.sequence not in subject_of]
+        ids = [item.sequence for item in sequences]
+        subject_of = read_subjects(self._subjects, ids)
+        unknown = [sequence for sequence in ids if sequence not in subject_of]
         if subject_of and unknown:
             raise DataError(f"--subjects={self._subjects!r} has no line for {abbreviate(unknown)}; every sequence needs one")
+        self.unused_subjects = sorted(subject_of.keys() - set(ids))
         self._sequences, self._problems, self._subject_of = sequences, problems, subject_of
         # Closed here, also after an error: left to the garbage collector, the end of its threads would be waited for wherever
         # that happens to run, such as in a thread that is just being started, for ever.
@@ -124,7 +128,10 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
             raise DataError(f"--input={self._tree!r}: no sequence is left; {abbreviate(problems, 2)}")
         metadata = cast(tfds.core.MetadataDict, self.info.metadata)
         metadata.update(self._columns)
-        metadata.update(skipped=problems, source=fingerprint(sequences, str(sorted(subject_of.items()))))
+        metadata.update(skipped=problems, source=fingerprint(sequences, subject_of.settings()))
+        if subject_of.traits:
+            kept = self._columns["sequences"]
+            metadata["traits"] = {name: [values[one] for one in kept] for name, values in subject_of.traits.items()}
         metadata["digest"] = metadata_digest(metadata)
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict]]]]]:

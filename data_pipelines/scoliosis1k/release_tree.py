@@ -1,6 +1,5 @@
 """Reader of the released trees: `<root>/<sequence id>/<Class>/<view>/*.pkl` (silhouettes) or `*.png` (raw masks)."""
 
-import csv
 import functools
 import hashlib
 import json
@@ -130,18 +129,3 @@ def metadata_digest(metadata: Mapping) -> str:
     """SHA-256 of all metadata except `digest` itself."""
     content = {name: value for name, value in metadata.items() if name != "digest"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def read_subjects(path: str | Path | None) -> dict[str, str]:
-    """Subject of each sequence id, from a CSV file with the columns `sequence` and `subject`; empty without a path."""
-    if path is None:
-        return {}
-    try:
-        with Path(path).expanduser().open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
-            rows = [(row["sequence"], row["subject"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise DataError(f"--subjects={str(path)!r} cannot be read ({error!r}); expected CSV columns sequence,subject") from None
-    subjects = dict(rows)
-    if len(subjects) != len(rows):
-        raise DataError(f"--subjects={str(path)!r} lists a sequence more than once")
-    return subjects

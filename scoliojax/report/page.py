@@ -10,10 +10,11 @@ from scoliojax.report.evidence import Case, Evidence, Rival, cases_to_review
 from scoliojax.report.saliency import SALIENCY_FRAMES
 from scoliojax.runs.directory import flatten
 from scoliojax.runs.environment import git_commit
+from scoliojax.scores.bootstrap import FEW_SUBJECTS
 from scoliojax.scores.evaluation import Evaluation, Metrics
 from scoliojax.scores.figures import save
 from scoliojax.scores.model_card import model_card, network, operating_point
-from scoliojax.scores.results import QUESTIONS, cell
+from scoliojax.scores.results import QUESTIONS, cell, subgroup_headlines
 from scoliojax.scores.strips import strip_bounds
 
 CASES_SHOWN = 40  # on the page; `cases.csv` has all
@@ -84,6 +85,8 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
             overall=[(name, cell(metrics.scores[key]), metrics.scores[key].note) for key, name in OVERALL.items()],
             questions=_questions(metrics),
             operating_point=operating_point(metrics),
+            subgroups=_subgroups(metrics),
+            few_subjects=FEW_SUBJECTS,
             warnings=evidence.warnings,
             figures=figures,
             rivals=[_rival(rival, metrics) for rival in rivals],
@@ -133,6 +136,19 @@ def _questions(metrics: Metrics) -> list[tuple[str, list[tuple[str, str]]]]:
         if any(estimates):
             rows.append((title, [(cell(estimate), estimate.note) if estimate else ("", "") for estimate in estimates]))
     return rows
+
+
+def _subgroups(metrics: Metrics) -> list[tuple[str, list[tuple[str, str]]]]:
+    """A table with a row for each subgroup and a column for each score; the first row is the header."""
+    names = subgroup_headlines(metrics)
+    head = ["sequences", "subjects", *metrics.classes, *(name.replace("_", " ").replace("/", ": ") for name in names)]
+    rows = [("", [(title, "") for title in head])]
+    for column, groups in metrics.subgroups.items():
+        for name, group in groups.items():
+            counts = [(str(count), "") for count in (group.n, group.subjects, *group.classes.values())]
+            scores = [(cell(group.scores[score]), group.scores[score].note) for score in names]
+            rows.append((f"{column}: {name}", counts + scores))
+    return rows if metrics.subgroups else []
 
 
 def _rival(rival: Rival, ours: Metrics) -> dict[str, Any]:

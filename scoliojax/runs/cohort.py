@@ -31,7 +31,7 @@ class Cohort:
         self.cache: SequenceCache = build.build_cache(config, self.data)
         # Sequences that are read once are not kept in memory, except synthetic walkers, which are slow to draw.
         self.read_once = self.cache if self.data.synthetic else self.cache.read_once
-        self.partition: Partition = build.build_partition(config, self.data)
+        self.partition: Partition = build.build_partition(config, self.data, cluster.print_once)
 
     @cached_property
     def sampler(self) -> TrainSampler:

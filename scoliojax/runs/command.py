@@ -23,6 +23,13 @@ def add_recipe(parser: Parser, required: bool = False) -> None:
     )
 
 
+def add_allow_missing(parser: Parser) -> None:
+    """`--allow-missing`, short for the change of the config that it holds as a list."""
+    help_text = "go on without sequences that the partition file names and the data lack"
+    change = ["--config.data.allow_missing=True"]
+    parser.add_argument("--allow-missing", action="store_const", const=change, default=[], help=help_text)
+
+
 def add_run(parser: Parser, *names: str) -> None:
     """The run directory, under the names that the command knows it by; `--workdir` where none are given."""
     names = names or ("--workdir",)

@@ -14,6 +14,7 @@ from scoliojax.runs.environment import environment
 # Keys that may change between restarts of a run, because no step depends on them.
 FREE_KEYS = {
     "data.root",  # the data may move; its digest is compared instead
+    "data.allow_missing",  # without it the same partition is refused; it changes nothing else
     "data.max_eval_frames",
     "data.sequences_per_eval_batch",
     "data.loader_threads",
@@ -40,6 +41,8 @@ def read_config(workdir: Path, field: str = "--workdir") -> dict[str, Any]:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"), object_hook=_with_tuples)
         if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
             raise ValueError("it has no section 'model'")
+        if isinstance(config.get("data"), dict):
+            config["data"].setdefault("allow_missing", False)  # a run older than this key
         return config
     except FileNotFoundError:
         raise RunError(f"{field}={workdir} holds no run (no config.json); train there first") from None

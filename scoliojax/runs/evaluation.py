@@ -138,6 +138,7 @@ def evaluate_part(
         provenance=cohort.provenance(network.step, duplicates),
         calibration=calibrate(network, cohort, sensitivity, keep),
         embeddings=predictions.embeddings,
+        traits={name: [values[row] for row in rows] for name, values in data.traits.items()},
     )
 
 

@@ -96,12 +96,17 @@ def estimate(value: float, draws: np.ndarray, subjects: int, trials: int | None 
 
 def estimates(scorer: Scorer, subjects: Sequence[str], draws: int = DRAWS, seed: int = SEED) -> dict[str, Estimate]:
     """Every score of n sequences with its interval; `subjects`: their n subject names."""
+    return _resample(scorer, subjects, draws, seed, denominators(scorer, subjects))
+
+
+def denominators(scorer: Scorer, subjects: Sequence[str]) -> dict[str, int]:
+    """Number of subjects in the denominator of each proportion, by the name of the score."""
     names = np.asarray(subjects)
-    trials = {"accuracy": len(set(subjects))}  # number of subjects in the denominator of each proportion
+    trials = {"accuracy": len(set(subjects))}
     for question, (yes, called) in scorer.decisions().items():
         for name, rows in {"sensitivity": yes, "specificity": ~yes, "ppv": called, "npv": ~called}.items():
             trials[f"{question}/{name}"] = len(np.unique(names[rows]))
-    return _resample(scorer, subjects, draws, seed, trials)
+    return trials
 
 
 def _resample(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from scoliojax.scores import bootstrap
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.metrics import Scored, Scorer, confusion_counts, refuse_not_finite, softmax
+from scoliojax.scores.subgroups import Subgroup, score_subgroups
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Evaluation:
     provenance: Provenance
     calibration: Calibration | None = None  # None: no validation subjects
     embeddings: np.ndarray | None = None  # n p c; None: not requested
+    traits: dict[str, list[str]] = field(default_factory=dict)  # n texts by column of the subjects file, such as sex or age
 
     def __post_init__(self):
         refuse_not_finite(self.logits, self.sequences)
@@ -100,6 +102,7 @@ class Metrics:
     intervals: str  # method of the intervals
     notes: list[str]  # limits of the scores, in sentences
     scores: dict[str, Estimate]  # by name, or by `question/name`
+    subgroups: dict[str, dict[str, Subgroup]] = field(default_factory=dict)  # by column of the subjects file, then by name
 
     @property
     def mark(self) -> str:
@@ -107,10 +110,15 @@ class Metrics:
         return " (synthetic)" if self.synthetic else ""
 
     def to_json(self) -> dict[str, Any]:
-        return vars(self) | {
+        content = vars(self) | {
             "calibration": self.calibration and asdict(self.calibration),
-            "scores": {name: estimate._asdict() for name, estimate in self.scores.items()},
+            "scores": _written(self.scores),
+            "subgroups": {
+                column: {name: vars(group) | {"scores": _written(group.scores)} for name, group in groups.items()}
+                for column, groups in self.subgroups.items()
+            },
         }
+        return content if self.subgroups else {name: value for name, value in content.items() if name != "subgroups"}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Metrics:
@@ -118,8 +126,20 @@ class Metrics:
         kept = content["calibration"]
         return cls(**content | {
             "calibration": kept and Calibration(**kept | {"notes": tuple(kept["notes"])}),
-            "scores": {name: Estimate(**estimate) for name, estimate in content["scores"].items()},
+            "scores": _read(content["scores"]),
+            "subgroups": {
+                column: {name: Subgroup(**group | {"scores": _read(group["scores"])}) for name, group in groups.items()}
+                for column, groups in content.get("subgroups", {}).items()  # absent where there are none
+            },
         })  # fmt: skip
+
+
+def _written(scores: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
+    return {name: estimate._asdict() for name, estimate in scores.items()}
+
+
+def _read(scores: dict[str, dict[str, Any]]) -> dict[str, Estimate]:
+    return {name: Estimate(**estimate) for name, estimate in scores.items()}
 
 
 def evaluation_folder(directory: Path, part: str, step: int) -> Path:
@@ -145,6 +165,8 @@ def score(evaluation: Evaluation, prevalence: float | None = None) -> Metrics:
     scored, classes = evaluation.scored, evaluation.classes
     ones = np.ones((1, len(scored.labels)))  # 1 n
     subjects = len(set(evaluation.subjects))
+    scorer = evaluation.scorer(prevalence)
+    subgroups, remarks = score_subgroups(evaluation.traits, evaluation.subjects, scorer, prevalence)
     return Metrics(
         data=evaluation.data,
         synthetic=evaluation.synthetic,
@@ -157,8 +179,9 @@ def score(evaluation: Evaluation, prevalence: float | None = None) -> Metrics:
         calibration=evaluation.calibration,
         prevalence=prevalence,
         intervals=f"{bootstrap.LEVEL:.0%}, {bootstrap.DRAWS} draws of subjects, seed {bootstrap.SEED}",
-        notes=_notes(evaluation, subjects),
-        scores=bootstrap.estimates(evaluation.scorer(prevalence), evaluation.subjects),
+        notes=_notes(evaluation, subjects) + remarks,
+        scores=bootstrap.estimates(scorer, evaluation.subjects),
+        subgroups=subgroups,
     )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from data_pipelines.schema import CLASSES
 from scoliojax.scores.evaluation import Metrics
-from scoliojax.scores.results import QUESTIONS, cell
+from scoliojax.scores.results import QUESTIONS, cell, subgroup_headlines
 
 BINARY = ("sensitivity", "specificity", "ppv", "npv", "auroc")
 
@@ -61,6 +61,19 @@ def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], 
         if f"{question}/sensitivity" in scores:
             cells = [cell(scores[f"{question}/{key}"], reason=True) if f"{question}/{key}" in scores else "" for key in BINARY]
             lines.append(f"| {meaning} | " + " | ".join(cells) + " |")
+    if metrics.subgroups:
+        names = subgroup_headlines(metrics)
+        titles = [name.replace("_", " ").replace("/", " ") for name in names]
+        lines += [
+            "",
+            f"| subgroup{mark} | sequences | subjects | " + " | ".join(titles) + " |",
+            "|---" * (len(names) + 3) + "|",
+        ]
+        for column, groups in metrics.subgroups.items():
+            for name, group in groups.items():
+                cells = [cell(group.scores[score], reason=True) for score in names]
+                title = f"{column}: {name}".replace("|", "\\|")
+                lines.append(f"| {title} | {group.n} | {group.subjects} | " + " | ".join(cells) + " |")
     lines += ["", f"## Operating point{mark}", "", *(f"- {line}" for line in operating_point(metrics)), ""]
     return "\n".join(lines)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from scoliojax.files import whole_folder, write_csv, write_json
 from scoliojax.scores import figures
-from scoliojax.scores.bootstrap import Estimate
+from scoliojax.scores.bootstrap import FEW_SUBJECTS, Estimate
 from scoliojax.scores.evaluation import Evaluation, Metrics, score
+from scoliojax.scores.subgroups import TOO_SMALL
 
 QUESTIONS = {  # in the order of a reader's interest
     "screening": "positive or neutral, by the class called",
@@ -53,11 +54,28 @@ def results_table(metrics: Metrics) -> str:
     lines.append(f"  screening: {' or '.join(classes[1:])} against {classes[0]}")
     decisions = {"screening": "class called", "operating_point": "operating point"}
     yes = metrics.n - metrics.classes[classes[0]]
-    return "\n".join(lines + [line(decisions[name], name, yes) for name in decisions if f"{name}/sensitivity" in scores])
+    lines += [line(decisions[name], name, yes) for name in decisions if f"{name}/sensitivity" in scores]
+    if metrics.subgroups:
+        names = subgroup_headlines(metrics)[-3:-1]
+        lines.append(f"  {decisions[names[0].split('/')[0]]}, by subgroup; fewer than {FEW_SUBJECTS} subjects are too small")
+    for column, groups in metrics.subgroups.items():
+        for name, group in groups.items():
+            sensitivity, specificity = (cell(group.scores[score]) for score in names)
+            title = f"{column}: {name}"
+            lines.append(f"  {title:<24} {group.subjects:>5}  {sensitivity:<25} {specificity:<24}{mark}")
+    return "\n".join(lines)
+
+
+def subgroup_headlines(metrics: Metrics) -> tuple[str, ...]:
+    """Names of the scores that are shown of each subgroup; `metrics.json` has all."""
+    best = "operating_point" if "operating_point/sensitivity" in metrics.scores else "screening"
+    return "accuracy", "macro_f1", f"{best}/sensitivity", f"{best}/specificity", "screening/auroc"
 
 
 def cell(estimate: Estimate, reason: bool = False) -> str:
-    """A score and its interval as text; with `reason`, also the note of the estimate."""
+    """A score and its interval as text, or that it is too small; with `reason`, also the note of the estimate."""
+    if estimate.note.startswith(TOO_SMALL) and not reason:
+        return "too small"
     if estimate.value is None:
         return estimate.note if reason else "undefined"
     upper = "unbounded" if estimate.high is None else f"{estimate.high:.3f}"

@@ -7,7 +7,7 @@ continued: after a stop, run the same command again.
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser
-from scoliojax.runs.command import add_recipe, configure_runtime, refuse_rest, report_errors
+from scoliojax.runs.command import add_allow_missing, add_recipe, configure_runtime, refuse_rest, report_errors
 from scoliojax.study import MODELS
 
 
@@ -19,6 +19,7 @@ def arguments() -> Parser:
         "scoliojax.study --config configs/sconet_mt.py --seeds 3 --workdir runs/study --config.data.root=prepared",
     )
     add_recipe(parser, required=True)
+    add_allow_missing(parser)
     parser.add_argument(
         "--ratios", default="1:1:2,1:1:4,1:1:8,1:1:16", metavar="A,B", help="ratios or partition files; default %(default)s"
     )
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = arguments()
     args, changes = parser.parse_known_args(argv)
     refuse_rest(parser, changes)
+    changes += args.allow_missing
     with report_errors():
         configure_runtime()
         from scoliojax.devices import cluster

@@ -15,6 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from data_pipelines.schema import DataError
+from data_pipelines.sources import prepare
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.cohort import Cohort
@@ -430,6 +431,42 @@ def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
     next(tree.glob("*/*/*/*.pkl")).write_bytes(b"broken")
     with pytest.raises(DataError, match=r"not a readable pickle.*--skip-bad"):
         run_training(tiny_job, tmp_path / "run2")
+
+
+@pytest.mark.slow
+def test_a_partial_download_is_trained_on_knowingly_and_what_is_left_out_stays_on_record(tmp_path):
+    subjects = tmp_path / "subjects.csv"
+    subjects.write_text(
+        "Sequence;Subject;Sex\n" + "".join(f"{row};s{row};{'FM'[row % 2]}\n" for row in range(12)), encoding="utf-16"
+    )
+    prepare(str(write_tree(tmp_path / "tree", per_class=4)), tmp_path / "prepared", str(subjects))
+    partition, workdir = tmp_path / "partition.json", tmp_path / "run"
+    job = (*NARROW, "--config.data.name=scoliosis1k", f"--config.data.root={tmp_path / 'prepared'}", "--config.train.steps=1",
+           f"--config.data.partition={partition}", "--workdir", workdir)  # fmt: skip
+    partition.write_text(json.dumps({"TRAIN_SET": [2, 5], "TEST_SET": [3, 4]}), encoding="utf-8")
+    single = run_here("scoliojax.main", *job)
+    assert_one_clear_error(single, "data.partition=", "all 2 training sequences are positive, so there is nothing to learn")
+    partition.write_text(json.dumps({"TRAIN_SET": [*range(6), 90000], "TEST_SET": [6, 7]}), encoding="utf-8")
+    refused = run_here("scoliojax.main", *job)
+    assert_one_clear_error(refused, "data.partition=", "of which the data lack 1: 90000", "--allow-missing")
+    assert single.returncode == refused.returncode == 2
+    assert not workdir.exists()
+    trained = run_here("scoliojax.main", *job, "--allow-missing")
+    assert trained.returncode == 0, trained.stderr
+    for words in ("the data lack 1: 90000; going on without", "4 of 12 sequences are in neither part", "no positive"):
+        assert sum(words in line for line in trained.stdout.splitlines() if line.startswith("warning: ")) == 1
+    assert run_directory.read_config(workdir)["data"]["allow_missing"] is True
+    again = run_here("scoliojax.main", "--mode", "eval", "--workdir", workdir)
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"^  Sex: F +1  too small", again.stdout, re.M)
+    metrics = json.loads((workdir / "evaluation" / "test-step-000001" / "metrics.json").read_text(encoding="utf-8"))
+    assert {name: group["n"] for name, group in metrics["subgroups"]["Sex"].items()} == {"F": 1, "M": 1}
+    recorded = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    del recorded["data"]["allow_missing"]  # as of a run that is older than the key
+    (workdir / "config.json").write_text(json.dumps(recorded), encoding="utf-8")
+    assert_one_clear_error(run_here("scoliojax.main", "--mode", "eval", "--workdir", workdir), "the data lack 1: 90000")
+    old = run_here("scoliojax.main", "--mode", "eval", "--workdir", workdir, "--allow-missing")
+    assert old.returncode == 0, old.stderr
 
 
 def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tmp_path):

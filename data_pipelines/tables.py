@@ -1,0 +1,292 @@
+"""What people write by hand: partition files (JSON), subjects files (CSV), and the sequence ids in both.
+
+Spreadsheets change such files: they add a byte order mark, write UTF-16 or a Windows code page, separate by semicolons or tabs,
+and drop leading zeros. What can be read in one way only is read; anything else is refused with the line, the value and the
+remedy.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, NamedTuple, NoReturn
+
+from data_pipelines.schema import DataError, abbreviate
+from data_pipelines.texts import shown, text_of
+
+SEPARATORS = ",;\t|"
+NEEDED = ("sequence", "subject")  # columns of a subjects file
+LONGEST = 255  # signs of an id or a name; no file system takes more
+WHOLE_NUMBER = re.compile(r"0*([0-9]+)(?:[.,]0{1,2})?")  # with three zeros the point could separate thousands
+EXPECTED = 'expected {"TRAIN_SET": [ids], "TEST_SET": [ids]}'
+FIELDS = ("TRAIN_SET", "TEST_SET")  # lists of ids in a partition file
+
+
+class Problem(Exception):  # noqa: N818, its message becomes that of a `DataError`
+    """What is wrong with a text, and the remedy, without the name of the file."""
+
+
+class Subjects(dict[str, str]):
+    """Subject of each sequence id in a subjects file; `traits` are its further columns: by name, then by sequence id."""
+
+    def __init__(self, subjects: dict[str, str], traits: dict[str, dict[str, str]]):
+        super().__init__(subjects)
+        self.traits = traits
+
+    def settings(self) -> str:
+        """Text that changes with any subject or trait."""
+        return str(sorted(self.items())) + (str(sorted(self.traits.items())) if self.traits else "")
+
+
+class PartitionFile(NamedTuple):
+    """Content of a partition file; the ids as the data have them."""
+
+    train: list[str]
+    test: list[str]
+    unused: list[str]  # keys of the file that nothing reads
+
+
+class Ids:
+    """The sequence ids of a data set, found also where blanks were added or leading zeros dropped."""
+
+    def __init__(self, known: Iterable[str]):
+        self._known = set(known)
+        self._plain: defaultdict[str, list[str]] = defaultdict(list)
+        self._numbers: defaultdict[str, list[str]] = defaultdict(list)
+        for sequence in sorted(self._known):
+            self._plain[plain(sequence)].append(sequence)
+            if number := _number(sequence):
+                self._numbers[number].append(sequence)
+
+    def find(self, given: str | int | float, place: str) -> str:
+        """The id that is meant; the text itself where the data have none of the kind. `place` is where it stands, for messages.
+
+        A text is first taken as it stands. A number has no leading zeros, so it stands for the one id of that value. Raises
+        `Problem` where that could be two, and for what can be no id.
+        """
+        if given in self._known:
+            return str(given)
+        text = plain(given) if isinstance(given, str) else str(int(given))
+        named = self._plain.get(text, []) if isinstance(given, str) else []
+        candidates = named or self._numbers.get(_number(text) or "", [])
+        if not candidates and (len(text) > LONGEST or not text.isprintable()):
+            raise Problem(f"{place} is {shown(text)}, which is no id; write the id of a sequence there")
+        if len(candidates) > 1:
+            ways = " or ".join(map(repr, candidates))
+            raise Problem(f"{place} is {given!r}, which could be {ways}; write it in full, in quotes")
+        return candidates[0] if candidates else text
+
+
+def _number(text: str) -> str | None:
+    """Digits of a whole number without leading zeros; None for another text."""
+    found = WHOLE_NUMBER.fullmatch(text)
+    return found and found[1]
+
+
+def plain(text: str) -> str:
+    """A field without blanks, and without the quotes and the `="..."` that keep a spreadsheet from changing it.
+
+    Accents become one sign each, so that equal names are equal.
+    """
+    text = unicodedata.normalize("NFC", text).strip("\ufeff\u200b\u00a0 \t\r\n\x1a")
+    if formula := re.fullmatch(r'="(.*)"', text, re.DOTALL):
+        text = formula[1]
+    while len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    if text.startswith("'") and _number(text[1:]):  # Excel's mark for "this is text"
+        return text[1:]
+    return text.strip()
+
+
+def read_subjects(path: str | os.PathLike[str] | None, sequences: Iterable[str] = ()) -> Subjects:
+    """Subject of each sequence, from a CSV file with the columns `sequence` and `subject`; empty without a path.
+
+    Ids are those of `sequences` where they are meant (7 for 00007); others stay as they are. Further columns are kept. Raises
+    `DataError` naming the file, the line and the value.
+    """
+    if path is None:
+        return Subjects({}, {})
+    name = f"--subjects={os.fspath(path)!r}"
+    try:
+        text = text_of(path, "--subjects", "CSV")
+        return _subjects_of(text, Ids(sequences))
+    except FileNotFoundError:
+        raise DataError(f"{name} does not exist; give a CSV file with the columns sequence,subject") from None
+    except Problem as error:
+        raise DataError(f"{name}{error}") from None
+
+
+def _subjects_of(text: str, ids: Ids) -> Subjects:
+    (line, titles), *rows = _rows(text)
+    subjects: dict[str, str] = {}
+    traits: dict[str, dict[str, str]] = {}
+    lines: dict[str, int] = {}  # of each sequence
+    spellings: dict[str, tuple[str, int]] = {}  # of each person, and the line
+    try:
+        header = _header_of(titles)
+        for line, fields in rows:
+            row = _row_of(header, fields)
+            sequence, subject = ids.find(row.pop("sequence"), "sequence"), row.pop("subject")
+            if sequence in lines:
+                raise Problem(f"sequence {sequence!r} stands in line {lines[sequence]} already; delete one of the lines")
+            other, first = spellings.setdefault(_number(subject) or subject.casefold(), (subject, line))
+            if other != subject:
+                raise Problem(
+                    f"subject {shown(subject)} is {shown(other)} in line {first}; write one person alike, "
+                    "and give two people names that differ in more than upper case or leading zeros"
+                )
+            subjects[sequence], lines[sequence] = subject, line
+            for title, value in row.items():
+                traits.setdefault(title, {})[sequence] = value
+    except Problem as error:
+        raise Problem(f", line {line}: {error}") from None
+    if not subjects:
+        raise Problem(" has a header and no line below it; give a line for every sequence, or leave the option out")
+    return Subjects(subjects, {title: values for title, values in traits.items() if any(values.values())})
+
+
+def _header_of(fields: list[str]) -> list[str]:
+    """Name of each column: "sequence" and "subject" in lower case, others as they are, some perhaps empty."""
+    titles = [plain(field) for field in fields]
+    known = [unicodedata.normalize("NFKC", title).casefold() for title in titles]
+    if missing := [repr(name) for name in NEEDED if name not in known]:
+        raise Problem(
+            f"no column {' and no column '.join(missing)} in the header {abbreviate(map(shown, titles), 3)}; "
+            "expected CSV columns sequence,subject, and further ones if you like"
+        )
+    if twice := sorted({name for name in known if name and known.count(name) > 1}):
+        raise Problem(f"the header names {shown(twice[0])} twice; keep one of these columns")
+    return [name if name in NEEDED else title for name, title in zip(known, titles, strict=True)]
+
+
+def _row_of(header: list[str], fields: list[str]) -> dict[str, str]:
+    """Values of a row by column, of which only further ones may be empty."""
+    values = [plain(field) for field in fields]
+    line = shown(",".join(fields))
+    if len(values) < len(header) or any(values[len(header) :]):
+        raise Problem(f"{len(values)} fields in {line}, and the header has {len(header)}; mend the line")
+    row = dict(zip(header, values, strict=False))
+    if unnamed := [value for title, value in zip(header, values, strict=False) if value and not title]:
+        raise Problem(f"{shown(unnamed[0])} stands in a column without a name; name it in the header, or delete it")
+    for title in NEEDED:
+        if not row[title]:
+            raise Problem(f"the {title} is empty in {line}; fill it in, or delete the line")
+        if len(row[title]) > LONGEST:
+            raise Problem(f"{title} {shown(row[title])} has {len(row[title])} signs; mend the line")
+    row.pop("", None)
+    return row | {"sequence": fields[header.index("sequence")]}  # as it stands, should the data have blanks in their ids
+
+
+def _rows(text: str) -> list[tuple[int, list[str]]]:
+    """Line number and fields of each row that is not blank, the header first."""
+    skipped = 0
+    if chosen := re.match(r'"?sep=([,;\t|])"?[ \t]*(\r\n|\r|\n)', text, re.IGNORECASE):  # Excel's own first line
+        text, skipped = text[chosen.end() :], 1
+    if text.lstrip()[:1] in ("{", "["):
+        raise Problem(" is JSON, as partition files are; give a CSV file with the columns sequence,subject")
+    header = next(filter(None, map(str.strip, re.split(r"[\r\n]", text))), "")
+    fitting = [one for one in SEPARATORS if {plain(title).casefold() for title in header.split(one)} >= {*NEEDED}]
+    separator = chosen[1] if chosen else fitting[0] if fitting else max(SEPARATORS, key=header.count)
+    text = re.sub(rf'"[ ]+(?=[{separator}\r\n])', '"', text)  # a blank behind a closing quote
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
+    rows: list[tuple[int, list[str]]] = []
+    line = skipped + 1  # in which the next row begins
+    try:
+        for fields in reader:
+            if torn := [field for field in fields if re.search(r"[\r\n]", field)]:
+                raise Problem(
+                    f", line {line}: {shown(','.join(torn))} goes over several lines; close the quote where the field ends"
+                )
+            if any(map(plain, fields)):
+                rows.append((line, fields))
+            line = reader.line_num + skipped + 1
+    except csv.Error as error:
+        why = "a quote is opened and not closed" if "end of data" in str(error) else str(error)
+        raise Problem(f", line {line}: {why}; mend the line") from None
+    if not rows:
+        raise Problem(" is an empty file; give the CSV file with your sequences")
+    return rows
+
+
+def read_partition(path: str | os.PathLike[str], field: str, sequences: Iterable[str]) -> PartitionFile:
+    """A partition file `{"TRAIN_SET": [ids], "TEST_SET": [ids]}`; ids are those of `sequences` where they are meant.
+
+    Raises `DataError` naming `field`, the file, the list and the value; `FileNotFoundError` where there is no file.
+    """
+    name = f"{field}={os.fspath(path)!r}"
+    text = text_of(path, field, "JSON").rstrip()
+    try:
+        content = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
+        return _partition_of(content, Ids(sequences))
+    except RecursionError:
+        raise DataError(f"{name} is nested too deep to be a partition file; {EXPECTED}") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{name}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); {EXPECTED}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{name} is not a partition file ({error}); {EXPECTED}") from None
+    except Problem as error:
+        raise DataError(f"{name}{error}") from None
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise Problem(f" names {shown(key)} twice; keep one of the two")
+        content[key] = value
+    return content
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise Problem(f" holds {text}, which is no id; {EXPECTED}")
+
+
+def _partition_of(content: Any, ids: Ids) -> PartitionFile:
+    if not isinstance(content, dict):
+        raise Problem(f" is not a partition file (it holds {_named(content)}); {EXPECTED}")
+    keys: dict[str, str] = {}
+    for key in content:
+        meant = re.sub(r"[\s-]+", "_", plain(key)).upper()
+        if meant in FIELDS and meant in keys:
+            raise Problem(f" names {meant} twice, as {shown(keys[meant])} and {shown(key)}; keep one of the two")
+        keys[meant] = key
+    if missing := [field for field in FIELDS if field not in keys]:
+        raise Problem(
+            f" is not a partition file (no {missing[0]}, but {abbreviate(map(shown, content), 3) or 'nothing'}); {EXPECTED}"
+        )
+    parts = [_ids_of(field, content[keys[field]], ids) for field in FIELDS]
+    return PartitionFile(*parts, unused=[key for meant, key in keys.items() if meant not in FIELDS])
+
+
+def _ids_of(field: str, items: Any, ids: Ids) -> list[str]:
+    if not isinstance(items, list):
+        raise Problem(f": {field} is {_named(items)}; {EXPECTED}")
+    found: list[str] = []
+    places: dict[str, int] = {}
+    for place, item in enumerate(items):
+        whole = (isinstance(item, int) and not isinstance(item, bool)) or (isinstance(item, float) and item.is_integer())
+        if not whole and not (isinstance(item, str) and plain(item)):
+            raise Problem(f": {field}[{place}] is {_named(item)}; write the id of a sequence there, or delete it")
+        try:
+            sequence = ids.find(item, f"{field}[{place}]")
+        except Problem as error:
+            raise Problem(f": {error}") from None
+        if sequence in places:
+            raise Problem(f": {field} lists {sequence} more than once ({field}[{places[sequence]}] and [{place}]); delete one")
+        places[sequence] = place
+        found.append(sequence)
+    if not found:
+        raise Problem(f": {field} is empty; list the ids of its sequences")
+    return found
+
+
+def _named(value: Any) -> str:
+    """What a JSON value is, for a message."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    return "a number beyond all bounds" if value in (math.inf, -math.inf) else json.dumps(value, ensure_ascii=False)[:60]

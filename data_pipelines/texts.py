@@ -1,0 +1,88 @@
+"""Text files that people hand in: read in whatever encoding a spreadsheet wrote them, or refused with what they are."""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import NoReturn
+
+from data_pipelines.schema import DataError
+
+LARGEST = 2**26  # bytes; a line for each of a million sequences has less
+SAVE, UNPACK = "save it as {wanted}", "unpack it and give the {wanted} file in it"
+KINDS = {  # how files begin that are no text, what they are, and the remedy
+    b"PK\x03\x04": ("a zip file, such as an Excel workbook (.xlsx)", SAVE),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook (.xls)", SAVE),
+    b"{\\rtf": ("a Word document (RTF)", SAVE),
+    b"%PDF": ("a PDF", SAVE),
+    b"\x1f\x8b": ("a gzip file", UNPACK),
+    b"BZh": ("a bzip2 file", UNPACK),
+    b"\xfd7zXZ": ("an xz file", UNPACK),
+    b"7z\xbc\xaf": ("a 7z file", UNPACK),
+    b"version https://git-lfs": ("the pointer to a file in Git LFS", "fetch the {wanted} file itself"),
+}
+MARKS = {"utf-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "utf-16": (b"\xff\xfe", b"\xfe\xff"), "utf-8-sig": (b"\xef\xbb\xbf",)}
+CONTROLS = re.compile(r"[\x00-\x08\x0e-\x19\x1b-\x1f]")  # signs that no text has
+
+
+def text_of(path: str | os.PathLike[str], field: str, wanted: str) -> str:
+    """The text of a file; `field` is the option that named it, `wanted` the kind of file, such as "CSV", for messages.
+
+    UTF-8, UTF-16 and UTF-32 with and without byte order mark; any other bytes are read as Windows-1252. Raises `DataError` for
+    what is no regular file or no text, saying what it is; `FileNotFoundError` where there is none.
+    """
+
+    def refuse(what: str) -> NoReturn:
+        raise DataError(f"{field}={os.fspath(path)!r} {what}")
+
+    if not os.fspath(path):
+        refuse(f"is empty (an unset variable?); give the name of a {wanted} file, or leave the option out")
+    try:
+        place = os.path.expanduser(path)
+        kind = os.stat(place)
+        fits = stat.S_ISREG(kind.st_mode) and kind.st_size <= LARGEST  # nothing else is opened: a pipe could wait for ever
+        content = Path(place).read_bytes() if fits else b""
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        refuse(f"cannot be read ({reason}); change its permissions or give another file")
+    if stat.S_ISDIR(kind.st_mode):
+        refuse(f"is a folder; give the {wanted} file in it")
+    if not stat.S_ISREG(kind.st_mode):
+        refuse(f"is no regular file but a pipe or a device; save it as a {wanted} file")
+    if kind.st_size > LARGEST:
+        refuse(f"has {kind.st_size / 1e6:,.0f} MB, far more than ids need; give the {wanted} file")
+    for start, (name, remedy) in KINDS.items():
+        if content.startswith(start):
+            refuse(f"is {name}; {remedy.format(wanted=wanted)}")
+    text = _decoded(content)
+    if text is None or CONTROLS.search(text):
+        refuse(f"is a binary file, no text; save it as {wanted}")
+    text = text.lstrip("\ufeff").rstrip("\x1a\ufeff \t\r\n") + "\n"
+    if text.lstrip().startswith("<"):
+        refuse(f"is a web page or XML; fetch the file itself, or save it as {wanted}")
+    if not text.strip():
+        refuse(f"is an empty file; give the {wanted} file with your sequences")
+    return text
+
+
+def _decoded(content: bytes) -> str | None:
+    """Text of bytes in one of the encodings that spreadsheets write; None where they are none."""
+    marked = next((name for name, marks in MARKS.items() if content.startswith(marks)), None)
+    zeros = [content[place::2].count(0) / max(len(content) // 2, 1) for place in (0, 1)]  # the share at even and odd places
+    unmarked = "utf-16-be" if zeros[0] > 0.4 > zeros[1] else "utf-16-le" if zeros[1] > 0.4 > zeros[0] else "utf-8"
+    try:
+        return content.decode(marked or unmarked)
+    except UnicodeDecodeError:
+        if marked or unmarked != "utf-8":
+            return None
+    try:
+        return content.decode("cp1252")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def shown(text: str, most: int = 60) -> str:
+    """A text in quotes for a message, on one line and not longer than about `most` signs."""
+    return repr(text if len(text) <= most else f"{text[: most - 3]}...")
