@@ -1,5 +1,6 @@
 """`MODEL_CARD.md` (Mitchell et al. 2019): a trained network, its data and metrics, and its limits."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from data_pipelines.schema import CLASSES
@@ -14,8 +15,13 @@ def network(config: dict[str, Any]) -> str:
     return "ScoNet-MT" if config["loss"]["triplet_weight"] else "ScoNet"
 
 
-def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], metrics: Metrics | None) -> str:
-    """The card as Markdown: `environment` from `environment.json`, `metrics` of the test part, None if never evaluated."""
+def model_card(
+    title: str, config: dict[str, Any], environment: dict[str, Any], metrics: Metrics | None, notes: Sequence[str] = ()
+) -> str:
+    """The card as Markdown: `environment` from `environment.json`, `metrics` of the test part, None if never evaluated.
+
+    `notes` are sentences about the file that the card describes.
+    """
     model = config["model"]
     lines = [
         f"# {title}",
@@ -27,6 +33,7 @@ def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], 
         f"- Channels {tuple(model['channels'])}, embedding {model['embedding_dim']} x {sum(model['strips'])} strips, trained "
         f"in {config['precision']}, {config['train']['steps']} steps planned, seed {config['seed']}.",
         f"- {_origin(environment)}",
+        *(f"- {note}" for note in notes),
         "",
         "## Intended use",
         "- Research on gait as a marker of scoliosis: comparing methods, and studying who is missed and why.",

@@ -1,10 +1,21 @@
 """OpenGait checkpoints in and out: `python -m scoliojax.interop.opengait import | export | verify`."""
 
+import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from data_pipelines.command import Parser, expanded_path, make_parser
+from scoliojax.interop.opengait.classes import OLD_CLASSES, parse_order
 from scoliojax.runs.command import add_recipe, add_run, add_step, configure_runtime, refuse_rest, report_errors
+
+
+class _Once(argparse.Action):
+    """An option whose second value would hide the first."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string=None):
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} is given twice")
+        setattr(namespace, self.dest, tuple(values))
 
 
 def arguments() -> Parser:
@@ -20,20 +31,36 @@ def arguments() -> Parser:
     exporting = commands.add_parser("export", help="write a checkpoint of a run directory", allow_abbrev=False)
     verifying = commands.add_parser("verify", help="compare every layer with PyTorch", allow_abbrev=False)
     for sub in (importing, verifying):
-        sub.add_argument("checkpoint", type=Path, metavar="CKPT.pt")
+        sub.add_argument("checkpoint", type=expanded_path, metavar="CKPT.pt")
         sub.add_argument(
             "--strips",
+            action=_Once,
             type=int,
             nargs="+",
             metavar="N",
             help="strips of each level of the pyramid, e.g. 16 8; default: from the sizes",
+        )
+        sub.add_argument("--weights-only", action="store_true", help="leave out the file's optimiser and step")
+    for sub in (importing, exporting, verifying):
+        sub.add_argument(
+            "--classes",
+            action=_Once,
+            type=parse_order,
+            metavar="A,B,C",
+            help="order of the classes in the file, which it does not state; default OpenGait's present one "
+            f"(files of OpenGait from 2024-06-28 to 2025-08-27 have {','.join(OLD_CLASSES)})",
         )
     for sub in (importing, exporting):
         add_run(sub)
     add_recipe(importing)
     exporting.add_argument("--output", required=True, type=expanded_path, metavar="CKPT.pt", help="file to write")
     add_step(exporting)
-    verifying.add_argument("--data", metavar="DIR", help="prepared folder or released tree; default synthetic walkers")
+    verifying.add_argument(
+        "--data",
+        metavar="DIR",
+        help="prepared folder or released tree, to compare on, and to judge the order of the classes by; default synthetic "
+        "walkers",
+    )
     return parser
 
 
@@ -44,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         refuse_rest(parser, args.changes)
     elif args.changes:
         parser.error(f"unexpected argument {args.changes[0]!r}")
-    if getattr(args, "strips", None):
-        args.strips = tuple(args.strips)
     with report_errors("nothing was written"):
         configure_runtime()
         from scoliojax.interop.opengait import commands

@@ -1,58 +1,92 @@
 """Import, export and verification of OpenGait checkpoints."""
 
+import os
 import shutil
 from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import optax
+from tqdm import tqdm
 
-from data_pipelines.schema import CLASSES
+from data_pipelines.schema import CLASSES, SilhouetteSet
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import open_root
 from data_pipelines.synthetic import walk
 from scoliojax.errors import RunError
+from scoliojax.files import whole_file
 from scoliojax.interop import torch_reference
 from scoliojax.interop.opengait import checkpoint as opengait
+from scoliojax.interop.opengait.classes import (
+    CLEAR,
+    DRAWS,
+    FEWEST_PER_CLASS,
+    OLD_CLASSES,
+    OLD_FILES,
+    chosen_rows,
+    fits,
+    from_ours,
+    to_ours,
+)
 from scoliojax.interop.opengait.layers import layer_distances
 from scoliojax.runs.directory import claim
 from scoliojax.runs.environment import read_environment, record_environment
 from scoliojax.runs.recipe import read_recipe
 from scoliojax.runs.run import open_run
 from scoliojax.scores.evaluation import find_metrics
+from scoliojax.scores.metrics import refuse_not_finite
 from scoliojax.scores.model_card import model_card
 from scoliojax.training.checkpoint import Checkpoints
+from scoliojax.training.evaluate import make_eval_step
 
 PUBLISHED = "configs/sconet_mt.py"
 RELATIVE_TOLERANCE = 1e-4  # of a layer's largest value
 OUTPUT_TOLERANCE = 2e-5  # of the embeddings and logits, beside it: absolute, and of their largest value where that exceeds 1
 
+ORDER_FRAMES = 30  # of each sequence that the order of the classes is judged by, as many as a clip of training has
+HINT = f"{OLD_FILES} have {','.join(OLD_CLASSES)}; verify --data DIR tells them apart"
+
 
 def import_checkpoint(args: Namespace) -> None:
     """Make a run directory of an OpenGait checkpoint, from which `scoliojax.main` evaluates and trains on."""
-    found = opengait.read(args.checkpoint, args.strips)
+    order = args.classes or CLASSES
+    found = opengait.read(args.checkpoint, args.strips, order, args.weights_only)
     config = read_recipe(args.config or PUBLISHED, args.changes)
     given = {change.split("=")[0] for change in args.changes}
     if args.config is None and "--config.precision" not in given:
         config.precision = "float32"  # the numbers of the original first; a recipe may say otherwise
     sizes = found.sizes._asdict()
     if sizes.pop("classes") != len(CLASSES):
-        raise RunError(f"{args.checkpoint} has {found.sizes.classes} classes; a run here has {', '.join(CLASSES)}")
+        raise RunError(
+            f"{args.checkpoint} has {found.sizes.classes} classes; a run here has {', '.join(CLASSES)} (a network that tells "
+            "people apart, such as GaitBase, has one class for each of them)"
+        )
     for key, value in sizes.items():
         if f"--config.model.{key}" in given and config.model[key] != value:
             raise RunError(f"--config.model.{key}={config.model[key]}, but {args.checkpoint} has {value}; leave it out")
     config.model.update(sizes)
     settings = found.optimizer or {}
     config.optimizer.update({key: value for key, value in settings.items() if f"--config.optimizer.{key}" not in given})
-    workdir = args.directory
-    if workdir.exists() and any(workdir.iterdir()):
-        raise RunError(f"--workdir={workdir} is not empty; give a new folder")
-    fresh = workdir.with_name(f".{workdir.name}.unfinished")
-    shutil.rmtree(fresh, ignore_errors=True)
-    claim(fresh, config.to_dict(), None)
-    record_environment(fresh, imported_from=f"{args.checkpoint.name}, step {found.step}")
-    checkpoints = Checkpoints(fresh / "checkpoints", 1, print)
-    checkpoints.save(found.state())
-    checkpoints.close()
-    fresh.rename(workdir)
+    workdir, record = args.directory, f"{','.join(order)} ({'given' if args.classes else 'assumed'})"
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise RunError(f"--workdir={workdir} is {'not empty' if workdir.is_dir() else 'a file'}; give a new folder")
+    fresh = workdir.with_name(f".{workdir.name}.{os.getpid()}.unfinished")  # another import may be under way
+    try:
+        claim(fresh, config.to_dict(), None)
+        record_environment(fresh, imported_from=f"{args.checkpoint.name}, step {found.step}, class order {record}")
+        checkpoints = Checkpoints(fresh / "checkpoints", 1, print)
+        checkpoints.save(found.state())
+        checkpoints.close()
+        fresh.rename(workdir)
+    except OSError as error:
+        raise RunError(f"--workdir={workdir} cannot be written ({error.strerror}); give a new folder") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    for note in found.notes:
+        print(note)
+    print(f"class order of the file: {record}" + (f"; {HINT}" if args.classes is None else ""))
     print(f"step {found.step} of {args.checkpoint} in {workdir}")
     print(f"evaluate: python -m scoliojax.main --mode eval --workdir {workdir}")
     print(f"train on: python -m scoliojax.main --workdir {workdir}")
@@ -60,29 +94,59 @@ def import_checkpoint(args: Namespace) -> None:
 
 def export_checkpoint(args: Namespace) -> None:
     """Write a checkpoint of a run directory as an OpenGait checkpoint."""
+    title, card, order = args.output.name, args.output.with_name("MODEL_CARD.md"), args.classes or CLASSES
+    _refuse_output(args.output, card)
     network = open_run(args.directory).network(args.step)
     settings = {key: value for key, value in network.config.optimizer.to_dict().items() if key != "name"}
     momentum = optax.tree_utils.tree_get(network.state.opt_state, "trace")
-    title, card = args.output.name, args.output.with_name("MODEL_CARD.md")
-    if card.exists() and not card.read_text(errors="replace", encoding="utf-8").startswith(f"# {title}\n"):
-        raise RunError(f"--output={args.output}: {card} is the card of another model; export into another folder")
-    metrics = find_metrics(args.directory, network.step)
-    text = model_card(title, network.config.to_dict(), read_environment(args.directory), metrics)
-    opengait.save(args.output, network.module(), momentum, network.step, settings)
-    card.write_text(text, encoding="utf-8")
+    metrics, written = find_metrics(args.directory, network.step), f"{', '.join(order)} ({_when(order)})"
+    note = f"The last axis of `{opengait.CLASS_TENSOR}` in {title} has the classes in the order {written}."
+    text = model_card(title, network.config.to_dict(), read_environment(args.directory), metrics, [note])
+    try:
+        with whole_file(card) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+            opengait.save(args.output, network.module(), momentum, network.step, settings, order)
+    except OSError as error:
+        raise RunError(f"--output={args.output}: {card} cannot be written ({error.strerror}); give another place") from None
+    print(f"class order in the file: {','.join(order)} ({_when(order)}); --classes writes another")
     print(f"step {network.step} of {args.directory} in {args.output}, described in {card}")
+
+
+def _refuse_output(output: Path, card: Path) -> None:
+    """Raise `RunError` where a checkpoint and its card cannot be files of these names, before anything is computed."""
+    if not output.parent.is_dir():
+        raise RunError(f"--output={output}: the folder {output.parent} does not exist; make it, or give another place")
+    if output == card:
+        raise RunError(f"--output={output} is the name of the card beside the checkpoint; give another, e.g. ScoNet.pt")
+    for path in (output, card):
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise RunError(f"--output={output}: {path} is {kind}; give the name of a file in another place")
+    if card.exists() and not card.read_text(errors="replace", encoding="utf-8").startswith(f"# {output.name}\n"):
+        raise RunError(f"--output={output}: {card} is the card of another model; export into another folder")
+
+
+def _when(order: Sequence[str]) -> str:
+    """Whose order of the classes this is."""
+    return {CLASSES: "OpenGait's present order", OLD_CLASSES: f"that of {OLD_FILES}"}.get(tuple(order), "not one of OpenGait's")
 
 
 def verify(args: Namespace) -> None:
     """Print the differences layer by layer; raises `RunError` beyond the tolerance."""
-    found = opengait.read(args.checkpoint, args.strips)
+    found = opengait.read(args.checkpoint, args.strips, args.classes or CLASSES, args.weights_only)
+    data = None
     if args.data:
         data = open_root(args.data, print)
         sequences = [data.read(row) for row in range(min(8, len(data)))]
     else:
         print("no --data: comparing on synthetic walkers")
         sequences = [walk(subject, 30, seed=0)[1] for subject in range(3)]
-    reference = torch_reference.holding(found.sizes, opengait.read_tensors(args.checkpoint)).eval()
+    for note in found.notes:
+        print(note)
+    tensors = opengait.read_tensors(args.checkpoint, found.sizes.strips)
+    if args.classes:
+        tensors[opengait.CLASS_TENSOR] = tensors[opengait.CLASS_TENSOR][..., to_ours(args.classes)]
+    reference = torch_reference.holding(found.sizes, tensors).eval()
     worst = layer_distances(found.model(), reference, map(cut_sides, sequences))
     print(f"{'layer':<12} {'largest difference':>20} {'of largest value':>18}")
     for name, (absolute, relative, _) in worst.items():
@@ -95,3 +159,41 @@ def verify(args: Namespace) -> None:
             f"more than {OUTPUT_TOLERANCE:g}"
         )
     print(f"{len(sequences)} sequences agree within {RELATIVE_TOLERANCE:g} of the largest value")
+    if data is None or found.sizes.classes != len(CLASSES):
+        print(f"class order of the file: not judged, because that needs --data; {HINT}")
+    else:
+        _judge_order(found, data, args)
+
+
+def _judge_order(found: opengait.Checkpoint, data: SilhouetteSet, args: Namespace) -> None:
+    """Print which order of the classes fits labelled data; `RunError` where --classes gives one that clearly does not."""
+    rows, assumed = chosen_rows(data), args.classes or CLASSES
+    counts = [int(np.sum(data.labels[rows] == label)) for label in range(len(CLASSES))]
+    if min(counts) < FEWEST_PER_CLASS:
+        few = ", ".join(f"{count} {name}" for name, count in zip(CLASSES, counts, strict=True))
+        print(f"class order of the file: {args.data} cannot tell, with {few} subjects; {FEWEST_PER_CLASS} of each are needed")
+        return
+    step = make_eval_step(opengait.make_graph(found.sizes, "float32"))
+    logits = []
+    for row in tqdm(rows, desc="class order", disable=None, leave=False):
+        frames = cut_sides(data.read(row))  # s 64 44
+        chosen = frames[np.linspace(0, len(frames) - 1, ORDER_FRAMES).astype(int)][None]  # 1 s 64 44
+        output = step(found.params, found.batch_stats, jnp.asarray(chosen), jnp.ones((1, ORDER_FRAMES), bool))
+        logits.append(np.asarray(output.logits)[0].mean(axis=0)[from_ours(assumed)])  # k
+    refuse_not_finite(np.array(logits), [data.sequences[row] for row in rows])
+    ranking = fits(np.array(logits), data.labels[rows])
+    print(f"class order by {', '.join(f'{count} {name}' for name, count in zip(CLASSES, counts, strict=True))} sequences:")
+    print(f"{'order in the file':<28} {'pairs ranked right':>18} {'accuracy':>10}")
+    for fit in ranking:
+        if fit in ranking[:2] or fit.order in (CLASSES, OLD_CLASSES, assumed):
+            print(f"{','.join(fit.order):<28} {fit.ranked:>18.1%} {fit.accuracy:>10.1%}")
+    best, text = ranking[0], ",".join(ranking[0].order)
+    share = f"best in {best.best:.1%} of {DRAWS:,} draws of these sequences"
+    if best.best < CLEAR:
+        print(f"class order of the file: cannot tell; {text} is {share}, {CLEAR:.0%} are needed")
+    elif best.order == assumed:
+        print(f"class order of the file: {text}, as {'given' if args.classes else 'assumed'} ({share})")
+    elif args.classes:
+        raise RunError(f"--classes={','.join(assumed)}, but {args.data} says {text} ({share}); give --classes {text}")
+    else:
+        print(f"class order of the file: {text} ({share}); import it with --classes {text}")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from data_pipelines.schema import abbreviate
 from scoliojax.models.sconet import FEATURE_ROWS
 from scoliojax.training.state import Tree
 
@@ -88,8 +89,8 @@ def infer_sizes(shapes: Mapping[str, tuple[int, ...]], strips: tuple[int, ...] |
     """The network's sizes from its tensors' shapes by PyTorch's names.
 
     The strips of the horizontal pyramid are by default inferred from their sum: a sum of different divisors of 16 has one
-    decomposition, its binary digits. A pyramid that lists a count twice has to be given. `ValueError` lists every tensor that
-    is missing or has the wrong number of axes, or says that the strips do not fit.
+    decomposition, its binary digits. A pyramid that lists a count twice has to be given. `ValueError` names tensors
+    that are missing or have the wrong number of axes, or says that the strips do not fit.
     """
     ranks = {f"{STEM}.layer{number}.0.conv1.weight": 4 for number in (1, 2, 3, 4)} | {"FCs.fc_bin": 3, "BNNecks.fc_bin": 3}
     found = {name: tuple(shapes.get(name, ())) for name in ranks}
@@ -99,13 +100,14 @@ def infer_sizes(shapes: Mapping[str, tuple[int, ...]], strips: tuple[int, ...] |
         if len(found[name]) != rank or min(found[name]) < 1
     ]
     if unusable:
-        raise ValueError("; ".join(unusable))
+        raise ValueError(abbreviate(unusable, 3))
     *convolutions, fc, neck = found.values()
     if strips is None:
         strips = tuple(count for count in (16, 8, 4, 2, 1) if fc[0] & count)
     if sum(strips) != fc[0] or any(count < 1 or FEATURE_ROWS % count for count in strips):
         raise ValueError(
-            f"strips {strips} do not fit: divisors of {FEATURE_ROWS} that add up to {fc[0]} are wanted; give --strips"
+            f"strips ({abbreviate(strips)}) do not fit: divisors of {FEATURE_ROWS} that add up to {fc[0]} are wanted; "
+            "give --strips"
         )
     return Sizes(tuple(shape[0] for shape in convolutions), fc[2], strips, neck[2])
 
