@@ -15,7 +15,15 @@ from typing import Any, TextIO
 import numpy as np
 
 from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, cache_folder, existing_folder
-from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, read_subjects, scan
+from data_pipelines.scoliosis1k.release_tree import (
+    SPLIT,
+    VERSION,
+    fingerprint,
+    metadata_digest,
+    prepared_remarks,
+    read_subjects,
+    scan,
+)
 
 UNFINISHED = "incomplete."  # prefix of the folders that TFDS writes to before it renames them
 REMEDY = "delete it and run data_pipelines.prepare again"
@@ -65,7 +73,10 @@ def prepare(
                     later.callback(shutil.rmtree, downloads, ignore_errors=True)
                     builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
                     builder.download_and_prepare(download_dir=downloads)
-                return _metadata(target)["skipped"]
+                metadata = _metadata(target)
+                for line in prepared_remarks(metadata):
+                    report(line)
+                return metadata["skipped"]
     except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError, naming the file, if the disk is full
         if isinstance(error, RuntimeError) and str(target.parent) not in str(error):
             raise
