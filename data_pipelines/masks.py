@@ -19,6 +19,8 @@ LEAST_LEVEL = 0.5  # of a frame's pixels that are not black, this fraction lies 
 SPREAD = 16  # grey levels
 MOST_BORDER = 0.5  # largest fraction of white at the border of a sequence: real walkers stay under 0.1, cut closely under 0.4
 FULL_BORDER = 0.9  # the same for one frame
+MOST_LABELS = 16  # grey levels; no mask, with so few, is a label map rather than a picture
+REMEDY = "give masks, 0 and 255"
 FAINT = 2.0  # largest ratio of faint pixels, 1 to 15, to soft edges: resizing gives up to 1.3, JPEG of sharp masks 1.6 to 8,000
 FAINT_WHITE = 0.01  # fewer faint pixels than this fraction of the white ones are no matter
 
@@ -33,7 +35,7 @@ class Judge:
         self.name = name
         self.levels = np.zeros(256, np.int64)  # number of pixels by grey level
         self.border = np.zeros(256, np.int64)  # the same of the outermost pixels of each frame
-        self.frames: list[tuple[object, int, int, float]] = []  # name, smallest and largest level, border within SPREAD of it
+        self.frames: list[tuple[object, int, int, float]] = []  # name, smallest and largest level, share of the border near it
 
     def add(self, masks: np.ndarray, name: object = "") -> None:
         """Look at frames of one size, uint8 `[s, h, w]`; raises `DataError` naming a frame that is a photograph.
@@ -50,16 +52,15 @@ class Judge:
         if name:
             values = np.flatnonzero(levels)
             low, high = int(values[0]), int(values[-1])
-            self.frames.append((name, low, high, edge[max(high - SPREAD, 0) :].sum() / len(border)))
+            near = edge[max(high - SPREAD, high // 2 + 1) :].sum()
+            self.frames.append((name, low, high, near / len(border)))
         seen = np.array([*map(np.count_nonzero, masks > BLACK)])  # s; several times as fast as with axis=(1, 2)
         white = np.array([*map(np.count_nonzero, masks >= WHITE)])  # s
         for number in np.flatnonzero(white < LEAST_LEVEL * seen):
             if _is_photograph(np.bincount(masks[number].ravel(), minlength=256)):
                 where = name or f"{self.name}: frame {number}"
                 grey = 1 - white[number] / seen[number]
-                raise DataError(
-                    f"{where} is no mask but a picture ({grey:.0%} of what is not black is grey); masks are 0 and 255"
-                )
+                raise DataError(f"{where} is no mask but a picture ({grey:.0%} of what is not black is grey); {REMEDY}")
 
     def table(self) -> np.ndarray | None:
         """What every grey level becomes, uint8 `[256]`; None if masks are right as they are.
@@ -70,7 +71,7 @@ class Judge:
         if len(values) == 0 or not values.any():
             return None  # nothing was drawn; whoever counts the usable frames says so
         if len(values) == 1:
-            self._refuse(f"every pixel is {values[0]}, so it shows nobody", "give masks, 0 and 255")
+            self._refuse(f"every pixel is {values[0]}, so it shows nobody", REMEDY)
         low, high = int(values[0]), int(values[-1])
         two = len(values) == 2
         if not two:
@@ -94,12 +95,12 @@ class Judge:
         faint, soft = int(self.levels[1 : BLACK + 1].sum()), int(self.levels[BLACK + 1 : WHITE].sum())
         listed = f"has the values {abbreviate(values, 4)}"
         if white == 0 or white < (1 - MOST_GREY) * seen:
-            if len(values) <= 16:
+            if len(values) <= MOST_LABELS:
                 self._refuse(f"{listed}, a label map", "write the label of the person as 255 and all others as 0")
             if white == 0:
                 self._refuse(f"its largest value is {values[-1]}", "scale the values so that the person is 255")
             grey = 1 - white / seen
-            self._refuse(f"no masks but pictures ({grey:.0%} of what is not black is grey)", "give masks, 0 and 255")
+            self._refuse(f"no masks but pictures ({grey:.0%} of what is not black is grey)", REMEDY)
         if faint > FAINT * soft and faint > FAINT_WHITE * white:
             what = "a label map" if len(values) <= 8 else "as JPEG leaves it"
             self._refuse(f"{listed}: its background is not black, {what}", "write masks anew, as PNG, 0 and 255")
@@ -111,7 +112,7 @@ class Judge:
 def _is_photograph(levels: np.ndarray) -> bool:
     """Of one frame's numbers of pixels by grey level: what is not black has no common level."""
     seen = levels[BLACK + 1 :]
-    if np.count_nonzero(levels) <= 2 or not seen.any():
+    if np.count_nonzero(levels) <= MOST_LABELS or not seen.any():  # of few levels, the whole sequence says more
         return False
     common = int(np.argmax(seen))
     return bool(seen[max(common - SPREAD, 0) : common + SPREAD + 1].sum() < LEAST_LEVEL * seen.sum())
@@ -120,7 +121,7 @@ def _is_photograph(levels: np.ndarray) -> bool:
 def judged(silhouettes: np.ndarray, name: object) -> np.ndarray:
     """Normalised silhouettes uint8 `[s, h, w]`, with 0 and 255 for whatever two values they have; raises `DataError`."""
     if not silhouettes.any():
-        raise DataError(f"{name}: every value is 0, so it shows nobody; give masks, 0 and 255")
+        raise DataError(f"{name}: every value is 0, so it shows nobody; {REMEDY}")
     judge = Judge(name)
     judge.add(silhouettes)
     table = judge.table()
@@ -152,5 +153,5 @@ def read_masks(files: Iterable[Path], name: object) -> tuple[np.ndarray, np.ndar
     if table is not None:  # two other values than 0 and 255: known only now that all are read
         found = normalised(table)
     if not len(found[1]):
-        raise DataError(f"{name}: none of its {len(files)} masks shows a usable person (masks are 0 and 255)")
+        raise DataError(f"{name}: none of its {len(files)} masks shows a usable person; {REMEDY}")
     return found

@@ -77,10 +77,18 @@ def scan(root: str | Path, field: str) -> tuple[list[ReleasedSequence], list[str
 
 
 def survey(root: str | Path, field: str) -> Survey:
-    """Look through a released tree.
+    """What a released tree holds; raises `DataError` with the reason if that is no sequence.
 
-    `field` is the option that gave the tree, for the `DataError` of a root without any sequence.
+    `field` is the option that gave the tree.
     """
+    found = look_through(root, field)
+    if not found.sequences:
+        raise DataError(f"{field}={str(root)!r} {why_empty(Path(root).expanduser(), found)}")
+    return found
+
+
+def look_through(root: str | Path, field: str) -> Survey:
+    """As `survey`, also of a folder that holds no sequence."""
     folder = existing_folder(root, field)
     found = Survey([], [], {})
     walker = _Walker(folder, found.unused)
@@ -98,8 +106,6 @@ def survey(root: str | Path, field: str) -> Survey:
         except OSError as error:
             found.problems.append(f"{identity}: cannot be read ({error})")
     found.sequences.sort(key=lambda sequence: sequence.sequence)
-    if not found.sequences:
-        raise DataError(f"{field}={str(root)!r} {_why_empty(folder, found)}")
     return found
 
 
@@ -112,7 +118,7 @@ def _inode(sequence: ReleasedSequence) -> tuple[int, int]:
         return -1, hash(sequence.folder)
 
 
-def _why_empty(folder: Path, found: Survey) -> str:
+def why_empty(folder: Path, found: Survey) -> str:
     """Why a root has no sequence, above all one that stands a folder too high or too low."""
     children = [folder / name for name in list_folder(folder).folders]
     outer = [child for child in children if any(_is_identity(child / name) for name in list_folder(child).folders)]

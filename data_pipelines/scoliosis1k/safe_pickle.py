@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.files import kind_of, read_file
-from data_pipelines.masks import judged
+from data_pipelines.masks import REMEDY, judged
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, SIDE_CUT, DataError
 
 MOST_BYTES = 2**27  # of a pickle, also of one in gzip: 32,768 frames of one byte a pixel
@@ -175,13 +175,14 @@ def _rebuild(content: bytes) -> np.ndarray:
         raise _Refused("holds an empty list")
     if not isinstance(found[0], _Note):
         raise _Refused(f"holds a {type(found).__name__} of {type(found[0]).__name__}")
+    first = _parts(found[0])
+    claimed = len(found) * first.dtype.itemsize * int(np.prod(first.shape, dtype=object))
+    if claimed > len(content):
+        raise pickle.UnpicklingError(f"its arrays need {claimed:,} bytes, and the file has {len(content):,}")
     parts = [_parts(note) for note in found]
     if len({(part.shape, part.dtype) for part in parts}) > 1:
         shapes = sorted({str(part.shape) for part in parts})
         raise _Refused(f"holds a list of arrays of different shapes or types ({' and '.join(shapes[:2])})")
-    claimed = sum(part.dtype.itemsize * int(np.prod(part.shape, dtype=object)) for part in parts)
-    if claimed > len(content):
-        raise pickle.UnpicklingError(f"its arrays need {claimed:,} bytes, and the file has {len(content):,}")
     frames = [_array(part) for part in parts]
     return np.stack(frames) if frames[0].ndim < 3 else np.concatenate(frames)
 
@@ -190,7 +191,7 @@ def _unzip(content: bytes, path: Path) -> bytes:
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
     plain = inflater.decompress(content, MOST_BYTES)
     if inflater.unconsumed_tail:
-        raise DataError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes; refused")
+        raise DataError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes; give one sequence")
     if not inflater.eof:
         raise zlib.error("the gzip file is cut off")
     return plain
@@ -207,7 +208,7 @@ def _as_levels(array: np.ndarray, path: Path) -> np.ndarray:
         raise DataError(f"{path}: dtype {array.dtype} with values that are no numbers (NaN or infinite); write uint8, 0..255")
     if ((array == low) | (array == high)).all():
         if low == high != 0:
-            raise DataError(f"{path}: every value is {low}, so it shows nobody; give masks, 0 and 255")
+            raise DataError(f"{path}: every value is {low}, so it shows nobody; {REMEDY}")
         return (array > low).astype(np.uint8) * np.uint8(255)
     if array.dtype.kind != "f" and low >= 0 and high <= 255:
         return array.astype(np.uint8)
@@ -225,7 +226,7 @@ def _as_frames(array: np.ndarray, path: Path) -> np.ndarray:
     """The array as `[s, 64, 64]`, as long as nothing is lost."""
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):  # one channel, first or last
         array = array[:, 0] if array.shape[1] == 1 else array[..., 0]  # s h w
-    expected = f"expected [frames, {FRAME_SIZE}, {FRAME_SIZE}] with at least one frame"
+    expected = f"give [frames, {FRAME_SIZE}, {FRAME_SIZE}] with at least one frame"
     shape = array.shape
     if array.ndim == 3 and shape[1] in (17, 18) and shape[2] in (2, 3):
         raise DataError(f"{path}: shape {shape} is the pose release; give the silhouette release")
