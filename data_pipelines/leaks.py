@@ -4,7 +4,7 @@ A score on a test part that shares people or sequences with the training part is
 releases without subject names, sequences are compared by a cheap hash of their silhouettes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import NamedTuple
@@ -21,8 +21,8 @@ ROUNDING = 1e-3  # grey levels; rounding error of float32 means
 
 
 class NearDuplicate(NamedTuple):
-    sequence: str  # id in the evaluated part
-    twin: str  # id in the part trained on
+    sequence: str  # id, of two parts that in the evaluated one
+    twin: str  # id, of two parts that in the one trained on
     distance: float  # grey levels
 
 
@@ -69,6 +69,16 @@ def near_duplicates(data: SilhouetteSet, partition: Partition, read: Callable[[i
     return [NearDuplicate(names[place], names[twin], distance) for place, twin, distance in pairs]
 
 
+def alike_sequences(names: Sequence[str], hashes: np.ndarray) -> list[NearDuplicate]:
+    """Sequences, whichever part they are in, that nearly equal another one, with their nearest twin; each pair once.
+
+    `hashes` has the `silhouette_hash` of each name, float32 `[n, hw / 8]`.
+    """
+    rows = np.arange(len(names))
+    pairs = {frozenset((one, twin)): distance for one, twin, distance in _alike(hashes, rows, rows)}
+    return [NearDuplicate(names[max(pair)], names[min(pair)], distance) for pair, distance in pairs.items()]
+
+
 def _alike(hashes: np.ndarray, known: np.ndarray, asked: np.ndarray) -> Iterator[tuple[int, int, float]]:
     """Pairs of hashes closer than `ALIKE`: index from `asked`, index of the nearest one from `known`, and their distance.
 
@@ -80,7 +90,7 @@ def _alike(hashes: np.ndarray, known: np.ndarray, asked: np.ndarray) -> Iterator
     coarse_known = coarse[known]  # known hw/8/COARSE
     for place in asked:
         apart = cdist(coarse[[place]], coarse_known, "cityblock")[0] / coarse.shape[1]  # known
-        candidates = known[apart < ALIKE + ROUNDING]
+        candidates = known[(apart < ALIKE + ROUNDING) & (known != place)]
         distances = np.abs(hashes[candidates] - hashes[place]).mean(axis=1)  # candidates
         if distances.min(initial=np.inf) < ALIKE:
             nearest = int(np.argmin(distances))

@@ -3,29 +3,47 @@
 Raw masks are normalised. An interrupted run leaves no folder that could be mistaken for a complete data set.
 """
 
+import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser, report_errors
 from data_pipelines.schema import DataError
 
+FAULTY = 1  # exit status of --check where something cannot be used
+
 
 def arguments() -> Parser:
     parser = make_parser(
         "data_pipelines.prepare",
-        "Prepare Scoliosis1K once, for training and evaluation.",
-        "--input TREE --output DIR [options]",
+        "Prepare Scoliosis1K once, for training and evaluation; or say what a tree or a prepared set holds.",
+        "--input TREE (--output DIR | --check) [options]",
         "data_pipelines.prepare --input SCOLIOSIS1K --output prepared",
+        "data_pipelines.prepare --input SCOLIOSIS1K --check --partition Scoliosis1K_118.json",
     )
     add = parser.add_argument
     add("--input", required=True, metavar="TREE", help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
-    add("--output", required=True, type=expanded_path, metavar="DIR", help="folder for the prepared data set")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--output", type=expanded_path, metavar="DIR", help="folder for the prepared data set")
+    target.add_argument("--check", action="store_true", help="write nothing; list all that would be used, and what not and why")
     add("--subjects", metavar="FILE", help="CSV file sequence,subject: who walked, if you know; further columns are kept")
     add("--skip-bad", action="store_true", help="leave out and list what cannot be used")
+    add("--partition", metavar="FILE", help="with --check: also count people by part; a JSON file, or a ratio such as 1:1:8")
+    add("--json", type=expanded_path, metavar="FILE", help="with --check: also write everything found to this file")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = arguments().parse_args(argv)
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if args.check and args.skip_bad:
+        parser.error("--skip-bad is of --output; --check always goes on")
+    if not args.check and (args.partition or args.json):
+        parser.error("--partition and --json are of --check")
+    if args.check:
+        _check(args)
+        return
     from data_pipelines.sources import is_prepared, open_prepared, prepare
 
     left = ("nothing was written, start the same command again", "the data set is whole")
@@ -38,6 +56,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"skipped: {line}")
         counts = ", ".join(f"{count} {name}" for name, count in data.class_counts().items())
         print(f"{len(data)} sequences, {int(data.n_frames.sum())} frames ({counts}) in {args.output}")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Print what is there; ends with status `FAULTY` if `prepare` would refuse something."""
+    with report_errors():
+        if args.json and (args.json.is_dir() or not args.json.parent.is_dir()):
+            raise DataError(f"--json={str(args.json)!r} cannot be written; give a file in a folder that exists")
+        from data_pipelines.check import check
+
+        found = check(args.input, args.subjects, args.partition)
+        print("\n".join(found.lines()))
+        if args.json:
+            fresh = args.json.with_name(f".{args.json.name}.{os.getpid()}.unfinished")
+            try:
+                fresh.write_text(found.as_json(), encoding="utf-8")
+                fresh.replace(args.json)
+            finally:
+                fresh.unlink(missing_ok=True)
+        if found.problems:
+            sys.exit(FAULTY)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, abbreviate, cache_folder, existing_folder
-from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, scan
+from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, prepared_remarks, scan
 from data_pipelines.tables import read_subjects
 
 UNFINISHED = "incomplete."  # prefix of the folders that TFDS writes to before it renames them
@@ -70,7 +70,10 @@ def prepare(
                 if unused := builder.unused_subjects:
                     named = f"--subjects={subjects!r}: {len(unused)} of its lines are of sequences that are not in the data"
                     report(f"warning: {named}: {abbreviate(unused, 3)}")
-                return _metadata(target)["skipped"]
+                metadata = _metadata(target)
+                for line in prepared_remarks(metadata):
+                    report(line)
+                return metadata["skipped"]
     except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError, naming the file, if the disk is full
         if isinstance(error, RuntimeError) and str(target.parent) not in str(error):
             raise

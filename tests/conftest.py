@@ -16,6 +16,7 @@ import site
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -198,8 +199,46 @@ def write_tree(root: Path, per_class: int = 2, frames: int = 5, seed: int = 0) -
     for row, sequence in enumerate(data.sequences):
         folder = root / sequence / CLASSES[data.labels[row]].capitalize() / "000_180"
         folder.mkdir(parents=True)
-        (folder / "000_180.pkl").write_bytes(pickle.dumps(data.read(row)))
+        (folder / "000_180.pkl").write_bytes(pickle.dumps(as_silhouettes(data.read(row), np.random.default_rng((seed, row)))))
     return root
+
+
+def as_silhouettes(noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """White figures of a random outline with noise at their edges, uint8 `[s, 64, 64]`: noise alone is no mask."""
+    left, right = (rng.integers(low, low + 12, (16, 1)).repeat(4, axis=0) for low in (14, 38))  # 64 1
+    columns = np.arange(64)  # 64
+    edges = np.where((columns == left) | (columns == right), noise, 0)  # s 64 64
+    return np.where((columns > left) & (columns < right), 240 + noise // 16, edges).astype(np.uint8)  # s 64 64
+
+
+HELD = """
+import sys, time
+from pathlib import Path
+from data_pipelines import prepare
+from data_pipelines.scoliosis1k import release_tree
+load = release_tree.load_silhouettes
+
+def wait(path):
+    while path.parts[-4] == sys.argv[1] and Path(sys.argv[2]).exists():
+        time.sleep(0.01)
+    return load(path)
+
+release_tree.load_silhouettes = wait
+prepare.main(["--input", sys.argv[3], "--output", sys.argv[4]])
+"""
+
+
+def held_preparation(tree: Path, output: Path) -> tuple[subprocess.Popen, Path]:
+    """A preparation in a process group of its own that waits before its last sequence until the returned file is removed."""
+    hold, last = tree.with_suffix(".hold"), f"{len(list(tree.iterdir())) - 1:05d}"
+    hold.touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD, last, hold, tree, output], cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    while not list(output.glob("scoliosis1k/incomplete*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process, hold
 
 
 def run_module(module: str, *arguments: object, devices: int = 1, **kwargs) -> subprocess.CompletedProcess:

@@ -20,7 +20,7 @@ from data_pipelines.tables import read_subjects
 
 SHARD_BYTES = 64 * 2**20  # of silhouettes in one file; TFDS holds the file that it writes in memory
 AHEAD_BYTES = 64 * 2**20  # of silhouettes that are read in advance
-COLUMNS = ("sequences", "subjects", "labels", "views", "n_frames", "checksums")  # lists of the metadata
+COLUMNS = ("sequences", "subjects", "labels", "views", "n_frames", "checksums", "dropped")  # lists of the metadata
 Result = tuple[np.ndarray, int] | DataError  # silhouettes [s, 64, 64] and their CRC-32, or why they cannot be used
 
 
@@ -108,7 +108,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         """Write the records, then the metadata."""
-        sequences, problems = release_tree.scan(self._tree, "--input")
+        sequences, problems, unused = release_tree.survey(self._tree, "--input")
         self._refuse(problems)
         ids = [item.sequence for item in sequences]
         subject_of = read_subjects(self._subjects, ids)
@@ -128,7 +128,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
             raise DataError(f"--input={self._tree!r}: no sequence is left; {abbreviate(problems, 2)}")
         metadata = cast(tfds.core.MetadataDict, self.info.metadata)
         metadata.update(self._columns)
-        metadata.update(skipped=problems, source=fingerprint(sequences, subject_of.settings()))
+        metadata.update(skipped=problems, unused=unused, source=fingerprint(sequences, subject_of.settings()))
         if subject_of.traits:
             kept = self._columns["sequences"]
             metadata["traits"] = {name: [values[one] for one in kept] for name, values in subject_of.traits.items()}
@@ -150,7 +150,9 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
                 continue
             silhouettes, checksum = result  # s 64 64
             subject = self._subject_of.get(sequence.sequence, sequence.sequence)
-            row = (sequence.sequence, subject, sequence.label, sequence.folder.name, len(silhouettes), checksum)
+            frames = len(silhouettes)
+            dropped = sequence.dropped(frames)
+            row = (sequence.sequence, subject, sequence.label, sequence.folder.name, frames, checksum, dropped)
             for column, value in zip(self._columns.values(), row, strict=True):
                 column.append(value)
             example = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": silhouettes}

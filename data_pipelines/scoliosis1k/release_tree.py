@@ -7,12 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.schema import FRAME_SIZE, DataError, abbreviate, class_id, existing_folder
+from data_pipelines.files import COPY, DEEPER, MASKS, PICKLES, Listing, has_suffix, irregular_at, is_dead, list_folder, remarks
+from data_pipelines.masks import read_masks
+from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, abbreviate, class_id, existing_folder
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
-from data_pipelines.silhouettes import normalise_sequence
 
 LAYOUT = "<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *.png"
 VERSION = "1.0.0"  # version of the prepared data set
@@ -32,10 +34,14 @@ class ReleasedSequence:
     def files(self) -> list[Path]:
         return [self.folder / name for name in self.names]
 
+    @property
+    def pickled(self) -> bool:
+        return has_suffix(self.names[0], PICKLES)
+
     @functools.cached_property
     def nbytes(self) -> int:
         """Approximate size of the silhouettes in bytes, known before they are read."""
-        if not self.names[0].endswith(".pkl"):
+        if not self.pickled:
             return FRAME_SIZE**2 * len(self.names)
         try:
             return os.path.getsize(self.folder / self.names[0])
@@ -43,66 +49,145 @@ class ReleasedSequence:
             return 0
 
     def silhouettes(self) -> np.ndarray:
-        """Normalised silhouettes, uint8 `[s, 64, 64]`; raises `DataError` naming a file that cannot be used."""
-        if self.names[0].endswith(".pkl"):
+        """Normalised silhouettes, uint8 `[s, 64, 64]`; raises `DataError` naming a file that cannot be used.
+
+        Of masks, frames in which nobody is seen are missing.
+        """
+        if self.pickled:
             return load_silhouettes(self.folder / self.names[0])  # s 64 64
-        frames = normalise_sequence(map(read_mask, self.files))  # s 64 64
-        if len(frames) == 0:
-            raise DataError(f"{self.folder}: none of its {len(self.names)} masks shows a usable person")
-        return frames
+        return read_masks(self.files, self.folder)[0]  # s 64 64
+
+    def dropped(self, frames: int) -> int:
+        """Number of masks that did not become one of so many silhouettes."""
+        return 0 if self.pickled else len(self.names) - frames
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Grey values of a PNG, uint8 `[h, w]`; raises `DataError` naming a file that cannot be read."""
-    import cv2  # imported here so that commands answer --help without it
+class Survey(NamedTuple):
+    """What a released tree holds, by its names; no file was opened."""
 
-    try:
-        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    except cv2.error:  # the header claims more pixels than OpenCV accepts
-        mask = None
-    if mask is None:
-        raise DataError(f"{path}: not a readable PNG")
-    return mask  # h w
+    sequences: list[ReleasedSequence]  # sorted by id
+    problems: list[str]  # one line for each folder that cannot be used
+    unused: dict[str, list[str]]  # paths from the root by the reason why they are not used; harmless
 
 
 def scan(root: str | Path, field: str) -> tuple[list[ReleasedSequence], list[str]]:
-    """The sequences of a released tree, sorted by id, not opened, and one line for each folder that cannot be used.
+    """The sequences and the problems of `survey`."""
+    return survey(root, field)[:2]
 
-    `field` is the option that gave the tree, for the `DataError` of a root without any sequence.
+
+def survey(root: str | Path, field: str) -> Survey:
+    """What a released tree holds; raises `DataError` with the reason if that is no sequence.
+
+    `field` is the option that gave the tree.
     """
+    found = look_through(root, field)
+    if not found.sequences:
+        raise DataError(f"{field}={str(root)!r} {why_empty(Path(root).expanduser(), found)}")
+    return found
+
+
+def look_through(root: str | Path, field: str) -> Survey:
+    """As `survey`, also of a folder that holds no sequence."""
     folder = existing_folder(root, field)
-    sequences: list[ReleasedSequence] = []
-    problems: list[str] = []
-    for identity in _folders(folder):
+    found = Survey([], [], {})
+    walker = _Walker(folder, found.unused)
+    first: dict[tuple[int, int], str] = {}  # sequence by device and inode of its first file
+    for identity in walker.folders(folder, found.problems):
         try:
-            sequences.append(_sequence_of(identity))
+            sequence = _sequence_of(identity, walker)
+            if (twin := first.setdefault(_inode(sequence), sequence.sequence)) != sequence.sequence:
+                raise DataError(
+                    f"{identity}: holds the same files as {twin} (a link), so one child would be two; remove one of them"
+                )
+            found.sequences.append(sequence)
         except DataError as error:
-            problems.append(str(error))
+            found.problems.append(str(error))
         except OSError as error:
-            problems.append(f"{identity}: cannot be read ({error})")
-    if not sequences:
-        why = f" ({abbreviate(problems, 2)})" if problems else ""
-        raise DataError(f"{field}={str(root)!r} has no sequence{why}; expected {LAYOUT}")
-    return sequences, problems
+            found.problems.append(f"{identity}: cannot be read ({error})")
+    found.sequences.sort(key=lambda sequence: sequence.sequence)
+    return found
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+def _inode(sequence: ReleasedSequence) -> tuple[int, int]:
+    """Device and inode of the first file, or something unique where it cannot be looked at."""
+    try:
+        state = os.stat(sequence.folder / sequence.names[0])
+        return state.st_dev, state.st_ino
+    except OSError:  # a dead link, reported when it is read
+        return -1, hash(sequence.folder)
 
 
-def _sequence_of(identity: Path) -> ReleasedSequence:
+def why_empty(folder: Path, found: Survey) -> str:
+    """Why a root has no sequence, above all one that stands a folder too high or too low."""
+    children = [folder / name for name in list_folder(folder).folders]
+    outer = [child for child in children if any(_is_identity(child / name) for name in list_folder(child).folders)]
+    if outer:
+        return f"has no sequence, but {abbreviate(outer, 3)} has (an outer folder of an archive); give that folder"
+    if _is_identity(folder):
+        return f"is the folder of one sequence; give the folder above it, {folder.absolute().parent}"
+    why = f" ({abbreviate(found.problems, 2)})" if found.problems else ""
+    return f"has no sequence{why}; expected {LAYOUT}"
+
+
+def _is_identity(folder: Path) -> bool:
+    """True for a folder with a class folder in it."""
+    try:
+        return any(name.lower() in CLASSES for name in list_folder(folder).folders)
+    except OSError:
+        return False
+
+
+class _Walker:
+    """Lists the folders of a tree and keeps, by reason, what is not used."""
+
+    def __init__(self, root: Path, unused: dict[str, list[str]]):
+        self.root, self.unused = root, unused
+
+    def look(self, folder: Path, *suffixes: str) -> Listing:
+        found = list_folder(folder, *suffixes)
+        for reason, names in found.unused.items():
+            if names:
+                self.unused.setdefault(reason, []).extend(str((folder / name).relative_to(self.root)) for name in names)
+        return found
+
+    def folders(self, folder: Path, problems: list[str]) -> list[Path]:
+        """Folders within a folder of folders; what should be one and is none is a problem, such as a dead link."""
+        found = self.look(folder)
+        for name in found.others:
+            path = folder / name
+            if is_dead(path):
+                problems.append(
+                    f"{path}: is a link to {os.readlink(path)}, which is not there; bring it back or remove the link"
+                )
+            elif "." not in name:  # as the name of a sequence, a class or a view
+                problems.append(f"{path}: is {irregular_at(path) or 'a file'} where a folder is expected; remove it")
+        return [folder / name for name in found.folders]
+
+
+def _sequence_of(identity: Path, walker: _Walker) -> ReleasedSequence:
     """The one sequence of an identity folder; two would share an identity, and the identity loss would mix them up."""
     views: list[Path] = []
-    for folder in _folders(identity):
-        views += _folders(folder)
+    problems: list[str] = []
+    for folder in walker.folders(identity, problems):
+        if folder.name.lower() not in CLASSES and _is_identity(folder):
+            raise DataError(
+                f"{identity}: an outer folder, whose sequences lie one folder deeper; move them up into {walker.root}"
+            )
+        views += walker.folders(folder, problems)
         try:
             class_id(folder.name)
         except DataError as error:
             raise DataError(f"{folder}: {error}") from None
+    if problems:
+        raise DataError(problems[0])
+    if COPY.sub("", identity.name) != identity.name:
+        raise DataError(f"{identity}: a second copy by its name; rename it to {COPY.sub('', identity.name)}, or delete it")
     if len(views) != 1:
         raise DataError(f"{identity}: {len(views)} sequences where one is expected; the layout is {LAYOUT}")
-    names = sorted(os.listdir(views[0]))
-    pickles, images = ([name for name in names if name.endswith(suffix)] for suffix in (".pkl", ".png"))
+    names, deeper = walker.look(views[0], *PICKLES, *MASKS)[:2]
+    if deeper:
+        walker.unused.setdefault(DEEPER, []).extend(str((views[0] / name).relative_to(walker.root)) for name in deeper)
+    pickles, images = ([name for name in names if has_suffix(name, suffixes)] for suffixes in (PICKLES, MASKS))
     if bool(pickles) == bool(images) or len(pickles) > 1:
         raise DataError(f"{views[0]}: {len(pickles)} .pkl and {len(images)} .png files; expected one .pkl, or .png frames only")
     return ReleasedSequence(identity.name, class_id(views[0].parent.name), views[0], tuple(pickles or images))
@@ -123,6 +208,18 @@ def fingerprint(sequences: list[ReleasedSequence], settings: str = "") -> str:
                 state = "cannot be read"
             digest.update(os.fsencode(f"{path}|{state}\n"))
     return digest.hexdigest()[:16]
+
+
+def prepared_remarks(metadata: Mapping) -> list[str]:
+    """What a prepared set does not hold of the sequences that it holds, a line for each kind; sets of old say nothing."""
+    dropped = {name: count for name, count in zip(metadata["sequences"], metadata.get("dropped", ()), strict=False) if count}
+    lines = remarks(metadata.get("unused", {}))
+    if dropped:
+        each = abbreviate([f"{name} ({count})" for name, count in dropped.items()], 3)
+        lines.append(
+            f"not used: {sum(dropped.values())} masks with (almost) nobody in them, of {len(dropped)} sequences: {each}"
+        )
+    return lines
 
 
 def metadata_digest(metadata: Mapping) -> str:

@@ -1,52 +1,270 @@
-"""Safe unpickling: the only code that opens a pickle. It can build numpy arrays and nothing else."""
+"""Safe unpickling: the only code that opens a pickle. It rebuilds numpy arrays from their own bytes and does nothing else.
 
-import codecs
+Names in a pickle become inert notes, never something that is called. No dictionary, set or object is built. The arrays are made
+at the end, as views of bytes that the file holds, so a short file cannot ask for much memory or time.
+"""
+
+import contextlib
+import io
 import pickle
+import pickletools
+import threading
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy._core import numeric
 
-from data_pipelines.schema import FRAME_SIZE, DataError
+from data_pipelines.files import kind_of, read_file
+from data_pipelines.masks import REMEDY, judged
+from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, SIDE_CUT, DataError
+
+MOST_BYTES = 2**27  # of a pickle, also of one in gzip: 32,768 frames of one byte a pixel
+LARGE = 2**24  # bytes; larger pickles are read one at a time, so that memory does not grow with the number of threads
+LARGE_ONES = threading.Lock()
+MOST_OPERATIONS = 10**6  # of a pickle; one of an array has 40, a list of 300 frames 4,000
+GZIP = b"\x1f\x8b"
+WHOLE = 1e-3  # grey levels; the most by which fractions of 255 may differ from whole grey levels
+OPCODES = frozenset(  # of protocols 0 to 5: numbers, text, bytes, tuples, lists, names, and what refers to them
+    """PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1
+    STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET
+    LONG_BINGET""".split()  # noqa: SIM905, one name a line otherwise
+)
+CODES = {operation.code: operation for operation in pickletools.opcodes}
+OTHERS = {"DICT": "a dict", "EMPTY_DICT": "a dict", "SETITEM": "a dict", "EMPTY_SET": "a set", "FROZENSET": "a set",
+          "FLOAT": "numbers", "BINFLOAT": "numbers", "NEWOBJ": "an object", "INST": "an object", "OBJ": "an object",
+          "NEXT_BUFFER": "an array whose bytes lie elsewhere", "PERSID": "an object that lies elsewhere",
+          "BINPERSID": "an object that lies elsewhere, as in PyTorch's files"}  # fmt: skip
+KINDS = {"torch": "a PyTorch tensor", "jax": "a JAX array", "jaxlib": "a JAX array", "pandas": "a pandas table",
+         "scipy": "a SciPy object", "PIL": "a picture of PIL", "cupy": "a CuPy array", "tensorflow": "a TensorFlow tensor",
+         "collections": "a dict"}  # fmt: skip
 
 
-def _reconstruct(kind: type, shape: tuple[int, ...], typecode: Any) -> np.ndarray:
-    """Build the empty array that a numpy pickle fills later; a larger one would take memory before any data is read."""
-    if kind is not np.ndarray or shape != (0,):
-        raise pickle.UnpicklingError(f"an array is rebuilt from {kind!r} and shape {shape!r}")
-    return np.ndarray(shape, typecode)
+class _Refused(Exception):  # noqa: N818, a verdict, not a fault of ours
+    """A readable pickle of something else; the message is for the user."""
 
 
-_ALLOWED = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): codecs.encode}
+class _Note:
+    """A name in a pickle, what it was called with, and the state that it was given."""
+
+    def __init__(self, name: str, *arguments: Any):
+        self.name, self.arguments, self.state = name, arguments, ()
+
+    def __call__(self, *arguments: Any) -> "_Note":
+        return _Note(self.name, *arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+_ALLOWED = {("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): "dtype", ("_codecs", "encode"): "encode"}
 for _package in ("numpy.core", "numpy._core"):  # the names before and after numpy 2
-    _ALLOWED[f"{_package}.multiarray", "_reconstruct"] = _reconstruct
-    _ALLOWED[f"{_package}.numeric", "_frombuffer"] = numeric._frombuffer  # pyright: ignore[reportAttributeAccessIssue]; protocol 5
+    _ALLOWED[f"{_package}.multiarray", "_reconstruct"] = "reconstruct"
+    _ALLOWED[f"{_package}.numeric", "_frombuffer"] = "frombuffer"  # protocol 5
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
+class _Notes(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> _Note:
         try:
-            return _ALLOWED[module, name]
+            return _Note(_ALLOWED[module, name])
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no numpy array; refused") from None
+            kind = KINDS.get(module.partition(".")[0], "")
+            what = f"which is {kind}, no numpy array" if kind else "which is no numpy array"
+            raise _Refused(f"it asks for {module}.{name}, {what}; refused") from None
+
+
+def _check(content: bytes) -> None:
+    """Walk over the operations of a pickle without any being done; raises for one that no array needs."""
+    if not content.rstrip().endswith(b"."):
+        raise pickle.UnpicklingError("it does not end as a pickle does")
+    stream, count = io.BytesIO(content), 0
+    while True:
+        code = stream.read(1)
+        operation = CODES.get(code.decode("latin-1"))
+        if operation is None:
+            raise pickle.UnpicklingError(f"byte {code!r} at {count:,} begins no operation")
+        count += 1
+        if count > MOST_OPERATIONS:
+            raise pickle.UnpicklingError(f"more than {MOST_OPERATIONS:,} operations")
+        if operation.name not in OPCODES:
+            raise _Refused(f"holds {OTHERS.get(operation.name, f'the operation {operation.name}')}; refused")
+        # The library's reader of a Python 2 text knows ASCII alone.
+        reader = io.BytesIO.readline if operation.name == "STRING" else operation.arg and operation.arg.reader
+        argument: Any = reader(stream) if reader else None
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count:
+            raise pickle.UnpicklingError(f"{argument:,} as the number of what is kept")
+        if operation.name == "FRAME" and argument > len(content):
+            raise pickle.UnpicklingError(f"a frame of {argument:,} bytes in a file of {len(content):,}")
+        if operation.name == "STOP":
+            if stream.read().strip():
+                raise _Refused("holds more than one pickle, of which only the first would be read; refused")
+            return
+
+
+def _bytes(value: Any) -> bytes:
+    """The bytes of an array, whichever way a protocol writes them."""
+    if isinstance(value, _Note) and value.name == "encode" and len(value.arguments) == 2:
+        text, encoding = value.arguments
+        if isinstance(text, str) and encoding in ("latin1", b"latin1"):
+            return text.encode("latin-1")
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    raise pickle.UnpicklingError("an array without bytes of its own")
+
+
+def _dtype(note: Any) -> np.dtype:
+    """A number type; object arrays and records are none."""
+    if not isinstance(note, _Note) or note.name != "dtype" or not note.arguments:
+        raise pickle.UnpicklingError("an array without a type")
+    text = note.arguments[0]
+    text = text.decode("ascii") if isinstance(text, bytes) else text
+    if not isinstance(text, str) or len(text) > 3 or text[:1] not in "biuf":
+        raise _Refused("holds an array of something else than numbers; refused")
+    order = note.state[1] if isinstance(note.state, tuple) and len(note.state) > 1 else "|"
+    order = order.decode("ascii") if isinstance(order, bytes) else order
+    return np.dtype(text).newbyteorder(order if order in ("<", ">") else "=")
+
+
+class _Parts(NamedTuple):
+    content: Any  # bytes, or a note of them
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    order: str
+
+
+def _parts(note: Any) -> _Parts:
+    """What an array is made of, as its note has it."""
+    if isinstance(note, _Note) and note.name == "frombuffer" and len(note.arguments) == 4:
+        content, kind, shape, order = note.arguments
+    elif isinstance(note, _Note) and note.name == "reconstruct" and isinstance(note.state, tuple) and len(note.state) == 5:
+        kind, shape = (*note.arguments, None, None)[:2]
+        if not isinstance(kind, _Note) or kind.name != "ndarray" or shape != (0,):
+            raise pickle.UnpicklingError("an array that does not begin empty")
+        _, shape, kind, by_columns, content = note.state
+        order = "F" if by_columns else "C"
+        if isinstance(content, list):
+            raise _Refused("holds an array of something else than numbers; refused")
+    elif isinstance(note, _Note):
+        raise _Refused(f"holds numpy's {note.name} without the bytes of an array; refused")
+    else:
+        raise _Refused(f"holds a {type(note).__name__}")
+    sizes = isinstance(shape, tuple) and len(shape) <= 8 and all(type(size) is int and 0 <= size < 2**31 for size in shape)
+    if not sizes or order not in ("C", "F", b"C", b"F"):
+        raise pickle.UnpicklingError("an array without a shape")
+    return _Parts(content, _dtype(kind), shape, order if isinstance(order, str) else order.decode("ascii"))
+
+
+def _array(part: _Parts) -> np.ndarray:
+    """A view of the bytes of one array."""
+    content, size = _bytes(part.content), part.dtype.itemsize
+    for extent in part.shape:
+        size *= extent
+    if len(content) != size:
+        raise pickle.UnpicklingError(f"shape {part.shape} needs {size:,} bytes, and there are {len(content):,}")
+    return np.frombuffer(content, part.dtype).reshape(part.shape, order="F" if part.order == "F" else "C")
+
+
+def _rebuild(content: bytes) -> np.ndarray:
+    """The array of a pickle, or the frames of its list one upon another."""
+    _check(content)
+    found = _Notes(io.BytesIO(content), encoding="bytes").load()
+    if not isinstance(found, (list, tuple)):
+        return _array(_parts(found))
+    if not found:
+        raise _Refused("holds an empty list")
+    if not isinstance(found[0], _Note):
+        raise _Refused(f"holds a {type(found).__name__} of {type(found[0]).__name__}")
+    first = _parts(found[0])
+    claimed = len(found) * first.dtype.itemsize * int(np.prod(first.shape, dtype=object))
+    if claimed > len(content):
+        raise pickle.UnpicklingError(f"its arrays need {claimed:,} bytes, and the file has {len(content):,}")
+    parts = [_parts(note) for note in found]
+    if len({(part.shape, part.dtype) for part in parts}) > 1:
+        shapes = sorted({str(part.shape) for part in parts})
+        raise _Refused(f"holds a list of arrays of different shapes or types ({' and '.join(shapes[:2])})")
+    frames = [_array(part) for part in parts]
+    return np.stack(frames) if frames[0].ndim < 3 else np.concatenate(frames)
+
+
+def _unzip(content: bytes, path: Path) -> bytes:
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    plain = inflater.decompress(content, MOST_BYTES)
+    if inflater.unconsumed_tail:
+        raise DataError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes; give one sequence")
+    if not inflater.eof:
+        raise zlib.error("the gzip file is cut off")
+    return plain
+
+
+def _as_levels(array: np.ndarray, path: Path) -> np.ndarray:
+    """Grey levels uint8 of any numbers that are such levels, or a mask's two values, or fractions of 255."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    low, high = array.min(), array.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError(f"{path}: dtype {array.dtype} with values that are no numbers (NaN or infinite); write uint8, 0..255")
+    if ((array == low) | (array == high)).all():
+        if low == high != 0:
+            raise DataError(f"{path}: every value is {low}, so it shows nobody; {REMEDY}")
+        return (array > low).astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind != "f" and low >= 0 and high <= 255:
+        return array.astype(np.uint8)
+    for scale in (1, 255) if array.dtype.kind == "f" and low >= 0 else ():
+        scaled = array * np.float64(scale) if high <= 255 / scale else array[:0]  # s 64 64
+        if len(scaled) and np.abs(scaled - np.rint(scaled)).max() <= WHOLE:
+            return np.rint(scaled).astype(np.uint8)
+    raise DataError(
+        f"{path}: dtype {array.dtype} with values {low:g} to {high:g}; expected uint8 with values 0..255, "
+        "or whole values or fractions of 255 in another type; scale them"
+    )
+
+
+def _as_frames(array: np.ndarray, path: Path) -> np.ndarray:
+    """The array as `[s, 64, 64]`, as long as nothing is lost."""
+    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):  # one channel, first or last
+        array = array[:, 0] if array.shape[1] == 1 else array[..., 0]  # s h w
+    expected = f"give [frames, {FRAME_SIZE}, {FRAME_SIZE}] with at least one frame"
+    shape = array.shape
+    if array.ndim == 3 and shape[1] in (17, 18) and shape[2] in (2, 3):
+        raise DataError(f"{path}: shape {shape} is the pose release; give the silhouette release")
+    if array.ndim == 3 and len(array) and shape[1:] == (FRAME_SIZE, FRAME_WIDTH):  # without the columns that nobody reads
+        return np.pad(array, ((0, 0), (0, 0), (SIDE_CUT, SIDE_CUT)), mode="constant", constant_values=array.min())  # s 64 64
+    if array.ndim != 3 or shape[1:] != (FRAME_SIZE, FRAME_SIZE) or len(array) == 0:
+        what = ""
+        if array.ndim == 4 and 3 in (shape[1], shape[3]):
+            what = " is in colour"
+        elif array.ndim == 2:
+            what = " is one picture or none"
+        elif array.ndim == 3 and len(array) and min(shape[1:]) > FRAME_SIZE:
+            what = " is of another size: write raw masks as PNG, one file a frame, which are then cut and scaled as in training"
+        raise DataError(f"{path}: shape {shape}{what}; {expected}")
+    return array
 
 
 def load_silhouettes(path: Path) -> np.ndarray:
-    """One released sequence: uint8 `[s, 64, 64]`, 0..255, `s` >= 1; raises `DataError` naming a file that is anything else."""
+    """One released sequence: uint8 `[s, 64, 64]`, 0..255, `s` >= 1; raises `DataError` naming a file that is anything else.
+
+    Read as well, because nothing is lost: gzip, the pickles of Python 2, lists of frames, `[s, 64, 44]`, other number types
+    with whole values or fractions of 255, and masks of any two values.
+    """
+    content = read_file(path, MOST_BYTES)
+    with LARGE_ONES if len(content) > LARGE or content.startswith(GZIP) else contextlib.nullcontext():
+        array = _as_frames(_load(content, path), path)  # s 64 64
+        levels = np.ascontiguousarray(_as_levels(array, path))  # s 64 64
+        return judged(levels, path)
+
+
+def _load(content: bytes, path: Path) -> np.ndarray:
     try:
-        with path.open("rb") as file:
-            array = _ArrayUnpickler(file).load()
+        return _rebuild(_unzip(content, path) if content.startswith(GZIP) else content)
+    except DataError:
+        raise
+    except _Refused as error:
+        raise DataError(f"{path}: {error}; give numpy's array [frames, {FRAME_SIZE}, {FRAME_SIZE}], uint8") from error
     except Exception as error:  # damaged or hostile bytes can make an unpickler raise anything
-        raise DataError(f"{path}: not a readable pickle of a numpy array ({type(error).__name__}: {error})") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: holds a {type(array).__name__}; expected a numpy array")
-    if array.ndim == 3 and array.shape[1:] == (17, 3):
-        raise DataError(f"{path}: shape {array.shape} is the pose release; give the silhouette release")
-    if array.ndim != 3 or array.shape[1:] != (FRAME_SIZE, FRAME_SIZE) or len(array) == 0:
-        raise DataError(f"{path}: shape {array.shape}; expected [frames, {FRAME_SIZE}, {FRAME_SIZE}] with at least one frame")
-    if array.dtype != np.uint8:
-        raise DataError(f"{path}: dtype {array.dtype}; expected uint8 with values 0..255")
-    if array.max() <= 1:
-        raise DataError(f"{path}: largest value {array.max()}; expected 0..255 (multiply a 0/1 mask by 255)")
-    return np.ascontiguousarray(array)  # s 64 64
+        kind = kind_of(content) or ("empty" if not content else "")
+        what = f"it is {kind}" if kind else f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: not a readable pickle of a numpy array ({what})") from error

@@ -8,15 +8,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.schema import DataError
-from data_pipelines.scoliosis1k.release_tree import read_mask
+from data_pipelines.files import (
+    MASKS,
+    PICKLES,
+    has_suffix,
+    irregular_at,
+    is_dead,
+    is_leftover,
+    list_folder,
+    mask_names,
+    read_file,
+)
+from data_pipelines.masks import read_masks
+from data_pipelines.pictures import MOST_BYTES
+from data_pipelines.schema import DataError, abbreviate
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
-from data_pipelines.silhouettes import normalise_silhouette
 from data_pipelines.video.decoding import SUFFIXES, Frame, Video
 from data_pipelines.video.people import FAULTS, FEWEST_FRAMES, Person, Segmenter, choose, follow
 
 BRIGHTNESS_JUMP = 10.0  # grey levels; smallest change between two frames that is flagged
-MOST_GREY = 0.5  # largest fraction of grey among the pixels of a mask that are not black; small masks have soft edges
 FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short
 
 
@@ -44,21 +54,26 @@ def inputs_of(path: Path) -> list[Path]:
     """Inputs of single walks: the path itself, or the videos in a folder of videos."""
     if not path.is_dir():
         if not path.exists():
-            raise DataError(f"{path} does not exist; give a video file, a folder of mask PNGs or a prepared pickle")
+            what = "is a link to what is not there" if is_dead(path) else "does not exist"
+            raise DataError(f"{path} {what}; give a video file, a folder of mask PNGs or a prepared pickle")
+        if kind := irregular_at(path):
+            raise DataError(f"{path} is {kind}; give a video file, a folder of mask PNGs or a prepared pickle")
         return [path]
-    visible = [child for child in path.iterdir() if not child.name.startswith(".")]  # macOS writes ._NAME beside a video
+    visible = [child for child in path.iterdir() if not is_leftover(child.name)]  # macOS writes ._NAME beside a video
     videos = sorted(child for child in visible if child.suffix.lower() in SUFFIXES and child.is_file())
-    masks = any(path.glob("*.png"))
+    masks = bool(mask_names(path))
     if masks and videos:
         raise DataError(f"{path} holds mask PNGs and videos; give a folder of either")
     if not masks and not videos:
-        raise DataError(f"{path} holds neither mask PNGs (*.png) nor videos ({', '.join(sorted(SUFFIXES))})")
+        others = [child.name for child in visible]
+        what = f"; it holds {abbreviate(sorted(others), 3)}" if others else ", nor anything else"
+        raise DataError(f"{path} holds neither mask PNGs (*.png) nor videos ({', '.join(sorted(SUFFIXES))}){what}")
     return [path] if masks else videos
 
 
 def needs_segmenter(path: Path) -> bool:
     """True for a video; a folder of masks and a pickle hold silhouettes already."""
-    return not path.is_dir() and path.suffix.lower() != ".pkl"
+    return not path.is_dir() and not has_suffix(path.name, PICKLES)
 
 
 def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None = None) -> Walk:
@@ -86,30 +101,27 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
 
 
 def _read_masks(folder: Path) -> Walk:
-    """Masks of a folder in the order of their names; a flag counts those that normalisation drops."""
-    files = sorted(folder.glob("*.png"))
-    numbers, silhouettes = [], []
-    for number, file in enumerate(files):
-        mask = read_mask(file)  # h w
-        grey = np.count_nonzero((mask > 15) & (mask < 240))
-        if grey > MOST_GREY * np.count_nonzero(mask):  # normalisation would take it for one large person
-            raise DataError(f"{file} is no mask but a picture ({grey / mask.size:.0%} of it is grey); masks are 0 and 255")
-        if (silhouette := normalise_silhouette(mask)) is not None:
-            numbers.append(number)
-            silhouettes.append(silhouette)
-    if not silhouettes:
-        raise DataError(f"{folder}: none of its {len(files)} masks shows a usable person (masks are 0 and 255)")
-    walk = Walk(folder.name, "masks", np.stack(silhouettes), np.array(numbers), source={"frames": len(files)})
-    if dropped := len(files) - len(silhouettes):
+    """Masks of a folder in the order of their names; flags count those that normalisation drops, and files that are none."""
+    listing = list_folder(folder, *MASKS)
+    silhouettes, numbers = read_masks([folder / name for name in listing.used], folder)  # s 64 64, s
+    frames = len(listing.used)
+    walk = Walk(folder.name, "masks", silhouettes, numbers, source={"frames": frames})
+    if dropped := frames - len(silhouettes):
         walk.flags.append(Flag("empty masks", dropped, "masks with (almost) nobody in them were dropped, as in training"))
+    if unused := [*listing.folders, *listing.others, *listing.copies]:
+        message = f"not used, because they are no PNG or a second copy: {abbreviate(unused, 3)}"
+        walk.flags.append(Flag("files left out", len(unused), message))
     return walk
 
 
 def checksum(path: Path) -> str:
     """SHA-256 of the file, or of the concatenated PNG files of a folder in the order of their names."""
     total = hashlib.sha256()
-    for file in sorted(path.glob("*.png")) if path.is_dir() else [path]:
-        with file.open("rb") as content:
+    if path.is_dir():
+        for name in mask_names(path):
+            total.update(read_file(path / name, MOST_BYTES))
+    else:
+        with path.open("rb") as content:
             hashlib.file_digest(content, lambda: total)  # adds the content to `total`
     return total.hexdigest()
 

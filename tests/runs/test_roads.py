@@ -6,11 +6,9 @@ The roads at their real size: `python -m tests.scripts.full_size`.
 import errno
 import fcntl
 import json
-import os
 import struct
 import subprocess
 import sys
-import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +26,7 @@ from scoliojax.runs.run import open_run
 from scoliojax.runs.training import run_training
 from scoliojax.scores import bootstrap
 from scoliojax.training.checkpoint import digest
-from tests.conftest import ROOT, write_tree
+from tests.conftest import held_preparation, write_tree
 from tests.runs.test_run import digests, history
 
 
@@ -140,38 +138,19 @@ def test_a_run_is_the_same_whatever_the_limits(tiny_config, tmp_path, small_limi
     assert digest(open_run(small).network("newest").state) == digests(usual)[2]
 
 
-def held_up(tree: Path, output: Path) -> tuple[subprocess.Popen, Path]:
-    """A preparation that waits for its last file, in a process of its own; writing to that lets it end."""
-    last = next(tree.glob(f"{len(list(tree.iterdir())) - 1:05d}/*/*/*.pkl"))
-    last.rename(last.with_suffix(".kept"))
-    os.mkfifo(last)
-    command = [sys.executable, "-m", "data_pipelines.prepare", "--input", str(tree), "--output", str(output)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
-    while not list(output.glob("scoliosis1k/incomplete*")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    return process, last
-
-
-def let_go(last: Path) -> None:
-    last.write_bytes(last.with_suffix(".kept").read_bytes())
-
-
 @pytest.mark.parametrize("end", ["finishes", "is killed"])
 def test_a_preparation_waits_for_another_and_takes_what_that_made_or_does_it_itself(tmp_path, end):
     tree, out = write_tree(tmp_path / "tree", per_class=2), tmp_path / "out"
-    other, last = held_up(tree, out)
+    other, hold = held_preparation(tree, out)
     lines: list[str] = []
 
     def tell(line: str) -> None:  # from within the waiting
         lines.append(line)
         if end == "finishes":
-            threading.Thread(target=let_go, args=[last]).start()
+            hold.unlink()
         else:
             other.kill()
             other.wait()
-            last.unlink()
-            last.with_suffix(".kept").rename(last)
 
     prepare(str(tree), out, report=tell)
     status = other.wait()

@@ -1,0 +1,333 @@
+"""What lies in a tree beside the sequences: nothing disappears without a word. A new kind of thing is a row of `LAYOUTS`."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipelines.files import COPIES, DEEPER, LEFT, OTHERS, natural
+from data_pipelines.schema import DataError
+from data_pipelines.scoliosis1k.release_tree import look_through, survey
+from data_pipelines.silhouettes import normalise_sequence
+from data_pipelines.sources import _metadata, open_prepared, open_root, prepare, prepared_folder
+from data_pipelines.synthetic import synthetic_walkers
+from data_pipelines.video.walk import read_walk
+from tests.conftest import assert_one_clear_error, run_here, write_tree
+
+VIEW = "00003/Positive/000_180"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Three pickles, and a raw sequence of the masks 1.png to 20.png, each of another height."""
+    root = write_tree(tmp_path / "tree", per_class=1)
+    (root / VIEW).mkdir(parents=True)
+    for number, mask in enumerate(masks(), 1):
+        cv2.imwrite(str(root / VIEW / f"{number}.png"), mask)
+    return root
+
+
+def masks(count: int = 20) -> list[np.ndarray]:
+    found = []
+    for number in range(1, count + 1):
+        mask = np.zeros((120, 100), np.uint8)
+        mask[20:110, 40:60] = 255
+        mask[40 + 2 * number :, 60:70] = 255  # no two frames are equal
+        found.append(mask)
+    return found
+
+
+def leave(*names: str):
+    """A file of each name, its content something else."""
+
+    def do(root: Path) -> None:
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(b"Mac OS X")
+
+    return do
+
+
+def link(name: str, target: str):
+    return lambda root: (root / name).symlink_to(root / target)
+
+
+def rename(old: str, new: str):
+    return lambda root: (root / old).rename(root / new)
+
+
+def both(*steps):
+    return lambda root: [step(root) for step in steps]
+
+
+FOUR = ("00000", "00001", "00002", "00003")
+NO_1 = ("00000", "00002", "00003")
+PICKLE = "00000/Negative/000_180/000_180.pkl"
+LAYOUTS = {  # what is done to the tree, which sequences are left, what is said of a problem, and how many things are not used
+    "nothing": (lambda root: None, FOUR, "", {}),
+    "of macOS": (leave(".DS_Store", "._00001", "00001/._Neutral", f"{VIEW}/._1.png", f"{VIEW}/.DS_Store"), FOUR, "", {LEFT: 5}),
+    "of macOS, folder": (leave("__MACOSX/00001/Neutral/000_180/._000_180.pkl", "00001/__MACOSX/a"), FOUR, "", {LEFT: 2}),
+    "of Synology": (leave("@eaDir/a", "00001/@eaDir/a", "00001/Neutral/@eaDir/a", f"{VIEW}/@eaDir/1.png"), FOUR, "", {LEFT: 4}),
+    "of QNAP": (leave("@Recycle/00009/Positive/000_180/1.png", "#recycle/a"), FOUR, "", {LEFT: 2}),
+    "of Windows": (leave("Thumbs.db", "DESKTOP.INI", f"{VIEW}/Thumbs.db", "$RECYCLE.BIN/a"), FOUR, "", {LEFT: 4}),
+    "of Linux": (leave("lost+found/a", "00001/lost+found/a", f"{VIEW}/.nfs0001"), FOUR, "", {LEFT: 3}),
+    "of Office": (leave("~$notes.xlsx"), FOUR, "", {LEFT: 1}),
+    "a second download": (leave(PICKLE.replace(".pkl", " (1).pkl"), f"{VIEW}/7 (2).png"), FOUR, "", {COPIES: 2}),
+    "copies": (leave(f"{VIEW}/7 - Copy.png", f"{VIEW}/7 copy 2.png", f"{VIEW}/7 - Kopie (2).png"), FOUR, "", {COPIES: 3}),
+    "copies of clouds": (
+        leave(f"{VIEW}/7 (Ann's conflicted copy 2026-01-01).png", f"{VIEW}/7.sync-conflict-20260101-1-A.png"),
+        FOUR, "", {COPIES: 2},
+    ),
+    "a second folder": (lambda root: shutil.copytree(root / "00001", root / "00001 (1)"), FOUR, "", {COPIES: 1}),
+    "a second folder alone": (rename("00001", "00001 (1)"), NO_1, "rename it to 00001", {}),
+    "a second download alone": (rename(PICKLE, PICKLE.replace(".pkl", " (1).pkl")), FOUR, "", {}),
+    ".PNG": (both(*(rename(f"{VIEW}/{number}.png", f"{VIEW}/{number}.PNG") for number in (3, 4, 5))), FOUR, "", {}),
+    ".PKL": (rename(PICKLE, PICKLE.replace(".pkl", ".PKL")), FOUR, "", {}),
+    ".jpg beside .png": (leave(*(f"{VIEW}/{number}.jpg" for number in range(21, 53))), FOUR, "", {OTHERS: 32}),
+    "papers": (leave("README.md", "Scoliosis1K_118.json", "00001/notes.txt", f"{VIEW}/1.txt"), FOUR, "", {OTHERS: 4}),
+    "a folder within a view": (leave(f"{VIEW}/old/1.png"), FOUR, "", {DEEPER: 1}),
+    "dead link, sequence": (link("00004", "nowhere"), FOUR, "is a link to", {OTHERS: 1}),
+    "dead link, class": (link("00001/Positive", "nowhere"), NO_1, "bring it back or remove the link", {OTHERS: 1}),
+    "dead link, pickle": (
+        both(lambda root: (root / PICKLE).unlink(), link(PICKLE, "nowhere")), FOUR[1:], "which is not there", {},
+    ),
+    "dead link, mask": (link(f"{VIEW}/21.png", "nowhere"), FOUR[:3], "which is not there", {}),
+    "a file as a sequence": (leave("00004"), FOUR, "00004: is a file where a folder is expected; remove it", {OTHERS: 1}),
+    "a FIFO as a sequence": (lambda root: os.mkfifo(root / "00004"), FOUR, "00004: is a FIFO where a folder", {OTHERS: 1}),
+    "the same child twice, folder": (link("00004", "00001"), FOUR, "holds the same files as 00001 (a link)", {}),
+    "the same child twice, class": (
+        both(lambda root: (root / "00004").mkdir(), link("00004/Neutral", "00001/Neutral")), FOUR, "one child would be two", {},
+    ),
+    "the same child twice, hard link": (
+        both(lambda root: (root / "00004/Negative/000_180").mkdir(parents=True),
+             lambda root: os.link(root / PICKLE, root / "00004/Negative/000_180/000_180.pkl")), FOUR, "same files as 00000", {},
+    ),
+    "a link in a circle": (link("00001/Neutral/000_180/up", "00001"), FOUR, "", {DEEPER: 1}),
+    "an outer folder beside": (
+        lambda root: shutil.copytree(root / "00001", root / "Scoliosis1K-sil-pkl" / "00009"), FOUR, "move them up into", {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_what_is_not_used_is_counted_and_named(tree, tmp_path, kind, monkeypatch, capsys):
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
+    do, kept, words, counts = LAYOUTS[kind]
+    do(tree)
+    lines: list[str] = []
+    skipped = prepare(str(tree), tmp_path / "out", skip_bad=True, report=lines.append)
+    data = open_prepared(tmp_path / "out")
+    assert data.sequences == kept
+    assert len(skipped) == bool(words)
+    assert words in "".join(skipped)
+    unused = _metadata(prepared_folder(tmp_path / "out"))["unused"]
+    assert {reason: len(names) for reason, names in unused.items()} == counts
+    assert len(lines) == len(counts)
+    for reason, count in counts.items():
+        line = next(line for line in lines if reason in line)
+        assert line.startswith(f"not used: {count} ")
+        assert unused[reason][0] in line
+    if "00003" in kept:
+        np.testing.assert_array_equal(data.read(kept.index("00003")), normalise_sequence(masks()))
+        walk = read_walk(tree / VIEW, None)
+        np.testing.assert_array_equal(walk.silhouettes, data.read(kept.index("00003")))
+        missed = sum(counts.get(reason, 0) for reason in (OTHERS, COPIES, DEEPER) if VIEW in "".join(unused.get(reason, [])))
+        flagged = {flag.name: flag for flag in walk.flags}.get("files left out")
+        assert (flagged is not None) == bool(missed)
+    if words:
+        with pytest.raises(DataError, match="--skip-bad"):
+            open_root(str(tree), print)
+    else:
+        assert open_root(str(tree), print).digest() == data.digest()
+        assert capsys.readouterr().out.count("not used: ") == len(counts)
+
+
+def outer(root: Path) -> Path:
+    (root.parent / "release").mkdir()
+    root.rename(root.parent / "release" / "Scoliosis1K-sil-pkl")
+    return root.parent / "release"
+
+
+@pytest.mark.parametrize(
+    ("root", "words"),
+    [
+        (outer, "has no sequence, but .*release/Scoliosis1K-sil-pkl has .*; give that folder"),
+        (lambda root: root / "00001", "is the folder of one sequence; give the folder above it, .*tree$"),
+        (lambda root: root / "00001" / "Neutral", "has no sequence"),
+    ],
+)
+def test_a_root_too_high_or_too_low_says_which_folder_to_give(tree, tmp_path, root, words):
+    folder = root(tree)
+    with pytest.raises(DataError, match=words):
+        survey(folder, "--input")
+    with pytest.raises(DataError, match=words):
+        open_root(str(folder), print)
+    assert run_here("data_pipelines.prepare", "--input", folder, "--check").returncode == 1
+    result = run_here("data_pipelines.prepare", "--input", folder, "--output", tmp_path / "out")
+    assert_one_clear_error(result, "--input=")
+
+
+def test_numbers_in_names_are_in_their_order_and_padded_ones_as_they_were(tmp_path):
+    names = [f"frame-{number}.png" for number in (1, 2, 10, 11, 100)]
+    assert sorted({*names}, key=natural) == names
+    for padded in (
+        [f"{number:04d}.png" for number in range(0, 2000, 7)],
+        [f"000_180-{number:03d}.png" for number in range(300)],
+        [f"cam{camera}_{number:05d}.PNG" for camera in range(3) for number in range(20)],
+    ):
+        assert sorted({*padded}, key=natural) == sorted(padded) == padded
+    assert sorted(["2.png", "02.png", "a.png", "1b.png", "1.png"], key=natural) == [
+        "1.png",
+        "1b.png",
+        "02.png",
+        "2.png",
+        "a.png",
+    ]
+
+
+def test_frames_without_anybody_are_counted_by_sequence(tree, tmp_path):
+    for number in (3, 9, 10):
+        cv2.imwrite(str(tree / VIEW / f"{number}.png"), np.zeros((120, 100), np.uint8))
+    result = run_here("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out")
+    assert result.returncode == 0
+    assert "not used: 3 masks with (almost) nobody in them, of 1 sequences: 00003 (3)" in result.stdout
+    assert _metadata(prepared_folder(tmp_path / "out"))["dropped"] == [0, 0, 0, 3]
+    np.testing.assert_array_equal(read_walk(tree / VIEW, None).frames, [*range(2), *range(3, 8), *range(10, 20)])
+
+
+def test_a_set_prepared_before_there_were_these_counts_still_opens(tree, tmp_path):
+    from data_pipelines.scoliosis1k.builder import metadata_digest
+
+    prepare(str(tree), tmp_path / "out")
+    path = prepared_folder(tmp_path / "out") / "metadata.json"
+    columns = json.loads(path.read_text(encoding="utf-8"))
+    old = {name: value for name, value in columns.items() if name not in ("dropped", "unused")}
+    path.write_text(json.dumps(old | {"digest": metadata_digest(old)}), encoding="utf-8")
+    assert open_prepared(tmp_path / "out").sequences == FOUR
+    result = run_here("data_pipelines.prepare", "--input", tmp_path / "out", "--check")
+    assert result.returncode == 0, result.stdout
+
+
+# --check
+
+
+def everything(root: Path) -> None:
+    """A tree with one thing of every kind that `--check` tells of."""
+    walkers = synthetic_walkers(12, 20)
+    for row in range(12):
+        view = root / f"{row:05d}" / ("Negative", "Neutral", "Positive")[row % 3] / "000_180"
+        view.mkdir(parents=True)
+        (view / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
+    copy = root / "00020" / "Negative" / "000_180"
+    copy.mkdir(parents=True)
+    (copy / "a.pkl").write_bytes(pickle.dumps(walkers.read(0)[1:]))  # nearly that of 00000
+    (root / "00005" / "Positive" / "000_180" / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(5)[:9]))
+    (root / "00006" / "Negative" / "000_180" / "000_180.pkl").write_bytes(b"broken")
+    (root / "00007" / "Neutral" / "000_180" / "000_180.pkl").write_bytes(pickle.dumps(255 - walkers.read(7)))
+    (root / "00008" / "Positive").rename(root / "00008" / "Critical")
+    (root / ".DS_Store").write_bytes(b"")
+    (root / "notes.txt").write_bytes(b"")
+
+
+def test_a_check_lists_everything_at_once_and_writes_nothing_but_what_was_asked_for(tmp_path):
+    root = tmp_path / "tree"
+    everything(root)
+    (tmp_path / "subjects.csv").write_text(
+        "sequence,subject\n" + "".join(f"{row:05d},p{row // 2}\n" for row in range(12)) + "00020,p0\n", encoding="utf-8"
+    )
+    parts = {"TRAIN_SET": [f"{row:05d}" for row in (0, 1, 2, 3, 20)], "TEST_SET": ["00004", "00005", "00009", "00010", "00011"]}
+    (tmp_path / "part.json").write_text(json.dumps(parts), encoding="utf-8")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    given = ["--subjects", tmp_path / "subjects.csv", "--partition", tmp_path / "part.json"]
+    result = run_here("data_pipelines.prepare", "--input", root, "--check", *given, "--json", tmp_path / "check.json")
+    assert result.returncode == 1
+    found = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "check.json"}
+    assert {path: after[path] for path in before if path.is_file()} == {path: before[path] for path in before if path.is_file()}
+    assert after.keys() == before.keys()
+    assert not found["usable"]
+    for sequence, words in (("00006", "not a readable pickle"), ("00007", "inverted"), ("00008", "unknown class 'Critical'")):
+        assert [words in line for line in found["problems"] if sequence in line] == [True]
+        assert words in result.stdout
+    assert len(found["problems"]) == 3
+    assert found["unused"] == {LEFT: [".DS_Store"], OTHERS: ["notes.txt"]}
+    assert len(found["frames"]) == 10
+    assert found["short"] == {"00005": 9}
+    assert found["distribution"]["minimum"] == 9
+    assert found["distribution"]["median"] == 20
+    assert [(pair["sequence"], pair["twin"]) for pair in found["near_duplicates"]] == [("00020", "00000")]
+    assert {name: counts["sequences"] for name, counts in found["classes"].items()} == {
+        "positive": 3,
+        "neutral": 3,
+        "negative": 4,
+    }
+    assert found["classes"]["negative"]["people"] == 3  # 00000 and 00020 are one person
+    assert {name: counts["people"] for name, counts in found["parts"]["train"].items()} == {
+        "positive": 1,
+        "neutral": 1,
+        "negative": 2,
+    }
+    assert sum(counts["frames"] for counts in found["parts"]["test"].values()) == 89
+    for words in ("00020 and 00000", "00005 (9)", "3 problems", ".DS_Store", "train: sequences"):
+        assert words in result.stdout
+
+
+def test_a_check_of_a_prepared_set_says_what_is_in_it_and_what_was_left_out(tmp_path):
+    root = tmp_path / "tree"
+    everything(root)
+    prepare(str(root), tmp_path / "out", skip_bad=True)
+    result = run_here(
+        "data_pipelines.prepare", "--input", tmp_path / "out", "--check", "--partition", "1:1:1", "--json", tmp_path / "a"
+    )
+    found = json.loads((tmp_path / "a").read_text(encoding="utf-8"))
+    assert found["kind"] == "prepared set"
+    assert len(found["frames"]) == 10
+    assert [line.startswith("left out when it was prepared: ") for line in found["problems"]] == [True] * 3
+    assert result.returncode == 1
+    assert sum(counts["sequences"] for part in found["parts"].values() for counts in part.values()) == 10
+    record = next(prepared_folder(tmp_path / "out").glob("*.array_record*"))
+    record.write_bytes(record.read_bytes()[:1000])
+    result = run_here("data_pipelines.prepare", "--input", tmp_path / "out", "--check")
+    assert "cannot be read" in result.stdout
+    assert result.returncode == 1
+
+
+def test_a_check_of_good_data_ends_with_nothing_to_say(tmp_path):
+    root = write_tree(tmp_path / "tree", per_class=2, frames=16)
+    result = run_here("data_pipelines.prepare", "--input", root, "--check")
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[-1] == "0 problems"
+    assert look_through(root, "--input").unused == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--check", "--output", "out"], "--output"),
+        (["--check", "--skip-bad"], "--skip-bad is of --output"),
+        (["--output", "out", "--partition", "1:1:2"], "--partition and --json are of --check"),
+        (["--check", "--json", "no/such/folder/a.json"], "--json="),
+        ([], "--output"),
+    ],
+)
+def test_options_of_a_check_and_of_a_preparation_are_not_mixed(tmp_path, arguments, words):
+    result = run_here("data_pipelines.prepare", "--input", write_tree(tmp_path / "tree", per_class=1), *arguments)
+    assert result.returncode == 2
+    assert_one_clear_error(result, words)
+
+
+def test_a_check_names_a_subjects_file_and_a_partition_that_do_not_fit(tmp_path):
+    root = write_tree(tmp_path / "tree", per_class=1, frames=16)
+    (tmp_path / "s.csv").write_text("sequence,subject\n00000,a\n", encoding="utf-8")
+    given = ["--subjects", tmp_path / "s.csv", "--partition", tmp_path / "none.json"]
+    result = run_here("data_pipelines.prepare", "--input", root, "--check", *given)
+    assert result.returncode == 1
+    assert "has no line for 00001, 00002" in result.stdout
+    assert "none.json" in result.stdout
+    assert "2 problems" in result.stdout
+    assert run_here("data_pipelines.prepare", "--input", tmp_path / "nowhere", "--check").returncode == 2
