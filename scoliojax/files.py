@@ -64,9 +64,8 @@ def read_json(path: Path, kind: type[T], remedy: str, name: str = "") -> T:
 
 def read_regular(path: Path) -> bytes:
     """The bytes of a regular file, without a byte order mark; raises `ValueError` for a pipe or device, or a huge file."""
-    with open(
-        path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
-    ) as file:  # a pipe would be waited for
+    # Without blocking, because a pipe would wait for whoever writes to it.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no regular file")

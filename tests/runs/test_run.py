@@ -439,7 +439,7 @@ def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tiny_config,
     (tmp_path / "environment.json").write_text(json.dumps(there), encoding="utf-8")
     run_directory.claim(
         tmp_path, tiny_config.to_dict(), "data"
-    )  # as every start of the command does, also one that only evaluates
+    )  # as every start of the command does
     assert read_environment(tmp_path) == there
     record_environment(tmp_path)
     here = read_environment(tmp_path)
