@@ -1,20 +1,17 @@
 """Files and folders that appear as a whole or not at all."""
 
-import codecs
 import csv
 import json
-import os
+import math
 import shutil
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-from data_pipelines.schema import abbreviate
+from data_pipelines.schema import abbreviate, read_regular
 from scoliojax.errors import RunError, one_line
 
-MOST_BYTES = 2**28  # of a file of ours that is read as a whole
 T = TypeVar("T")
 
 
@@ -46,15 +43,14 @@ def read_json(path: Path, kind: type[T], remedy: str, name: str = "") -> T:
     try:
         content = read_regular(path)
         found = pydantic.TypeAdapter(kind).validate_json(content, strict=True)
-        json.loads(content, object_pairs_hook=_refuse_twice, parse_constant=_refuse_constant)  # what pydantic lets pass
+        json.loads(content, object_pairs_hook=_check_section)  # what pydantic lets pass
         return found
     except FileNotFoundError:
         raise
     except pydantic.ValidationError as errors:
         error = errors.errors(include_url=False)[0]
-        key = ".".join(map(str, error["loc"]))
-        value = repr(error["input"])[:60]
-        why = f"key {key}: {error['msg'].lower()}, not {value}" if key else error["msg"]
+        key, said = ".".join(map(str, error["loc"]))[:200], error["msg"].removeprefix("Value error, ")
+        why = f"key {key}: {said}, not {repr(error['input'])[:60]}" if key else said
     except OSError as error:
         why = error.strerror or one_line(error)
     except (ValueError, RecursionError) as error:
@@ -62,29 +58,16 @@ def read_json(path: Path, kind: type[T], remedy: str, name: str = "") -> T:
     raise RunError(f"{name or path} cannot be read ({why}); {remedy}")
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file, without a byte order mark; raises `ValueError` for a pipe or device, or a huge file."""
-    # Without blocking, because a pipe would wait for whoever writes to it.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
-        if status.st_size > MOST_BYTES:
-            raise ValueError(f"it has {status.st_size} bytes, more than any file of ours")
-        return file.read().removeprefix(codecs.BOM_UTF8)
-
-
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _check_section(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A section of a JSON file; raises `ValueError` for a key that stands there twice, and for a number that is not finite."""
     section: dict[str, Any] = {}
     for key, value in pairs:
         if key in section:
             raise ValueError(f"key {key} stands twice")
+        if any(isinstance(one, float) and not math.isfinite(one) for one in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"key {key}: a number is not finite")
         section[key] = value
     return section
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

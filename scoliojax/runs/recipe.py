@@ -11,9 +11,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import configs
+from data_pipelines.schema import read_regular
 from scoliojax.build import Config
 from scoliojax.errors import RunError, one_line
-from scoliojax.files import read_regular
 from scoliojax.runs import settings
 
 
@@ -25,12 +25,14 @@ def read_recipe(file: str, changes: Sequence[str] = ()) -> Config:
     keys.
     """
     path, colon, variant = file.partition(":")
-    installed = Path(configs.__file__).parent.parent / path
-    here = Path(path).expanduser()
+    here, installed = Path(os.path.expanduser(path)), Path(configs.__file__).parent.parent / path
     if not os.path.exists(here) and path.startswith("configs/") and os.path.exists(installed):
         here = installed
     config = change_config(_load(here, file, [variant] if colon else []), changes)
-    settings.check(config)
+    try:
+        settings.check(config)
+    except RunError as error:
+        raise RunError(f"--config={file}: {error}") from None
     return config
 
 
@@ -54,7 +56,10 @@ def _load(path: Path, file: str, arguments: list[str]) -> Config:
     recipe = ModuleType("recipe")
     recipe.__file__ = str(path)
     try:
-        exec(compile(read_regular(path), path, "exec"), vars(recipe))
+        content = read_regular(path)
+        if content.lstrip()[:1] == b"{":
+            raise RunError(f"--config={file} is no Python file, but JSON or the like; give a recipe, e.g. configs/sconet_mt.py")
+        exec(compile(content, path, "exec"), vars(recipe))
         if not callable(get_config := vars(recipe).get("get_config")):
             raise RunError(f"--config={file} has no function get_config that returns a ConfigDict; see configs/sconet_mt.py")
         config: Any = get_config(*arguments)

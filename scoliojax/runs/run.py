@@ -144,7 +144,7 @@ def recorded_config(directory: Path, field: str = "--workdir", changes: Sequence
         )
     recorded = run_directory.read_config(directory, field)
     name = recorded["model"].get("name")
-    if not isinstance(name, str) or name not in build.MODELS:
+    if isinstance(name, str) and name not in build.MODELS:
         raise RunError(
             f"{field}={directory} is a checkpoint of another modality: its network {name!r} does not read silhouettes; give a "
             f"run of {', '.join(sorted(build.MODELS))}"

@@ -15,7 +15,7 @@ def network(config: dict[str, Any]) -> str:
 
 
 def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], metrics: Metrics | None) -> str:
-    """The card as Markdown: `environment` from `environment.json`, `metrics` of the test part, None if never evaluated."""
+    """The card as Markdown: `environment` from `read_environment`, `metrics` of the test part, None if never evaluated."""
     model = config["model"]
     lines = [
         f"# {title}",
@@ -27,6 +27,10 @@ def model_card(title: str, config: dict[str, Any], environment: dict[str, Any], 
         f"- Channels {tuple(model['channels'])}, embedding {model['embedding_dim']} x {sum(model['strips'])} strips, trained "
         f"in {config['precision']}, {config['train']['steps']} steps planned, seed {config['seed']}.",
         f"- {_origin(environment)}",
+        *(
+            f"- The learning rate was lowered from {change['old']:g} to {change['new']:g} after step {change['step']}."
+            for change in environment.get("learning_rates", [])
+        ),
         "",
         "## Intended use",
         "- Research on gait as a marker of scoliosis: comparing methods, and studying who is missed and why.",

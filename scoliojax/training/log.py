@@ -9,8 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data_pipelines.schema import read_regular
 from scoliojax.errors import RunError
-from scoliojax.files import read_regular, whole_file
+from scoliojax.files import whole_file
 
 
 class Log:

@@ -437,9 +437,7 @@ def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tiny_config,
     record_environment(tmp_path, imported_from="theirs.pt, step 5")
     there = read_environment(tmp_path) | {"git_commit": "f00d"}
     (tmp_path / "environment.json").write_text(json.dumps(there), encoding="utf-8")
-    run_directory.claim(
-        tmp_path, tiny_config.to_dict(), "data"
-    )  # as every start of the command does
+    run_directory.claim(tmp_path, tiny_config.to_dict(), "data")  # as every start of the command does
     assert read_environment(tmp_path) == there
     record_environment(tmp_path)
     here = read_environment(tmp_path)
