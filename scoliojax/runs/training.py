@@ -65,6 +65,9 @@ def run_training(
     start = int(state.step)
     if start:
         cluster.print_once(f"going on from step {start}")
+    rate = run_directory.read_config(directory)["optimizer"]["learning_rate"]
+    if start >= schedule.steps and config.optimizer.learning_rate != rate:
+        cluster.print_once(f"no step is left, so {run_directory.RATE} stays {rate:g}")
     if start < schedule.steps:
         environment.record_environment(directory)
         if lowered := run_directory.record_rate(directory, config.to_dict(), start):
