@@ -14,7 +14,15 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from data_pipelines.schema import FRAME_SIZE, DataError, SilhouetteSet, abbreviate, cache_folder, existing_folder
+from data_pipelines.schema import (
+    FRAME_SIZE,
+    DataError,
+    SilhouetteSet,
+    abbreviate,
+    cache_folder,
+    existing_folder,
+    read_regular,
+)
 from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, prepared_remarks, scan
 from data_pipelines.tables import read_subjects
 
@@ -92,10 +100,10 @@ def prepare(
 def _metadata(folder: Path) -> dict[str, Any]:
     """Metadata of a prepared folder; raises `DataError` if they are damaged."""
     try:
-        columns = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        columns = json.loads(read_regular(folder / "metadata.json"))
         if metadata_digest(columns) != columns["digest"]:
             raise ValueError("metadata.json does not match its digest")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
     return columns
 

@@ -2,14 +2,17 @@
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from data_pipelines.schema import abbreviate
-from scoliojax.errors import RunError
+from data_pipelines.schema import abbreviate, read_regular
+from scoliojax.errors import RunError, one_line
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -27,6 +30,44 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file as a whole or not at all."""
     with whole_file(path) as fresh:
         fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, kind: type[T], remedy: str, name: str = "") -> T:
+    """The content of a JSON file of ours as a `kind`: a dataclass, or a type such as `dict[str, Any]`.
+
+    Numbers must be finite, types must fit without conversion, and no key may stand twice. Raises `FileNotFoundError` where
+    there is no file, and else `RunError` with the file, under its `name` if given, the key and the `remedy`.
+    """
+    import pydantic  # here: commands have to start without it
+
+    try:
+        content = read_regular(path)
+        found = pydantic.TypeAdapter(kind).validate_json(content, strict=True)
+        json.loads(content, object_pairs_hook=_check_section)  # what pydantic lets pass
+        return found
+    except FileNotFoundError:
+        raise
+    except pydantic.ValidationError as errors:
+        error = errors.errors(include_url=False)[0]
+        key, said = ".".join(map(str, error["loc"]))[:200], error["msg"].removeprefix("Value error, ")
+        why = f"key {key}: {said}, not {repr(error['input'])[:60]}" if key else said
+    except OSError as error:
+        why = error.strerror or one_line(error)
+    except (ValueError, RecursionError) as error:
+        why = one_line(error)
+    raise RunError(f"{name or path} cannot be read ({why}); {remedy}")
+
+
+def _check_section(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A section of a JSON file; raises `ValueError` for a key that stands there twice, and for a number that is not finite."""
+    section: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in section:
+            raise ValueError(f"key {key} stands twice")
+        if any(isinstance(one, float) and not math.isfinite(one) for one in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"key {key}: a number is not finite")
+        section[key] = value
+    return section
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from scoliojax.errors import RunError
         from scoliojax.runs.command import configure_runtime
         from scoliojax.runs.evaluation import Screening, open_network, write_evaluation
-        from scoliojax.runs.recipe import change_config, read_recipe
+        from scoliojax.runs.recipe import read_recipe
         from scoliojax.runs.run import open_run, recorded_config
         from scoliojax.runs.training import run_training
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif args.mode == "train" and not (args.workdir / "config.json").exists():
             raise RunError("--config is missing; give a recipe, e.g. --config configs/sconet_mt.py")
         else:
-            config = change_config(recorded_config(args.workdir), changes)
+            config = recorded_config(args.workdir, changes=changes)
         screening = Screening(args.sensitivity, args.prevalence)
         if args.mode == "train":
             run_training(config, args.workdir, screening, args.profile)

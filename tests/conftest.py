@@ -155,8 +155,7 @@ def silhouettes() -> Path:
     return shared_folder("SCOLIOJAX_SILHOUETTES", "silhouettes")
 
 
-@pytest.fixture
-def tiny_config(tmp_path):
+def make_tiny_config():
     """The main recipe at the smallest size that still has every part."""
     config = sconet_mt.get_config("quickstart")
     config.data.partition = "1:1:1"
@@ -174,6 +173,11 @@ def tiny_config(tmp_path):
     config.train.log_every = 1
     config.train.checkpoint_every = 3
     return config
+
+
+@pytest.fixture
+def tiny_config():
+    return make_tiny_config()
 
 
 def make_set(per_class: int = 4, frames: int = 5, seed: int = 0, subjects: list[str] | None = None) -> SilhouetteSet:

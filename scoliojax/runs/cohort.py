@@ -56,6 +56,11 @@ class Cohort:
         cluster.barrier("leaks")
         return duplicates
 
+    @cached_property
+    def parts(self) -> dict[str, list[str]]:
+        """Ids of the sequences by part."""
+        return parts_of(self.data, self.partition)
+
     def rows(self, part: str) -> np.ndarray:
         """Indices of the sequences of a part; raises `RunError` where the part is empty."""
         rows = getattr(self.partition, part)
@@ -76,6 +81,11 @@ class Cohort:
             },
             near_duplicates=[duplicate._asdict() for duplicate in duplicates],
         )
+
+
+def parts_of(data: SilhouetteSet, partition: Partition) -> dict[str, list[str]]:
+    """Ids of the sequences of a partition by part."""
+    return {part: [data.sequences[row] for row in rows] for part, rows in vars(partition).items()}
 
 
 def examine_batch(run: Run, cohort: Cohort, step: int) -> str:

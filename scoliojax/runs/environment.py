@@ -1,12 +1,13 @@
-"""The environment of a run, `environment.json`: versions, devices and commit."""
+"""The environment of a run, `environment.json`: versions, devices and commit; and changes of its learning rate."""
+
+from __future__ import annotations
 
 import functools
 import importlib.metadata
-import json
 import platform
 import subprocess
 import sys
-from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,37 @@ import jax
 
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
-from scoliojax.files import write_json
+from scoliojax.files import read_json, write_json
 
+RATES = "learning_rates.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tensorflow-datasets", "scoliojax")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The content of `environment.json`; every version of it has some of these, and None is not known."""
+
+    __pydantic_config__ = {"extra": "allow"}  # noqa: RUF012, read by pydantic
+
+    command: list[str] | None = None
+    python: str | None = None
+    platform: str | None = None
+    packages: dict[str, str] | None = None
+    devices: list[str] | None = None
+    processes: int | None = None
+    git_commit: str | None = None
+    imported_from: str | None = None  # the checkpoint of another implementation
+
+
+@dataclass(frozen=True)
+class RateChange:
+    """A learning rate that was lowered when the run went on."""
+
+    __pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # noqa: RUF012, read by pydantic
+
+    step: int  # the last finished one before the change
+    old: float
+    new: float
 
 
 def describe_move(workdir: Path) -> str | None:
@@ -46,18 +75,38 @@ def record_environment(workdir: Path, imported_from: str | None = None) -> None:
     """Record the environment of a run's next steps, and the file from which the run was imported."""
     if not cluster.is_first():
         return
-    origin = imported_from
-    with suppress(RunError):  # a new or unreadable record is written again
-        origin = origin or read_environment(workdir).get("imported_from")
-    write_json(workdir / "environment.json", environment() | ({"imported_from": origin} if origin else {}))
+    path, origin = workdir / "environment.json", imported_from
+    if path.exists():
+        try:
+            origin = origin or read_environment(workdir).get("imported_from")
+        except RunError as error:
+            aside = path.with_name("damaged-environment.json")
+            path.replace(aside)
+            print(f"{error}; it is set aside as {aside}", flush=True)
+    write_json(path, environment() | ({"imported_from": origin} if origin else {}))
 
 
 def read_environment(workdir: Path) -> dict[str, Any]:
-    """The environment in which a run was trained; raises `RunError` where it cannot be read."""
+    """The environment in which a run was trained, and as `learning_rates` the changes of its learning rate, if any.
+
+    Raises `RunError` where it cannot be read.
+    """
+    name, remedy = f"--workdir={workdir}: environment.json", "restore it from a copy, or train on there, which writes it anew"
     try:
-        return json.loads((workdir / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"--workdir={workdir}: environment.json cannot be read ({error})") from None
+        found = vars(read_json(workdir / "environment.json", Environment, remedy, name))
+    except FileNotFoundError:
+        raise RunError(f"{name} is missing; {remedy}") from None
+    changes = [asdict(change) for change in read_rates(workdir)]
+    return {key: value for key, value in found.items() if value is not None} | ({"learning_rates": changes} if changes else {})
+
+
+def read_rates(workdir: Path) -> list[RateChange]:
+    """The changes of a run's learning rate, in order; raises `RunError` where their file cannot be read."""
+    name, remedy = f"--workdir={workdir}: {RATES}", "restore it from a copy, or delete it: then the changes are not known"
+    try:
+        return read_json(workdir / RATES, list[RateChange], remedy, name)
+    except FileNotFoundError:
+        return []
 
 
 def _version(name: str) -> str:

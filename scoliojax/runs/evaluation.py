@@ -1,5 +1,6 @@
 """Predictions, calibration and scores of a trained network on a part of its cohort."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +47,9 @@ def open_network(run: Run, which: str) -> tuple[TrainedNetwork, Cohort]:
     """
     check_which(which)
     run_directory.check_config(run.directory, run.config.to_dict())
+    run_directory.check_places(run.directory, run.config.to_dict(), run.field)
     cohort = Cohort(run.config)
-    run_directory.check_data(run.directory, cohort.data.digest())
+    run_directory.check_data(run.directory, cohort.data.digest(), cohort.parts)
     return run.network(which, replicated(run.mesh)), cohort
 
 
@@ -150,6 +152,8 @@ def write_evaluation(network: TrainedNetwork, cohort: Cohort, part: str, screeni
     evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity)
     if not cluster.is_first():
         return
+    with suppress(OSError):  # a run that can only be read
+        run_directory.record_parts(network.directory, cohort.parts)
     folder = evaluation_folder(network.directory, part, network.step)
     print(results_table(write_results(folder, evaluation, screening.prevalence)))
     for line in near_duplicate_warning(duplicates):

@@ -1,6 +1,7 @@
 """A run: its directory, config and network, without data."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,8 @@ from scoliojax.devices import cluster
 from scoliojax.devices.mesh import data_mesh, replicated
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
+from scoliojax.runs import settings
+from scoliojax.runs.recipe import change_config
 from scoliojax.scores import calibration
 from scoliojax.scores.calibration import Calibration
 from scoliojax.training.checkpoint import Checkpoints, check_which, digest
@@ -31,6 +34,7 @@ class Run:
     """
 
     def __init__(self, directory: Path, config: build.Config, field: str = "--workdir"):
+        settings.check(config)
         self.directory, self.config, self.field = directory, config, field
         self.optimizer, self.schedule = build.build_optimizer(config)
         self.graph, self._params, self._batch_stats = build.build_model(config)
@@ -116,7 +120,7 @@ class TrainedNetwork:
     @cached_property
     def synthetic(self) -> bool:
         """True where this run trained the network on synthetic walkers alone."""
-        return run_directory.read_data(self.directory) is not None and not self.config.data.root  # None: imported
+        return run_directory.read_data(self.directory).digest is not None and not self.config.data.root  # None: imported
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -128,10 +132,10 @@ class TrainedNetwork:
         return nnx.merge(self.graph, self.state.params, self.state.batch_stats, copy=True)
 
 
-def recorded_config(directory: Path, field: str = "--workdir") -> Any:
-    """The config of an existing run directory; `field` is the option that named it, for messages.
+def recorded_config(directory: Path, field: str = "--workdir", changes: Sequence[str] = ()) -> Any:
+    """The config of an existing run directory, with `--config.KEY=VALUE` changes; `field`: option that named it, for messages.
 
-    Raises `RunError` where there is no run, or its network does not read silhouettes.
+    Raises `RunError` where there is no run, its network does not read silhouettes, or a value of the config cannot be.
     """
     if directory.is_file():
         raise RunError(
@@ -140,12 +144,17 @@ def recorded_config(directory: Path, field: str = "--workdir") -> Any:
         )
     recorded = run_directory.read_config(directory, field)
     name = recorded["model"].get("name")
-    if name not in build.MODELS:
+    if isinstance(name, str) and name not in build.MODELS:
         raise RunError(
             f"{field}={directory} is a checkpoint of another modality: its network {name!r} does not read silhouettes; give a "
             f"run of {', '.join(sorted(build.MODELS))}"
         )
-    return ConfigDict(recorded)
+    config = change_config(ConfigDict(recorded), changes)
+    try:
+        settings.check(config)
+    except RunError as error:
+        raise RunError(f"{field}={directory}: config.json: {error}; correct it there, or restore it from a copy") from None
+    return config
 
 
 def open_run(directory: Path, field: str = "--workdir", config: build.Config | None = None, root: str | None = None) -> Run:

@@ -14,7 +14,7 @@ from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
 from scoliojax.models.cost import train_flops_per_step
 from scoliojax.runs import directory as run_directory
-from scoliojax.runs import environment
+from scoliojax.runs import environment, settings
 from scoliojax.runs.cohort import Cohort, examine_batch
 from scoliojax.runs.evaluation import Screening, validation_scores, write_evaluation
 from scoliojax.runs.run import Run, TrainedNetwork
@@ -45,9 +45,10 @@ def run_training(
     Raises `RunError` where config, directory and data do not belong together, `DataError` for data that cannot be used, and
     `Stopped` after SIGTERM, with a checkpoint.
     """
+    settings.check(config)
     schedule = training_schedule(config)
     if (directory / "config.json").exists():  # an error before data are prepared
-        run_directory.check_config(directory, config.to_dict())
+        run_directory.check_config(directory, config.to_dict(), lower=True)
     run = Run(directory, config)
     loss = build.build_loss(config, run.mesh)
     _warn_if_long(config)
@@ -55,17 +56,22 @@ def run_training(
     _ = cohort.sampler  # an error where the devices or the data do not allow the batch
     digest = cohort.data.digest()
     moved = environment.describe_move(directory)
-    run_directory.claim(directory, config.to_dict(), digest)
+    run_directory.claim(directory, config.to_dict(), digest, cohort.parts)
     cluster.barrier("claimed")
-    run_directory.check_data(directory, digest)  # in every process: all must have the same directory and data
+    run_directory.check_data(directory, digest, cohort.parts)  # in every process: all must have the same directory and data
     _introduce(run, cohort, moved)
     checkpoints, initial = run.checkpoints(), run.initial_state()
     state = checkpoints.restore(initial) or initial
     start = int(state.step)
     if start:
         cluster.print_once(f"going on from step {start}")
+    rate = run_directory.read_config(directory)["optimizer"]["learning_rate"]
+    if start >= schedule.steps and config.optimizer.learning_rate != rate:
+        cluster.print_once(f"no step is left, so {run_directory.RATE} stays {rate:g}")
     if start < schedule.steps:
         environment.record_environment(directory)
+        if lowered := run_directory.record_rate(directory, config.to_dict(), start):
+            cluster.print_once(lowered)
         validate = None
         if schedule.eval_every:
             store = Checkpoints(directory / "best", None, cluster.print_once)

@@ -5,17 +5,14 @@ to be, and no prediction. The operating point is the probability of "positive or
 highest that reaches a wanted sensitivity on the validation subjects.
 """
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import special
 
-from scoliojax.errors import RunError
-from scoliojax.files import write_json
+from scoliojax.files import read_json, write_json
 from scoliojax.scores.metrics import softmax
 
 WANTED_SENSITIVITY = 0.9
@@ -24,7 +21,9 @@ TEMPERATURES = (0.05, 20.0)  # bounds of the search; an optimum at a bound does 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature and operating point of one network, fitted on validation subjects."""
+    """Temperature and operating point of one network, fitted on validation subjects; `ValueError` for what cannot be fitted."""
+
+    __pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # noqa: RUF012, read by pydantic
 
     network: str  # digest of the parameters and batch statistics
     synthetic: bool  # the validation subjects are synthetic walkers
@@ -36,6 +35,18 @@ class Calibration:
     sequences: int  # number of validation sequences
     subjects: int  # number of validation subjects
     notes: tuple[str, ...] = ()  # reasons for each None
+
+    def __post_init__(self):
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature} is not positive")
+        if self.threshold is not None and not 0 <= self.threshold < math.inf:
+            raise ValueError(f"threshold={self.threshold} is negative")
+        shares = {name: getattr(self, name) for name in ("wanted_sensitivity", "sensitivity", "specificity")}
+        for name, share in shares.items():
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"{name}={share} is no share")
+        if self.threshold is not None and self.sensitivity is None:
+            raise ValueError("there is a threshold without its sensitivity")
 
     def probabilities(self, logits: np.ndarray, scale: float) -> np.ndarray:
         """Calibrated class probabilities `[n, k]` of cosine logits `[n, k]` at the loss's scale."""
@@ -133,13 +144,7 @@ def write(path: Path, calibration: Calibration) -> None:
 def read(path: Path, network: str) -> Calibration | None:
     """The stored calibration of a network, None without one of this network; `RunError` where the file cannot be read."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        content["notes"] = tuple(content["notes"])
-        stored = Calibration(**content)
-        if not 0 < (stored.temperature or 1.0) < math.inf or not 0 <= (stored.threshold or 0.0) < math.inf:
-            raise ValueError(f"temperature {stored.temperature}, threshold {stored.threshold}")
+        stored = read_json(path, Calibration, "delete it, then evaluate again")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} cannot be read ({error}); delete it, then evaluate again") from None
     return stored if stored.network == network else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -11,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from scoliojax.errors import RunError
+from data_pipelines.schema import CLASSES
+from scoliojax.files import read_json
 from scoliojax.scores import bootstrap
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.metrics import Scored, Scorer, confusion_counts, refuse_not_finite, softmax
 from scoliojax.scores.subgroups import Subgroup, score_subgroups
+
+ALWAYS = {"accuracy", "macro_f1", "screening/sensitivity", "screening/specificity", "screening/auroc"}  # scores of every part
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,11 @@ class Evaluation:
 class Metrics:
     """The content of `metrics.json`: every score with its interval, and the facts that a reader needs beside them.
 
-    The fields `data` to `near_duplicates` are those of `Evaluation` and `Provenance`.
+    The fields `data` to `near_duplicates` are those of `Evaluation` and `Provenance`. Raises `ValueError` where a score that
+    every evaluation has, or a count of a part, is missing.
     """
+
+    __pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # noqa: RUF012, read by pydantic
 
     data: str
     synthetic: bool
@@ -104,6 +109,14 @@ class Metrics:
     scores: dict[str, Estimate]  # by name, or by `question/name`
     subgroups: dict[str, dict[str, Subgroup]] = field(default_factory=dict)  # by column of the subjects file, then by name
 
+    def __post_init__(self):
+        for part, counts in self.parts.items():
+            if missing := {"sequences", "subjects", *CLASSES} - counts.keys():
+                raise ValueError(f"parts.{part} has no {min(missing)}")
+        decided = {f"{name.rpartition('/')[0]}/specificity" for name in self.scores if name.endswith("/sensitivity")}
+        if missing := (decided | ALWAYS) - self.scores.keys():
+            raise ValueError(f"scores has no {min(missing)}")
+
     @property
     def mark(self) -> str:
         """The mark beside a score of synthetic data."""
@@ -120,26 +133,10 @@ class Metrics:
         }
         return content if self.subgroups else {name: value for name, value in content.items() if name != "subgroups"}
 
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Metrics:
-        """The inverse of `to_json`; raises `KeyError` or `TypeError` for another schema."""
-        kept = content["calibration"]
-        return cls(**content | {
-            "calibration": kept and Calibration(**kept | {"notes": tuple(kept["notes"])}),
-            "scores": _read(content["scores"]),
-            "subgroups": {
-                column: {name: Subgroup(**group | {"scores": _read(group["scores"])}) for name, group in groups.items()}
-                for column, groups in content.get("subgroups", {}).items()  # absent where there are none
-            },
-        })  # fmt: skip
-
 
 def _written(scores: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
     return {name: estimate._asdict() for name, estimate in scores.items()}
 
-
-def _read(scores: dict[str, dict[str, Any]]) -> dict[str, Estimate]:
-    return {name: Estimate(**estimate) for name, estimate in scores.items()}
 
 
 def evaluation_folder(directory: Path, part: str, step: int) -> Path:
@@ -150,14 +147,9 @@ def find_metrics(directory: Path, step: int) -> Metrics | None:
     """The metrics of the test part at a step of a run, None if never computed; `RunError` where the file cannot be read."""
     path = evaluation_folder(directory, "test", step) / "metrics.json"
     try:
-        return Metrics.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        return read_json(path, Metrics, "evaluate that step again: --mode eval")
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
-        why = str(error)
-    except (TypeError, KeyError, AttributeError):
-        why = "it is of another version of scoliojax"
-    raise RunError(f"{path} cannot be read ({why}); evaluate that step again: --mode eval")
 
 
 def score(evaluation: Evaluation, prevalence: float | None = None) -> Metrics:

@@ -18,7 +18,7 @@ def network(config: dict[str, Any]) -> str:
 def model_card(
     title: str, config: dict[str, Any], environment: dict[str, Any], metrics: Metrics | None, notes: Sequence[str] = ()
 ) -> str:
-    """The card as Markdown: `environment` from `environment.json`, `metrics` of the test part, None if never evaluated.
+    """The card as Markdown: `environment` from `read_environment`, `metrics` of the test part, None if never evaluated.
 
     `notes` are sentences about the file that the card describes.
     """
@@ -33,6 +33,10 @@ def model_card(
         f"- Channels {tuple(model['channels'])}, embedding {model['embedding_dim']} x {sum(model['strips'])} strips, trained "
         f"in {config['precision']}, {config['train']['steps']} steps planned, seed {config['seed']}.",
         f"- {_origin(environment)}",
+        *(
+            f"- The learning rate was lowered from {change['old']:g} to {change['new']:g} after step {change['step']}."
+            for change in environment.get("learning_rates", [])
+        ),
         *(f"- {note}" for note in notes),
         "",
         "## Intended use",

@@ -1,20 +1,33 @@
 """Reading of one input into a folder with its answer."""
 
-import json
+import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.video.people import Segmenter, SeveralPeopleError
 from data_pipelines.video.walk import checksum, needs_segmenter, read_walk
 from scoliojax.errors import RunError
-from scoliojax.files import refuse_foreign, whole_folder
+from scoliojax.files import read_json, refuse_foreign, whole_folder
 from scoliojax.screen.answer import Screener
 from scoliojax.screen.page import png, write_answer, write_frames
 from scoliojax.screen.pictures import candidates_sheet
 from scoliojax.screen.result import as_dict
 
 FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif", "frames", "candidates.png"}
+
+
+@dataclass(frozen=True)
+class _Input:
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What is read of an earlier `result.json`; it has more, which `screen.result` describes."""
+
+    input: _Input
 
 
 def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
@@ -28,9 +41,10 @@ def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
         raise RunError(f"--output={folder} holds something else than a screening (in frames); give a new folder")
     if within := [path for path in inputs if path == folder or folder in path.parents]:
         raise RunError(f"--output={folder} would replace the input {within[0]}; give a folder apart from it")
-    if anew and (folder / "result.json").exists():
-        earlier = json.loads((folder / "result.json").read_text(encoding="utf-8")).get("input", {}).get("sha256")
-        if earlier != checksum(inputs[0]):
+    if anew and os.path.lexists(folder / "result.json"):
+        remedy = "say where this answer goes with --output, or delete that folder"
+        earlier = read_json(folder / "result.json", _Result, remedy)
+        if earlier.input.sha256 != checksum(inputs[0]):
             raise RunError(f"{folder} holds the answer for another input of this name; say where this one goes with --output")
 
 

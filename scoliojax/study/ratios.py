@@ -16,6 +16,8 @@ from scoliojax.devices import cluster
 from scoliojax.errors import RunError
 from scoliojax.files import whole_file, write_csv
 from scoliojax.runs import directory as run_directory
+from scoliojax.runs import settings
+from scoliojax.runs.cohort import parts_of
 from scoliojax.runs.training import run_training
 from scoliojax.scores.evaluation import Metrics, find_metrics
 from scoliojax.study import MODELS
@@ -69,14 +71,17 @@ def cells(recipe: build.Config, ratios: list[str], models: list[str], seeds: int
 
 def check(study: list[Cell]) -> None:
     """Raise the errors that a cell would raise later, before hours of training."""
+    for cell in study:
+        settings.check(cell.config)
     with cluster.first_alone("data"):  # the first process may prepare the data
         data = build.build_data(study[0].config, report=cluster.print_once)
     for cell in study:
-        build.build_sampler(cell.config, data, build.build_partition(cell.config, data))
+        partition = build.build_partition(cell.config, data)
+        build.build_sampler(cell.config, data, partition)
         build.build_model(cell.config)
         if (cell.folder / "config.json").exists():
-            run_directory.check_config(cell.folder, cell.config.to_dict())
-            run_directory.check_data(cell.folder, data.digest())
+            run_directory.check_config(cell.folder, cell.config.to_dict(), lower=True)
+            run_directory.check_data(cell.folder, data.digest(), parts_of(data, partition))
 
 
 def finish(cell: Cell) -> Metrics:

@@ -5,9 +5,11 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from data_pipelines.schema import read_regular
 from scoliojax.errors import RunError
 from scoliojax.files import whole_file
 
@@ -81,11 +83,25 @@ def _summary_writer() -> type:
 
 
 def read_log(path: Path) -> list[dict]:
-    """The complete lines of a `metrics.jsonl`, without those that a crash left unreadable; [] where there is no file."""
+    """The complete lines of a `metrics.jsonl`, a step and numbers each, without those that a crash left unreadable.
+
+    The result is [] where there is no file. Raises `RunError` where there is something else that cannot be read.
+    """
     entries = []
-    text = path.read_text(errors="replace", encoding="utf-8") if path.exists() else ""
-    for line in text.splitlines(keepends=True):
-        with contextlib.suppress(ValueError):
-            if line.endswith("\n") and "step" in (entry := json.loads(line)):
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{path} cannot be read ({why}); restore it from a copy, or move it away") from None
+    for line in content.decode("utf-8", "replace").splitlines(keepends=True):
+        with contextlib.suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            if line.endswith("\n") and isinstance(entry, dict) and type(entry.get("step")) is int and _numbers(entry):
                 entries.append(entry)
     return entries
+
+
+def _numbers(entry: dict[str, Any]) -> bool:
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in entry.values())

@@ -1,5 +1,6 @@
 """The losses of ScoNet-MT; the identity loss itself is `kernels.triplet`. Axis letters as in `data_pipelines.schema`."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -38,15 +39,16 @@ class ScoNetLoss:
     mesh: Mesh | None = None  # the mesh over which clips are sharded; None on a single device
 
     def __post_init__(self):
-        if min(self.triplet_weight, self.class_weight) < 0 or self.triplet_weight == self.class_weight == 0:
+        weights = self.triplet_weight, self.class_weight
+        if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
             raise ValueError(
-                f"loss.triplet_weight={self.triplet_weight} and loss.class_weight={self.class_weight} must not be negative, "
-                "and one must be positive"
+                f"loss.triplet_weight={self.triplet_weight} and loss.class_weight={self.class_weight} must be finite and not "
+                "negative, and one must be positive"
             )
-        if self.margin < 0:
-            raise ValueError(f"loss.margin={self.margin} must not be negative")
-        if self.scale <= 0:
-            raise ValueError(f"loss.scale={self.scale} must be positive")
+        if not 0 <= self.margin < math.inf:
+            raise ValueError(f"loss.margin={self.margin} must be finite and not negative")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"loss.scale={self.scale} must be positive and finite")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"loss.label_smoothing={self.label_smoothing} must be in [0, 1)")
 

@@ -1,5 +1,6 @@
 """The published optimiser: PyTorch's SGD with a multi-step schedule, from optax parts."""
 
+import math
 from collections.abc import Sequence
 
 import optax
@@ -19,15 +20,15 @@ def sgd(
     learning rate 0.1 at step 0, momentum 0.9, weight decay 5e-4, and `decay` 0.1 at the steps 10,000, 14,000 and 18,000. Raises
     `ValueError` for numbers out of range and milestones that do not rise.
     """
-    if learning_rate <= 0:
-        raise ValueError(f"optimizer.learning_rate={learning_rate} must be positive")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"optimizer.learning_rate={learning_rate} must be positive and finite")
     if not 0 <= momentum < 1:
         raise ValueError(f"optimizer.momentum={momentum} must be in [0, 1)")
-    if weight_decay < 0:
-        raise ValueError(f"optimizer.weight_decay={weight_decay} must not be negative")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"optimizer.weight_decay={weight_decay} must be finite and not negative")
     if not 0 < decay <= 1:
         raise ValueError(f"optimizer.decay={decay} must be in (0, 1]")
-    if any(step < 1 for step in milestones) or list(milestones) != sorted(set(milestones)):
+    if not all(step >= 1 for step in milestones) or list(milestones) != sorted(set(milestones)):
         raise ValueError(f"optimizer.milestones={tuple(milestones)} must be rising positive steps")
     schedule = multi_step(learning_rate, milestones, decay)
     parts = optax.add_decayed_weights(weight_decay), optax.trace(momentum), optax.scale_by_learning_rate(schedule)

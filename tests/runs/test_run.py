@@ -309,7 +309,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(straight, tmp_path):
 
 MISTAKES = {
     "unknown key": (["--config.train.stepz=3"], ["stepz", "steps"]),
-    "doubled tuple": (["--config.model.channels=(2,3,4,5)"], ["model.channels=(2, 3, 4, 5, 2, 3, 4, 5)", "four"]),
+    "tuple given twice": (["--config.model.channels=(2,3)"], ["model.channels=(2, 3) must be four"]),
     "mistyped value": (["--config.train.steps=many"], ["train.steps", "many"]),
     "unknown variant": (["--config=configs/sconet_mt.py:slow"], ["slow", "quickstart"]),
     "missing config file": (["--config=configs/none.py"], ["configs/none.py"]),
@@ -469,12 +469,12 @@ def test_a_partial_download_is_trained_on_knowingly_and_what_is_left_out_stays_o
     assert old.returncode == 0, old.stderr
 
 
-def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tmp_path):
-    run_directory.claim(tmp_path, {"model": {}}, None)
+def test_where_a_run_was_trained_stays_on_record_until_it_trains_on(tiny_config, tmp_path):
+    run_directory.claim(tmp_path, tiny_config.to_dict(), None)
     record_environment(tmp_path, imported_from="theirs.pt, step 5")
     there = read_environment(tmp_path) | {"git_commit": "f00d"}
     (tmp_path / "environment.json").write_text(json.dumps(there), encoding="utf-8")
-    run_directory.claim(tmp_path, {"model": {}}, "data")  # as every start of the command does, also one that only evaluates
+    run_directory.claim(tmp_path, tiny_config.to_dict(), "data")  # as every start of the command does
     assert read_environment(tmp_path) == there
     record_environment(tmp_path)
     here = read_environment(tmp_path)
