@@ -5,7 +5,7 @@ Raw masks are normalised. An interrupted run leaves no folder that could be mist
 
 from collections.abc import Sequence
 
-from data_pipelines.command import Parser, expanded_path, make_parser, report_errors
+from data_pipelines.command import Parser, expanded_path, expanded_text, make_parser, report_errors
 from data_pipelines.schema import DataError
 
 
@@ -17,9 +17,14 @@ def arguments() -> Parser:
         "data_pipelines.prepare --input SCOLIOSIS1K --output prepared",
     )
     add = parser.add_argument
-    add("--input", required=True, metavar="TREE", help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
+    add("--input", required=True, type=expanded_text, metavar="TREE", help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
     add("--output", required=True, type=expanded_path, metavar="DIR", help="folder for the prepared data set")
-    add("--subjects", metavar="FILE", help="CSV file sequence,subject: the person of each sequence, if you know")
+    add(
+        "--subjects",
+        type=expanded_text,
+        metavar="FILE",
+        help="CSV file sequence,subject: the person of each sequence, if you know",
+    )
     add("--skip-bad", action="store_true", help="leave out and list what cannot be used")
     return parser
 

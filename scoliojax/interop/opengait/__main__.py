@@ -1,9 +1,8 @@
 """OpenGait checkpoints in and out: `python -m scoliojax.interop.opengait import | export | verify`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from data_pipelines.command import Parser, expanded_path, make_parser
+from data_pipelines.command import Parser, expanded_path, expanded_text, make_parser
 from scoliojax.runs.command import add_recipe, add_run, add_step, configure_runtime, refuse_rest, report_errors
 
 
@@ -20,7 +19,7 @@ def arguments() -> Parser:
     exporting = commands.add_parser("export", help="write a checkpoint of a run directory", allow_abbrev=False)
     verifying = commands.add_parser("verify", help="compare every layer with PyTorch", allow_abbrev=False)
     for sub in (importing, verifying):
-        sub.add_argument("checkpoint", type=Path, metavar="CKPT.pt")
+        sub.add_argument("checkpoint", type=expanded_path, metavar="CKPT.pt")
         sub.add_argument(
             "--strips",
             type=int,
@@ -33,7 +32,9 @@ def arguments() -> Parser:
     add_recipe(importing)
     exporting.add_argument("--output", required=True, type=expanded_path, metavar="CKPT.pt", help="file to write")
     add_step(exporting)
-    verifying.add_argument("--data", metavar="DIR", help="prepared folder or released tree; default synthetic walkers")
+    verifying.add_argument(
+        "--data", type=expanded_text, metavar="DIR", help="prepared folder or released tree; default synthetic walkers"
+    )
     return parser
 
 

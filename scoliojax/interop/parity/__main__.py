@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser
-from scoliojax.runs.command import add_run, report_errors
+from scoliojax.runs.command import add_run, configure_runtime, report_errors
 
 
 def arguments() -> Parser:
@@ -28,6 +28,7 @@ def arguments() -> Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     with report_errors("the rows so far are on the terminal"):
+        configure_runtime()
         from scoliojax.errors import RunError
         from scoliojax.interop.opengait.names import Sizes
         from scoliojax.interop.parity import compare
