@@ -93,8 +93,11 @@ def prepare(
 
 
 def _is_of(error: OSError, tree: str) -> bool:
-    """True where an error is about a file of a released tree."""
-    return bool(error.filename) and Path(tree).expanduser().absolute() in Path(os.fsdecode(error.filename)).absolute().parents
+    """True where an error is about a file or folder of a released tree."""
+    if not isinstance(error.filename, (str, bytes)):
+        return False
+    place, folder = Path(os.fsdecode(error.filename)).absolute(), Path(tree).expanduser().absolute()
+    return folder in (place, *place.parents)
 
 
 def _preparing(output: Path, report: Callable[[str], None]) -> contextlib.AbstractContextManager[bool]:

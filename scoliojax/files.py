@@ -87,7 +87,6 @@ def refuse_foreign(folder: Path, ours: set[str], kind: str) -> None:
     """Raise `RunError` when a folder to be replaced holds anything but files of the kind that replaces them."""
     if folder.is_file():
         raise RunError(f"--output={folder} is a file; give a new folder")
-    if folder.exists() and (
-        other := sorted(name for path in folder.iterdir() if not OURS.fullmatch(name := path.name) and name not in ours)
-    ):
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if other := sorted(name for name in there - ours if not OURS.fullmatch(name)):
         raise RunError(f"--output={folder} holds something else than {kind} ({abbreviate(other)}); give a new folder")

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -47,13 +48,9 @@ def run_training(
     Raises `RunError` where config, directory and data do not belong together or another training is at work in the directory,
     `DataError` for data that cannot be used, and `Stopped` after SIGTERM, with a checkpoint.
     """
-    if config.data.root and (root := Path(config.data.root).expanduser().resolve()) in (
-        place := directory.resolve(),
-        *place.parents,
-    ):
-        raise RunError(
-            f"--workdir={directory} lies in data.root={str(root)!r}, whose files it would mix with; give another folder"
-        )
+    place, root = directory.resolve(), config.data.root
+    if root and Path(os.path.expanduser(root)).resolve() in (place, *place.parents):
+        raise RunError(f"--workdir={directory} lies in data.root={root!r}, and would become a part of it; give another folder")
     with only_training(directory):
         _run_training(config, directory, screening or Screening(), profile)
 

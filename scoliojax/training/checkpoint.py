@@ -151,7 +151,7 @@ class Checkpoints:
             if digest(restored["state"]) != restored["meta"]["digest"]:
                 raise ValueError("its contents do not match their checksum")
             if spoilt := not_finite(restored["state"]):  # saved before states were judged
-                raise ValueError(f"its {' and '.join(spoilt)} are not all finite")
+                raise ValueError(f"its {' and '.join(spoilt)} are not finite")
             items = restored
         except Exception as error:  # damage can make Orbax, TensorStore or JSON raise anything
             reason = one_line(error)

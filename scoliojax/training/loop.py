@@ -74,8 +74,8 @@ def train(
 
     def refuse(number: int, what: str) -> NoReturn:
         raise RunError(
-            f"step {number}: {what}; {examine(number)}. Whole checkpoints: {checkpoints.steps() or 'none'}. Go on from there with "
-            "a lower --config.optimizer.learning_rate, or fix the data"
+            f"step {number}: {what}; {examine(number)}. Whole checkpoints: {checkpoints.steps() or 'none'}. Go on from there "
+            "with a lower --config.optimizer.learning_rate, or fix the data"
         )
 
     def check() -> Metrics:
@@ -104,7 +104,7 @@ def train(
             wait_until(step)
             newest = check()
         if (save or due) and (spoilt := not_finite(state)):
-            refuse(step, f"its {' and '.join(spoilt)} are not all finite, though loss and gradient are")
+            refuse(step, f"its {' and '.join(spoilt)} are not finite, though loss and gradient are")
         if write:
             values = {name: float(value) for name, value in newest.items()}
             now = time.perf_counter()
