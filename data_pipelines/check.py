@@ -17,10 +17,11 @@ from tqdm import tqdm
 from data_pipelines.files import remarks
 from data_pipelines.leaks import alike_sequences, silhouette_hash
 from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id, existing_folder
-from data_pipelines.scoliosis1k.release_tree import look_through, read_subjects, why_empty
+from data_pipelines.scoliosis1k.release_tree import look_through, why_empty
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import _metadata, is_prepared, open_prepared, prepared_folder
 from data_pipelines.splits import make_partition
+from data_pipelines.tables import read_subjects
 
 SHORT = 15  # frames; `scoliojax.screen` answers for no shorter walk
 Counts = dict[str, dict[str, int]]  # by class: number of sequences, of people and of frames
@@ -160,7 +161,7 @@ def _of_set(folder: Path, found: Check) -> Iterator[Item]:
 def _persons(subjects: str | None, items: list[Item], found: Check) -> dict[str, str]:
     """The person of each sequence in a subjects file; empty without one, or where it cannot be used."""
     try:
-        persons = read_subjects(subjects)
+        persons = read_subjects(subjects, [item[0] for item in items])
     except DataError as error:
         found.problems.append(str(error))
         return {}

@@ -1,6 +1,7 @@
 """The beginning and the end of every command: its options, and one line for whatever ends it early."""
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -9,9 +10,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from data_pipelines.interrupts import INTERRUPTED, raise_between_imports, remember
 from data_pipelines.schema import DataError
 
-MISTAKE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit statuses; the last two as a shell has them for SIGINT and SIGPIPE
+MISTAKE, CLOSED_PIPE = 2, 141  # exit statuses, as INTERRUPTED is one; the second as a shell has it for SIGPIPE
+REMEDIES = {  # of an error of the file system
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room: your quota is used up",
+    errno.EACCES: "change its permissions, or give another place",
+    errno.EPERM: "change its permissions, or give another place",
+    errno.EROFS: "its file system is read-only; give another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file; check the path",
+    errno.EISDIR: "it is a folder; give a file",
+    errno.ELOOP: "its links run in a circle; check the path",
+    errno.EEXIST: "another process may have made it; start again",
+    errno.ENOTEMPTY: "another process may have written there; start again",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs: the system has too many open files",
+    errno.ENOMEM: "free some memory",
+    errno.EIO: "check the disk",
+}
+EXTRAS = {  # packages that only some commands need: the extra that installs them
+    "av": "screen", "ai_edge_litert": "screen", "onnxruntime": "screen", "gradio": "app", "starlette": "app", "torch": "torch",
+}  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,7 +59,27 @@ def make_parser(module: str, about: str, usage: str, *examples: str) -> Parser:
 
 def expanded_path(text: str) -> Path:
     """A path from the command line, absolute, with `~` for the user's home."""
-    return Path(text).expanduser().absolute()
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no path (is a variable not set?); give one")
+    try:
+        return Path(text).expanduser().absolute()
+    except (RuntimeError, OSError) as error:  # no home of that name, or the current folder is gone
+        raise argparse.ArgumentTypeError(f"{text!r} names no place ({error}); give the whole path") from None
+
+
+def expanded_text(text: str) -> str:
+    """As `expanded_path`, for what is passed on as text."""
+    return str(expanded_path(text))
+
+
+def remedy(error: OSError) -> str:
+    """What a user can do about an error of the file system."""
+    return REMEDIES.get(error.errno or 0, "check the file and the disk")
+
+
+def unwritable(error: OSError) -> str:
+    """The end of a sentence about a place that cannot be written."""
+    return f"cannot be written ({error.strerror or error}); {remedy(error)}"
 
 
 @contextmanager
@@ -53,6 +96,14 @@ def report_errors(
     for stream in (sys.stdout, sys.stderr):  # where the terminal or the file name is not UTF-8, a sign may become its code
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+    def left() -> str:
+        try:
+            return state if isinstance(state, str) else state()
+        except (OSError, *mistakes) as error:
+            return f"what is there cannot be found out ({error})"
+
+    raise_between_imports(left)
     line, status = "", MISTAKE
     try:
         yield
@@ -65,9 +116,18 @@ def report_errors(
         with suppress(io.UnsupportedOperation):  # no file; else: so that the end of the process does not try again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        line = f"error: {error}; fix or free the disk; {state if isinstance(state, str) else state()}"
+        line = f"error: {error}; {remedy(error)}; {left()}"
+    except ModuleNotFoundError as error:
+        if (package := (error.name or "").partition(".")[0]) not in EXTRAS:
+            raise
+        line = f'error: {package} is not installed, which this needs: pip install "scoliojax[{EXTRAS[package]}]"; {left()}'
+    except UnicodeEncodeError as error:  # of a name; the texts of ours are UTF-8
+        if error.reason != "surrogates not allowed":
+            raise
+        line = f"error: the name {error.object[:200]!r} is not UTF-8; rename it; {left()}"
     except KeyboardInterrupt:
-        line, status = f"interrupted; {state if isinstance(state, str) else state()}", INTERRUPTED
+        line, status = f"interrupted; {left()}", INTERRUPTED
+        remember()
     if line:
-        print(line, file=sys.stderr, flush=True)
+        print(" ".join(line.splitlines()), file=sys.stderr, flush=True)
     leave(status)

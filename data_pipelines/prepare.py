@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from data_pipelines.command import Parser, expanded_path, make_parser, report_errors
+from data_pipelines.command import Parser, expanded_path, expanded_text, make_parser, report_errors
 from data_pipelines.schema import DataError
 
 FAULTY = 1  # exit status of --check where something cannot be used
@@ -23,11 +23,12 @@ def arguments() -> Parser:
         "data_pipelines.prepare --input SCOLIOSIS1K --check --partition Scoliosis1K_118.json",
     )
     add = parser.add_argument
-    add("--input", required=True, metavar="TREE", help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
+    add("--input", required=True, type=expanded_text, metavar="TREE", help="released tree, <id>/<Class>/<view>/*.pkl or *.png")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--output", type=expanded_path, metavar="DIR", help="folder for the prepared data set")
     target.add_argument("--check", action="store_true", help="write nothing; list all that would be used, and what not and why")
-    add("--subjects", metavar="FILE", help="CSV file sequence,subject: who walked, if you know; further columns are kept")
+    help_text = "CSV file sequence,subject: who walked, if you know; further columns are kept"
+    add("--subjects", type=expanded_text, metavar="FILE", help=help_text)
     add("--skip-bad", action="store_true", help="leave out and list what cannot be used")
     add("--partition", metavar="FILE", help="with --check: also count people by part; a JSON file, or a ratio such as 1:1:8")
     add("--json", type=expanded_path, metavar="FILE", help="with --check: also write everything found to this file")

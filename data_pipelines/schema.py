@@ -112,24 +112,33 @@ def read_regular(path: Path) -> bytes:
 
 def existing_folder(path: str | Path, field: str) -> Path:
     """The folder as a `Path`; raises `DataError` naming `field` if it is missing, not a folder, empty or unreadable."""
-    folder = Path(path).expanduser()
     try:
+        folder = Path(path).expanduser()
         problem = "does not exist" if not folder.exists() else "is a file" if not folder.is_dir() else ""
         if not problem and not any(folder.iterdir()):
             problem = "is empty"
     except OSError as error:
         raise DataError(f"{field}={str(path)!r} cannot be read ({error.strerror}); change its permissions") from None
+    except (RuntimeError, ValueError) as error:  # no home of that name; a NUL in the path
+        raise DataError(f"{field}={str(path)!r} names no folder ({error}); give the whole path") from None
     if problem:
         raise DataError(f"{field}={str(path)!r} {problem}; give the folder that holds the data")
     return folder
 
 
+def nested(one: Path, other: Path) -> bool:
+    """True where two folders, links followed, are the same or one contains the other."""
+    one, other = one.resolve(), other.resolve()
+    return one == other or one in other.parents or other in one.parents
+
+
 def cache_folder() -> Path:
-    """`$SCOLIOJAX_CACHE`, or the user's cache folder if that is not set; raises `DataError` if the user has no home."""
-    if chosen := os.environ.get("SCOLIOJAX_CACHE"):
-        return Path(chosen).expanduser()
+    """`$SCOLIOJAX_CACHE`, or the user's cache folder if that is not set, absolute; `DataError` if the user has no home."""
+    chosen = os.environ.get("SCOLIOJAX_CACHE")
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoliojax"
+        if chosen:
+            return Path(chosen).expanduser().absolute()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "scoliojax"
     except RuntimeError:  # in a container, a user id without an entry in the list of users
         raise DataError(
             "no home folder to keep a cache in: neither $HOME nor the list of users names one; set SCOLIOJAX_CACHE to a folder"

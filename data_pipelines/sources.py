@@ -1,19 +1,20 @@
 """Opening of `data.root`: a prepared folder, or a released tree that is prepared into a cache on first use."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
+from data_pipelines.command import remedy
+from data_pipelines.locks import alone
 from data_pipelines.schema import (
     FRAME_SIZE,
     DataError,
@@ -21,6 +22,7 @@ from data_pipelines.schema import (
     abbreviate,
     cache_folder,
     existing_folder,
+    nested,
     read_regular,
 )
 from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, prepared_remarks, scan
@@ -44,7 +46,12 @@ def is_prepared(root: Path) -> bool:
 
 
 def prepare(
-    tree: str, output: Path, subjects: str | None = None, skip_bad: bool = False, report: Callable[[str], None] = print
+    tree: str,
+    output: Path,
+    subjects: str | None = None,
+    skip_bad: bool = False,
+    report: Callable[[str], None] = print,
+    names: tuple[str, str] = ("--input", "--output"),
 ) -> list[str]:
     """Prepare a released tree into `output`. The memory needed hardly depends on the size of the tree.
 
@@ -52,8 +59,8 @@ def prepare(
     for one folder the second waits for the first, and uses its result if the tree is the same.
 
     `subjects` is a CSV file with the columns `sequence,subject`, and further ones, which are kept. With `skip_bad`, unusable
-    sequences are left out instead of raising `DataError`. `report` receives messages for the user. Returns one line for each
-    sequence that was left out.
+    sequences are left out instead of raising `DataError`. `report` receives messages for the user, who knows the two folders by
+    `names`. Returns one line for each sequence that was left out.
     """
     import tensorflow_datasets as tfds  # imported here and in `open_prepared`: takes a second, not needed for walkers
 
@@ -61,13 +68,14 @@ def prepare(
 
     tfds.disable_progress_bar()  # the builder shows its own, which counts sequences
     output = output.expanduser()
-    source, target = Path(tree).expanduser().absolute(), prepared_folder(output)
-    if source in (output.absolute(), *output.absolute().parents) or output.absolute() in source.parents:
-        raise DataError(f"--output={str(output)!r} and --input={tree!r} contain one another; pick another folder")
+    input_name, output_name = f"{names[0]}={tree!r}", f"{names[1]}={str(output)!r}"
+    target = prepared_folder(output)
+    if nested(Path(tree).expanduser(), output):
+        raise DataError(f"{output_name} and {input_name} contain one another; pick another folder")
     downloads = target.parent / f"{UNFINISHED}downloads"  # nothing is downloaded, but TFDS needs a folder
     try:
-        with _one_at_a_time(target.parent, report) as alone:
-            if alone:
+        with _preparing(output, report) as only_one:
+            if only_one:
                 for leftover in target.parent.glob(f"{UNFINISHED}*"):
                     shutil.rmtree(leftover)
             if not target.exists():
@@ -83,18 +91,39 @@ def prepare(
                     report(line)
                 return metadata["skipped"]
     except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError, naming the file, if the disk is full
-        if isinstance(error, RuntimeError) and str(target.parent) not in str(error):
+        if isinstance(error, BrokenPipeError) or (isinstance(error, RuntimeError) and str(target.parent) not in str(error)):
             raise
+        if isinstance(error, OSError) and _is_of(error, tree):
+            raise DataError(f"{input_name} cannot be read ({error}); {remedy(error)}") from None
         if not is_prepared(output):  # otherwise another process finished first, on a file system without locks
-            raise DataError(f"--output={str(output)!r} cannot be written ({error}); make room or pick another folder") from None
+            what = remedy(error) if isinstance(error, OSError) else "make room on the disk"
+            raise DataError(f"{output_name} cannot be written ({error}); {what}, or pick another folder") from None
     # Another process has prepared the folder.
-    sequences, _ = scan(tree, "--input")
+    sequences, _ = scan(tree, names[0])
     metadata = _metadata(prepared_folder(output))
     if metadata["source"] != fingerprint(sequences, read_subjects(subjects, [one.sequence for one in sequences]).settings()):
-        raise DataError(f"--output={str(output)!r} is already prepared, from other files; delete it or pick another folder")
+        raise DataError(f"{output_name} is already prepared, from other files; delete it or pick another folder")
     if metadata["skipped"] and not skip_bad:
-        raise DataError(f"--output={str(output)!r} is already prepared, with --skip-bad; delete it or pick another folder")
+        raise DataError(f"{output_name} is already prepared, with --skip-bad; delete it or pick another folder")
     return metadata["skipped"]
+
+
+def _is_of(error: OSError, tree: str) -> bool:
+    """True where an error is about a file or folder of a released tree."""
+    if not isinstance(error.filename, (str, bytes)):
+        return False
+    place, folder = Path(os.fsdecode(error.filename)).absolute(), Path(tree).expanduser().absolute()
+    return folder in (place, *place.parents)
+
+
+def _preparing(output: Path, report: Callable[[str], None]) -> contextlib.AbstractContextManager[bool]:
+    """The lock of a preparation into `output`; see `locks.alone`."""
+    folder = prepared_folder(output).parent
+
+    def wait(holder: str) -> None:
+        report(f"another preparation is at work in {folder} ({holder}); waiting for it")
+
+    return alone(folder / ".preparing", wait, report, clear=True)
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
@@ -106,45 +135,6 @@ def _metadata(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
     return columns
-
-
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path, report: Callable[[str], None]) -> Iterator[bool]:
-    """Create a folder and hold a lock file in it; remove both at the end, the folder only if it is empty.
-
-    Yields False on a file system without locks.
-    """
-    path, locked = folder / ".preparing", False
-    made = [folder, *(parent for parent in folder.parents if not parent.exists())]
-    with contextlib.ExitStack() as held:
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # the previous holder has removed the folder or the file: try again
-                file = held.enter_context(path.open("a", encoding="utf-8"))
-                locked = _lock(file, folder, report)
-                if not locked or os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    break
-            held.close()
-        try:
-            yield locked
-        finally:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # the folder is not empty
-                for parent in made:
-                    parent.rmdir()
-
-
-def _lock(file: TextIO, folder: Path, report: Callable[[str], None]) -> bool:
-    """Lock a file, waiting for the process that holds it; False on a file system without locks."""
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(f"another preparation is at work in {folder}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True
 
 
 def open_prepared(root: Path) -> SilhouetteSet:
@@ -187,16 +177,31 @@ def open_prepared(root: Path) -> SilhouetteSet:
     return SilhouetteSet(str(root), False, sequences, subjects, labels, n_frames, read, content, traits)
 
 
+def _unfinished(root: Path) -> bool:
+    return any(prepared_folder(root).parent.glob(f"{UNFINISHED}*"))
+
+
+def _waited_for(root: Path, report: Callable[[str], None]) -> bool:
+    """Wait for a preparation that is at work in `root`, if there is one; True if the folder is prepared then."""
+    try:
+        with _preparing(root, report):
+            return is_prepared(root)
+    except OSError:  # a read-only folder: nobody is at work there
+        return False
+
+
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
     """Open `data.root`, a folder made by `data_pipelines.prepare` or a released tree; `report` gets messages for the user."""
     folder = existing_folder(root, "data.root")
     if is_prepared(folder):
         return open_prepared(folder)
-    if any(prepared_folder(folder).parent.glob(f"{UNFINISHED}*")):
+    if _unfinished(folder) and _waited_for(folder, report):
+        return open_prepared(folder)
+    if _unfinished(folder):
         raise DataError(f"data.root={root!r} was not prepared to its end; run data_pipelines.prepare again")
     sequences, _ = scan(folder, "data.root")
     cached = cache_folder() / f"prepared-{fingerprint(sequences)}"
     if not is_prepared(cached):
         report(f"data.root={root} is a released tree; preparing it once into {cached}")
-        prepare(str(folder), cached, report=report)
+        prepare(str(folder), cached, report=report, names=("data.root", "the cache (SCOLIOJAX_CACHE)"))
     return open_prepared(cached)

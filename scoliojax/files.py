@@ -3,27 +3,32 @@
 import csv
 import json
 import math
+import re
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data_pipelines.locks import alone, wait_for_holder
 from data_pipelines.schema import abbreviate, read_regular
 from scoliojax.errors import RunError, one_line
 
 T = TypeVar("T")
 
+OURS = re.compile(r"\..+\.(lock|unfinished|replaced)")  # names of locks, and of what a killed process may leave
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """The place to write a file that replaces `path` at the end; after an error `path` is unchanged."""
-    fresh = path.with_name(f".{path.name}.unfinished")
-    try:
+    """The place to write a file that replaces `path` at the end; after an error `path` is unchanged.
+
+    Of several processes one writes at a time, and the file is that of the last.
+    """
+    with _place(path, lambda holder: None, lambda line: None) as fresh:  # a rename is whole without locks, too
         yield fresh
         fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -72,31 +77,57 @@ def _check_section(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a CSV file as a whole or not at all."""
-    with whole_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         csv.writer(file).writerows([header, *rows])
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """The place to write a folder that replaces `folder` at the end; after an error `folder` is unchanged."""
-    fresh, old = (folder.with_name(f".{folder.name}.{state}") for state in ("unfinished", "replaced"))
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
+    """The place to write a folder that replaces `folder` at the end; after an error `folder` is unchanged.
+
+    Of several processes one writes at a time, the others say for whom they wait, and the folder is that of the last.
+    """
+    with _place(folder, wait_for_holder(str(folder))) as fresh:
+        fresh.mkdir()
         yield fresh
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    if folder.exists():
+        old = fresh.with_suffix(".replaced")
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _place(path: Path, busy: Callable[[str], None], report: Callable[[str], None] | None = None) -> Iterator[Path]:
+    """A name of this process's own beside `path`, free again at the end; what killed ones left beside it is removed.
+
+    `busy` and `report` as in `locks.alone`.
+    """
+    leftover = re.compile(rf"\.{re.escape(path.name)}(\.[0-9a-f]{{8}})?\.(unfinished|replaced)")
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
+    with alone(path.with_name(f".{path.name}.lock"), busy, report) as locked:
+        for other in [other for other in path.parent.iterdir() if locked and leftover.fullmatch(other.name)]:
+            if other.suffix == ".replaced" and not path.exists():  # killed between two renames
+                other.rename(path)
+            else:
+                _remove(other)
+        try:
+            yield fresh
+        finally:
+            _remove(fresh)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def refuse_foreign(folder: Path, ours: set[str], kind: str) -> None:
     """Raise `RunError` when a folder to be replaced holds anything but files of the kind that replaces them."""
     if folder.is_file():
         raise RunError(f"--output={folder} is a file; give a new folder")
-    if folder.exists() and (other := sorted({path.name for path in folder.iterdir()} - ours)):
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if other := sorted(name for name in there - ours if not OURS.fullmatch(name)):
         raise RunError(f"--output={folder} holds something else than {kind} ({abbreviate(other)}); give a new folder")

@@ -29,7 +29,7 @@ def arguments() -> Parser:
     parser.add_argument("--profile", type=expanded_path, metavar="DIR", help="write a profiler trace of steps 11 to 15 here")
     hosts = parser.add_argument_group("several hosts that jax does not recognise by itself")
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    hosts.add_argument("--processes", type=int, metavar="N", help="number of processes")
+    hosts.add_argument("--processes", type=int, metavar="N", help="number of processes; 1 alone: this is the only one")
     hosts.add_argument("--process", type=int, metavar="I", help="number of this process, from 0")
     return parser
 

@@ -265,7 +265,7 @@ def test_a_full_disk_is_named_and_what_is_left_there(tmp_path):
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, encoding="utf-8", check=False)
     assert done.returncode == 2
     assert re.fullmatch(
-        r"error: .*No space left on device.*; fix or free the disk; the tree is not complete; delete it\n", done.stderr
+        r"error: .*No space left on device.*; make room on the disk; the tree is not complete; delete it\n", done.stderr
     )
 
 

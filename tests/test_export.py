@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -192,6 +193,8 @@ def test_what_is_not_the_packages_evaluation_is_not_written(run, capsys, monkeyp
 
 def test_a_network_that_gives_no_numbers_is_not_written(run, capsys, monkeypatch):
     monkeypatch.setattr(exporting, "serialise", lambda network: b"")
-    workdir = run.make(spoil=float("nan"))
-    assert_one_clear_error(refused(capsys, "--workdir", workdir), "not finite", "--step")
-    assert not (workdir / "export").exists()
+    for spoil, words in ((float("nan"), "its parameters are not finite"), (1e38, "not finite")):
+        workdir = run.make(spoil=spoil)
+        assert_one_clear_error(refused(capsys, "--workdir", workdir), words)
+        assert not (workdir / "export").exists()
+        shutil.rmtree(workdir)

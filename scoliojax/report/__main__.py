@@ -5,8 +5,11 @@ Writes `report/` in the run directory: `report.html` (one file that needs no int
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from data_pipelines.command import Parser, expanded_path, make_parser
+from data_pipelines.command import Parser, expanded_path, expanded_text, make_parser
+from data_pipelines.schema import nested
+from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, whole_folder
 from scoliojax.runs.command import add_output, add_part, add_run, add_screening, add_step, configure_runtime, report_errors
 
@@ -26,7 +29,7 @@ def arguments() -> Parser:
     add_step(parser)
     add_part(parser)
     add_screening(parser)
-    add("--data", metavar="DIR", help="prepared folder or released tree, where it has moved")
+    add("--data", type=expanded_text, metavar="DIR", help="prepared folder or released tree, where it has moved")
     add_output(parser, "<workdir>/report")
     return parser
 
@@ -36,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with report_errors("nothing was written"):
         folder = (args.output or args.directory / "report").resolve()
         refuse_foreign(folder, FILES, "a report")
+        if args.data and nested(folder, Path(args.data)):
+            raise RunError(f"--output={folder} and --data={args.data!r} contain one another; give another folder")
         configure_runtime()
         from scoliojax.report.evidence import compare_runs, gather
         from scoliojax.report.page import write_page

@@ -1,5 +1,6 @@
 """The content of a report: predictions, figures and cases of a run, and its comparison with other runs."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +14,12 @@ from scoliojax.report import saliency
 from scoliojax.runs.cohort import Cohort
 from scoliojax.runs.directory import flatten
 from scoliojax.runs.environment import read_environment
-from scoliojax.runs.evaluation import Screening, evaluate_part, near_duplicate_warning
+from scoliojax.runs.evaluation import Screening, evaluate_part, keep_results, near_duplicate_warning
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores import figures, strips
 from scoliojax.scores.bootstrap import Comparison, compare
-from scoliojax.scores.evaluation import Evaluation, Metrics, evaluation_folder, score
+from scoliojax.scores.evaluation import Evaluation, Metrics, score
 from scoliojax.scores.metrics import Scorer
-from scoliojax.scores.results import write_results
 from scoliojax.training.log import read_log
 
 UNCERTAIN = 0.2  # least difference between the probabilities of the two most probable classes
@@ -64,7 +64,9 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
     """Evaluate a run and draw its figures; its evaluation folder is written anew, too."""
     duplicates = cohort.near_duplicates()
     evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity, embeddings=True)
-    metrics = write_results(evaluation_folder(network.directory, part, network.step), evaluation, screening.prevalence)
+    metrics, problem = keep_results(network, evaluation, screening.prevalence)
+    if problem:
+        print(f"warning: the evaluation is in the report alone; {problem}", file=sys.stderr)
     scorer, scored = evaluation.scorer(screening.prevalence), evaluation.scored
     labels, classes = evaluation.labels, evaluation.classes
     assert evaluation.embeddings is not None  # as requested

@@ -73,7 +73,7 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
     metrics = evidence.metrics
     title = run_title(evidence.workdir, evidence.config, metrics)
     card = model_card(title, evidence.config, evidence.environment, metrics)
-    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8", errors="backslashreplace")
     (folder / "report.html").write_text(
         render(
             "report.html.j2",

@@ -1,5 +1,6 @@
 """Options, settings and error handling that the commands share."""
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ def add_recipe(parser: Parser, required: bool = False) -> None:
     parser.add_argument(
         "--config",
         required=required,
+        type=_recipe_name,
         metavar="FILE",
         help="recipe, FILE or FILE:VARIANT; --config.KEY=VALUE changes a key of it",
     )
@@ -28,6 +30,14 @@ def add_allow_missing(parser: Parser) -> None:
     help_text = "go on without sequences that the partition file names and the data lack"
     change = ["--config.data.allow_missing=True"]
     parser.add_argument("--allow-missing", action="store_const", const=change, default=[], help=help_text)
+
+
+def _recipe_name(text: str) -> str:
+    """FILE or FILE:VARIANT with `~` expanded."""
+    file, colon, variant = text.partition(":")
+    if not file.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no recipe (is a variable not set?); give FILE or FILE:VARIANT")
+    return os.path.expanduser(file) + colon + variant
 
 
 def add_run(parser: Parser, *names: str) -> None:

@@ -1,10 +1,12 @@
 """Predictions, calibration and scores of a trained network on a part of its cohort."""
 
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
+from data_pipelines.command import unwritable
 from data_pipelines.leaks import NearDuplicate
 from data_pipelines.schema import CLASSES, abbreviate
 from scoliojax.devices import cluster
@@ -15,7 +17,7 @@ from scoliojax.runs.cohort import Cohort
 from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.scores import calibration
 from scoliojax.scores.calibration import Calibration
-from scoliojax.scores.evaluation import Evaluation, evaluation_folder
+from scoliojax.scores.evaluation import Evaluation, Metrics, evaluation_folder, score
 from scoliojax.scores.metrics import published_scores, refuse_not_finite
 from scoliojax.training.checkpoint import check_which
 from scoliojax.training.evaluate import Predictions, evaluate
@@ -105,7 +107,11 @@ def calibrate(
         cohort.data.synthetic,
     )
     if keep and cluster.is_first():
-        calibration.write(calibration.calibration_file(network.directory, network.step), fitted)
+        path = calibration.calibration_file(network.directory, network.step)
+        try:
+            calibration.write(path, fitted)
+        except OSError as error:  # the numbers are worth more than their file
+            print(f"warning: the operating point is not kept; {path} {unwritable(error)}", file=sys.stderr)
     return fitted
 
 
@@ -145,8 +151,11 @@ def evaluate_part(
 
 
 def write_evaluation(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> None:
-    """Evaluate one part, write the results to the run directory, and print their table."""
-    from scoliojax.scores.results import results_table, write_results  # imports matplotlib, a third of the start time
+    """Evaluate one part, write the results to the run directory, and print their table.
+
+    Raises `RunError`, after the table, where the results cannot be written.
+    """
+    from scoliojax.scores.results import results_table  # imports matplotlib, a third of the start time
 
     duplicates = cohort.near_duplicates()
     evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity)
@@ -154,11 +163,25 @@ def write_evaluation(network: TrainedNetwork, cohort: Cohort, part: str, screeni
         return
     with suppress(OSError):  # a run that can only be read
         run_directory.record_parts(network.directory, cohort.parts)
-    folder = evaluation_folder(network.directory, part, network.step)
-    print(results_table(write_results(folder, evaluation, screening.prevalence)))
+    metrics, problem = keep_results(network, evaluation, screening.prevalence)
+    print(results_table(metrics))
     for line in near_duplicate_warning(duplicates):
         print(f"warning: {line}")
-    print(f"results: {folder}")
+    if problem:
+        sys.stdout.flush()
+        raise RunError(f"the results above are not kept; {problem}")
+    print(f"results: {evaluation_folder(network.directory, part, network.step)}")
+
+
+def keep_results(network: TrainedNetwork, evaluation: Evaluation, prevalence: float | None) -> tuple[Metrics, str]:
+    """Write the evaluation folder of a run; returns the metrics, and why the folder cannot be written, "" where it was."""
+    from scoliojax.scores.results import write_results
+
+    folder = evaluation_folder(network.directory, evaluation.part, network.step)
+    try:
+        return write_results(folder, evaluation, prevalence), ""
+    except OSError as error:
+        return score(evaluation, prevalence), f"{folder} {unwritable(error)}"
 
 
 def near_duplicate_warning(duplicates: list[NearDuplicate]) -> list[str]:

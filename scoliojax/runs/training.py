@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,11 +13,13 @@ import jax
 from scoliojax import build
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
+from scoliojax.errors import RunError
 from scoliojax.models.cost import train_flops_per_step
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs import environment, settings
 from scoliojax.runs.cohort import Cohort, examine_batch
 from scoliojax.runs.evaluation import Screening, validation_scores, write_evaluation
+from scoliojax.runs.lock import only_training
 from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints
 from scoliojax.training.log import Log, RunLog
@@ -42,10 +45,18 @@ def run_training(
     """Train, from the start or from the newest checkpoint, then evaluate the test part.
 
     `screening`: options of the evaluation; `profile`: folder for a profiler trace of some steps, None for no trace.
-    Raises `RunError` where config, directory and data do not belong together, `DataError` for data that cannot be used, and
-    `Stopped` after SIGTERM, with a checkpoint.
+    Raises `RunError` where config, directory and data do not belong together or another training is at work in the directory,
+    `DataError` for data that cannot be used, and `Stopped` after SIGTERM, with a checkpoint.
     """
     settings.check(config)
+    place, root = directory.resolve(), config.data.root
+    if root and Path(os.path.expanduser(root)).resolve() in (place, *place.parents):
+        raise RunError(f"--workdir={directory} lies in data.root={root!r}, and would become a part of it; give another folder")
+    with only_training(directory):
+        _run_training(config, directory, screening or Screening(), profile)
+
+
+def _run_training(config: build.Config, directory: Path, screening: Screening, profile: Path | None) -> None:
     schedule = training_schedule(config)
     if (directory / "config.json").exists():  # an error before data are prepared
         run_directory.check_config(directory, config.to_dict(), lower=True)
@@ -91,7 +102,7 @@ def run_training(
             best = f"{validate.score:.4f}{' (synthetic)' * cohort.data.synthetic} at step {validate.step}"
             cluster.print_once(f"best {BEST_BY} {best}: --mode eval --step=best")
     checkpoints.close()
-    write_evaluation(TrainedNetwork(run, state), cohort, "test", screening or Screening())
+    write_evaluation(TrainedNetwork(run, state), cohort, "test", screening)
 
 
 def guarded(step: Step) -> Step:

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser
+from data_pipelines.locks import alone
 from data_pipelines.schema import DataError, abbreviate
 from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, write_csv
@@ -74,16 +75,26 @@ def screen(args: argparse.Namespace) -> int:
     from scoliojax.screen.answer import Screener
     from scoliojax.screen.reader import check_target, write_result
 
-    if several:
-        refuse_foreign(folder, {*names, "screening.csv"}, "a screening")
-    for target in targets:
-        check_target(target, inputs, anew=args.output is None and not several)
-    network = open_run(args.directory, "--checkpoint").network(args.step)
-    write = partial(write_result, Screener(network, args.window), segmenter, person=args.person, keep_frames=args.keep_frames)
-    if several:
-        return _screen_all(write, inputs, targets, folder)
-    print_result(write(inputs[0], folder), folder)
-    return 0
+    if within := [path for path in args.inputs if path.is_dir() and path in folder.parents]:
+        raise RunError(
+            f"--output={folder} lies in the input {within[0]}, and would be taken for a part of it; give a folder apart"
+        )
+
+    def refuse(holder: str) -> NoReturn:
+        raise RunError(f"{folder} is being written by another screening ({holder}); wait for its end, or give another --output")
+
+    with alone(folder.with_name(f".{folder.name}.screening.lock"), refuse):
+        if several:
+            refuse_foreign(folder, {*names, "screening.csv"}, "a screening")
+        for target in targets:
+            check_target(target, inputs, anew=args.output is None and not several)
+        network = open_run(args.directory, "--checkpoint").network(args.step)
+        screener = Screener(network, args.window)
+        write = partial(write_result, screener, segmenter, person=args.person, keep_frames=args.keep_frames)
+        if several:
+            return _screen_all(write, inputs, targets, folder)
+        print_result(write(inputs[0], folder), folder)
+        return 0
 
 
 def _screen_all(write: Callable[..., dict[str, Any]], inputs: list[Path], targets: list[Path], folder: Path) -> int:

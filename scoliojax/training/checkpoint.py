@@ -1,5 +1,6 @@
 """Checkpoints: the state with its step, which is also the position in the data; verified by a checksum when read."""
 
+import asyncio
 import hashlib
 import re
 import shutil
@@ -14,7 +15,9 @@ import orbax.checkpoint as ocp
 
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError, one_line
-from scoliojax.training.state import TrainState
+from scoliojax.training.state import TrainState, not_finite
+
+ATTEMPTS = 5  # to read a folder in which a run deletes its older checkpoints meanwhile
 
 
 def digest(state: Any) -> str:
@@ -25,6 +28,28 @@ def digest(state: Any) -> str:
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         total.update(array.tobytes())
     return total.hexdigest()
+
+
+class _PatientLoop(asyncio.SelectorEventLoop):
+    """A loop that closes after everything begun in it has ended."""
+
+    def close(self) -> None:
+        if not self.is_closed() and (tasks := asyncio.all_tasks(self)):
+            self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        super().close()
+
+
+@contextmanager
+def _patient_loops() -> Iterator[None]:
+    """Within, Orbax waits for all reads of a checkpoint, also after one has failed, whose error it raises.
+
+    It would close its loop at once, and TensorStore print a traceback, "Event loop is closed", for every other read.
+    """
+    before, asyncio.new_event_loop = asyncio.new_event_loop, _PatientLoop
+    try:
+        yield
+    finally:
+        asyncio.new_event_loop = before
 
 
 def check_which(which: str) -> None:
@@ -90,17 +115,21 @@ class Checkpoints:
         same shapes, on the devices of the result. Raises `RunError` when the checkpoint of `step` is missing or damaged, or
         when none can be read.
         """
-        steps = self.steps()
-        if step is not None and step not in steps:
-            raise RunError(f"--step={step}: no such checkpoint in {self._folder}; there are {steps or 'none'}")
-        reasons: dict[int, str] = {}
-        for candidate in steps[::-1] if step is None else [step]:
-            items, reasons[candidate] = self._try_read(candidate, like)
-            if items is not None:
-                del reasons[candidate]
-                for damaged, reason in reasons.items():
-                    self._set_aside(damaged, reason)
-                return items["state"]
+        for _ in range(ATTEMPTS):
+            steps = self.steps()
+            if step is not None and step not in steps:
+                raise RunError(f"--step={step}: no such checkpoint in {self._folder}; there are {steps or 'none'}")
+            reasons: dict[int, str] = {}
+            for candidate in steps[::-1] if step is None else [step]:
+                items, reasons[candidate] = self._try_read(candidate, like)
+                if items is not None:
+                    del reasons[candidate]
+                    for damaged, reason in reasons.items():
+                        self._set_aside(damaged, reason)
+                    return items["state"]
+            if not self._read_only or all((self._folder / str(gone)).is_dir() for gone in reasons):
+                break
+            self._manager.reload()  # the run that writes here has deleted what was being read
         if step is not None:
             raise RunError(f"--step={step}: that checkpoint is damaged ({reasons[step]}); pick one of {steps}")
         if steps:
@@ -117,9 +146,12 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         wanted = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
         try:
-            restored = self._manager.restore(step, args=wanted)
+            with _patient_loops():
+                restored = self._manager.restore(step, args=wanted)
             if digest(restored["state"]) != restored["meta"]["digest"]:
                 raise ValueError("its contents do not match their checksum")
+            if spoilt := not_finite(restored["state"]):  # saved before states were judged
+                raise ValueError(f"its {' and '.join(spoilt)} are not finite")
             items = restored
         except Exception as error:  # damage can make Orbax, TensorStore or JSON raise anything
             reason = one_line(error)
@@ -127,7 +159,8 @@ class Checkpoints:
 
     def _set_aside(self, step: int, reason: str) -> None:
         if self._read_only:
-            self._report(f"checkpoint {step} is damaged and left out ({reason})")
+            if (self._folder / str(step)).is_dir():  # else the run that writes here has deleted it meanwhile
+                self._report(f"checkpoint {step} is damaged and left out ({reason})")
             return
         aside = self._folder.parent / f"damaged-checkpoint-{step}"
         count = 1

@@ -4,14 +4,17 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import jax
 
 from scoliojax.errors import RunError, Stopped
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.log import Log
-from scoliojax.training.state import TrainState
+from scoliojax.training.state import TrainState, not_finite
 from scoliojax.training.step import Metrics, Step
+
+UNDER_WAY = 2  # steps handed to the devices and not finished: enough that these never wait for the host
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,30 @@ def train(
       batches: the batches from step `state.step` on, on the devices.
       schedule: steps at which to log, save and validate.
       checkpoints: receives the states.
-      log: receives the metrics; the host waits for the device only for logging, saving and validation.
+      log: receives the metrics, and the steps as they are finished: at most `UNDER_WAY` are handed out and not finished.
       validate: scores of a state by name, for the log; None for no validation.
       stop: called after every step; True saves a checkpoint and ends the run.
       examine: records the batch of a step whose loss or gradient is not finite; returns where the record is.
 
-    Raises `RunError` when a loss or gradient is not finite (that state is not saved), and `Stopped` when `stop` returned True,
-    after a checkpoint of that step.
+    Raises `RunError` when a loss, a gradient, or a state to validate or to save is not finite (it is not saved), and `Stopped`
+    when `stop` returned True, after a checkpoint of that step.
     """
-    step = int(state.step)
-    unchecked: list[tuple[int, Metrics]] = []  # kept on the devices, so that the host does not wait
+    step = finished = int(state.step)
+    unchecked: list[tuple[int, Metrics]] = []  # kept on the devices until they are logged
+
+    def wait_until(number: int) -> None:
+        """Wait for the end of a step; the log counts those that ended."""
+        nonlocal finished
+        while finished < number:
+            jax.block_until_ready(unchecked[finished - step][1])
+            log.step()
+            finished += 1
+
+    def refuse(number: int, what: str) -> NoReturn:
+        raise RunError(
+            f"step {number}: {what}; {examine(number)}. Whole checkpoints: {checkpoints.steps() or 'none'}. Go on from there "
+            "with a lower --config.optimizer.learning_rate, or fix the data"
+        )
 
     def check() -> Metrics:
         """Fetch the metrics since the last check and require finite ones; returns the newest."""
@@ -67,25 +84,27 @@ def train(
         for number, metrics in fetched:
             for name in ("loss", "gradient_norm"):
                 if name in metrics and not math.isfinite(metrics[name]):
-                    raise RunError(
-                        f"step {number}: {name} is {float(metrics[name])}; {examine(number)}. Whole checkpoints: "
-                        f"{checkpoints.steps() or 'none'}. Lower optimizer.learning_rate or fix the data"
-                    )
+                    refuse(number, f"{name} is {float(metrics[name])}")
         unchecked.clear()
         return fetched[-1][1]
 
     clock, since = time.perf_counter(), step
     for batch in batches:
+        wait_until(step + 1 - UNDER_WAY)
         state, metrics = train_step(state, batch)
         step += 1
         unchecked.append((step, metrics))
-        log.step()
         last = step == schedule.steps
         stopping = stop(step) and not last
         save = step % schedule.checkpoint_every == 0 or last or stopping
         write = step % schedule.log_every == 0 or last
         due = validate is not None and schedule.eval_every > 0 and (step % schedule.eval_every == 0 or last)
-        newest = check() if save or write or due else {}
+        newest: Metrics = {}
+        if save or write or due:
+            wait_until(step)
+            newest = check()
+        if (save or due) and (spoilt := not_finite(state)):
+            refuse(step, f"its {' and '.join(spoilt)} are not finite, though loss and gradient are")
         if write:
             values = {name: float(value) for name, value in newest.items()}
             now = time.perf_counter()

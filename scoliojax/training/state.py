@@ -29,3 +29,23 @@ def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
 def create_state(params: Tree, batch_stats: Tree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
+
+
+@jax.jit
+def _all_finite(parts: dict[str, Any]) -> dict[str, jax.Array]:
+    """For each part of a state, whether all its numbers are finite: one scalar each."""
+
+    def finite(part: Any) -> jax.Array:
+        return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(part)]))
+
+    return {name: finite(part) for name, part in parts.items()}
+
+
+def not_finite(state: TrainState) -> list[str]:
+    """Which parts of a state have a number that is not finite: parameters, batch statistics, sums of the optimiser.
+
+    They are reduced on the devices, a scalar each.
+    """
+    parts = {"parameters": state.params, "batch statistics": state.batch_stats, "sums of the optimiser": state.opt_state}
+    finite = jax.device_get(_all_finite({name: part for name, part in parts.items() if jax.tree.leaves(part)}))
+    return [name for name in parts if not finite.get(name, True)]

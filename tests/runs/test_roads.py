@@ -6,6 +6,8 @@ The roads at their real size: `python -m tests.scripts.full_size`.
 import errno
 import fcntl
 import json
+import re
+import socket
 import struct
 import subprocess
 import sys
@@ -19,9 +21,10 @@ import pytest
 from orbax.checkpoint._src.serialization import tensorstore_utils
 from tensorflow_datasets.core import shuffle
 
+from data_pipelines.locks import alone
 from data_pipelines.schema import DataError
 from data_pipelines.scoliosis1k import builder, release_tree
-from data_pipelines.sources import _one_at_a_time, open_prepared, open_root, prepare, prepared_folder
+from data_pipelines.sources import open_prepared, open_root, prepare, prepared_folder
 from scoliojax.runs.run import open_run
 from scoliojax.runs.training import run_training
 from scoliojax.scores import bootstrap
@@ -154,7 +157,10 @@ def test_a_preparation_waits_for_another_and_takes_what_that_made_or_does_it_its
 
     prepare(str(tree), out, report=tell)
     status = other.wait()
-    assert lines == [f"another preparation is at work in {out / 'scoliosis1k'}; waiting for it"]
+    (line,) = lines
+    place = re.escape(str(out / "scoliosis1k"))
+    holder = rf"process {other.pid} on host {re.escape(socket.gethostname())}, since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\S+"
+    assert re.fullmatch(rf"another preparation is at work in {place} \({holder}\); waiting for it", line), line
     assert status == (0 if end == "finishes" else -9)
     assert [path.name for path in (out / "scoliosis1k").iterdir()] == ["1.0.0"]
     assert len(open_prepared(out)) == 6
@@ -167,7 +173,7 @@ def test_a_lock_on_what_another_has_removed_is_none(tmp_path):
     inside: list[str] = []
 
     def enter(name: str, wait: float) -> None:
-        with _one_at_a_time(tmp_path / "deep" / "down", lambda line: None) as locked:
+        with alone(tmp_path / "deep" / "down" / ".lock", lambda holder: None, clear=True) as locked:
             assert locked
             inside.append(name)
             time.sleep(wait)
@@ -189,7 +195,9 @@ def test_without_locks_nobody_s_work_is_removed(first, tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", no_locks)
     theirs = tmp_path / "out" / "scoliosis1k" / "incomplete.ABCDEF_1.0.0"
     theirs.mkdir(parents=True)
-    prepare(str(tree), tmp_path / "out")
+    lines: list[str] = []
+    prepare(str(tree), tmp_path / "out", report=lines.append)
+    assert "has no locks; see to it that no other process writes there" in lines[-1]
     assert theirs.exists()
     assert len(open_prepared(tmp_path / "out")) == 6
 

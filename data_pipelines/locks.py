@@ -1,0 +1,108 @@
+"""A place that one process at a time may write to, and who is there."""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+
+def wait_for_holder(place: str) -> Callable[[str], None]:
+    """For `alone`: say on standard error who is at `place`, then wait."""
+    return lambda holder: print(f"{holder} is at work in {place}; waiting for it", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def alone(
+    path: Path, busy: Callable[[str], None], report: Callable[[str], None] | None = None, clear: bool = False
+) -> Iterator[bool]:
+    """Hold the lock file `path`, and remove it at the end, with those of its folders that were made for it and are empty.
+
+    The system ends a lock with its process, however that ends; a file that is left over stops nobody. Yields False, after a
+    line to `report` (None: standard error), on a file system without locks.
+
+    Args:
+      path: the lock file; it names its holder while it is held.
+      busy: called with a text about the holder where another process, or thread, has the lock; the call may raise. If it
+        returns, the lock is waited for.
+      report: receives a line for the user.
+      clear: remove the folder of the lock file if it is empty, whoever made it.
+    """
+    locked, said = False, False
+    made = [path.parent] * clear
+
+    def tell(holder: str) -> None:
+        nonlocal said
+        if not said:  # and not again where the place changes hands while this process waits
+            said = True
+            busy(holder)
+
+    with contextlib.ExitStack() as held:
+        while True:
+            made += [parent for parent in path.parents if not parent.exists() and parent not in made]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # the previous holder has removed the folder or the file: try again
+                file = held.enter_context(path.open("a+", encoding="utf-8", errors="replace"))
+                locked = _lock(file, tell)
+                if not locked or os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break
+            held.close()
+        if locked:
+            _sign(file)
+        else:
+            words = f"the file system of {path.parent} has no locks; see to it that no other process writes there"
+            (report or (lambda line: print(line, file=sys.stderr, flush=True)))(words)
+        try:
+            yield locked
+        finally:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder is not empty
+                for parent in made:
+                    parent.rmdir()
+
+
+def _lock(file: TextIO, busy: Callable[[str], None]) -> bool:
+    """Lock a file, waiting for the process that holds it; False on a file system without locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        return _without_locks(error)
+    busy(_holder(file))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return True
+    except OSError as error:
+        return _without_locks(error)
+
+
+def _without_locks(error: OSError) -> bool:
+    if error.errno in (errno.EINTR, errno.EIO):  # a fault, and no lack
+        raise error
+    return False
+
+
+def _sign(file: TextIO) -> None:
+    """Write host, process and time into a lock file that is held."""
+    file.truncate(0)
+    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+    file.write(f"process {os.getpid()} on host {socket.gethostname()}, since {since}\n")
+    file.flush()
+
+
+def _holder(file: TextIO) -> str:
+    """The holder of a lock as it signed; it may be about to."""
+    for _ in range(20):
+        file.seek(0)
+        if text := file.read():
+            return " ".join(text.split())
+        time.sleep(0.01)
+    return "another process"

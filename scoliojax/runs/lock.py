@@ -1,0 +1,37 @@
+"""One training at a time in a run directory."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from data_pipelines.locks import alone
+from scoliojax.devices import cluster
+from scoliojax.errors import RunError
+
+
+@contextmanager
+def only_training(directory: Path) -> Iterator[None]:
+    """Hold the lock `.lock` of a run directory, which is made where it is missing, and removed again if it stays empty.
+
+    All processes of the run must call this; the first holds the lock. Raises `RunError` in all of them where another training
+    holds it, or the directory cannot be written. Whoever only reads the run needs no lock.
+    """
+
+    def refuse(holder: str) -> NoReturn:
+        raise RunError(
+            f"--workdir={directory} is being trained in ({holder}); wait for its end, or stop it, or give another --workdir"
+        )
+
+    with ExitStack() as held:
+        reason = None
+        try:
+            if cluster.is_first():
+                held.enter_context(alone(directory / ".lock", refuse))
+        except RunError as error:
+            reason = error
+        except OSError as error:
+            reason = RunError(f"--workdir={directory} cannot be written ({error.strerror}); give another folder")
+        if not cluster.all_agree(reason is None):
+            raise reason or RunError(f"--workdir={directory} cannot be trained in; the first process says why") from None
+        yield
