@@ -143,7 +143,7 @@ def test_an_id_that_could_be_two_is_refused_by_name(tmp_path):
 def test_an_empty_option_is_not_no_option(tmp_path):
     tree = write_tree(tmp_path / "tree", per_class=1)
     result = run_here("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out", "--subjects", "")
-    assert_one_clear_error(result, "--subjects='' is empty (an unset variable?)")
+    assert_one_clear_error(result, "--subjects: '' is no path (is a variable not set?)")
     assert result.returncode == 2
     path = write(tmp_path / "empty.csv", "")
     result = run_here("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out", "--subjects", path)

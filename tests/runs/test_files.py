@@ -182,7 +182,7 @@ def test_a_key_that_is_missing_or_of_another_type_is_named(file, workdir):
 
 
 FREE = {"max_eval_frames", "sequences_per_eval_batch", "loader_threads", "cache_gigabytes", "steps", "log_every",
-        "checkpoint_every", "checkpoints_to_keep", "eval_every", "share_frames"}  # fmt: skip
+        "allow_missing", "checkpoint_every", "checkpoints_to_keep", "eval_every", "share_frames"}  # fmt: skip
 
 
 def test_an_older_config_gets_what_came_later_and_nothing_else(workdir):

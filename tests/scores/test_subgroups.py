@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scoliojax.files import read_json
 from scoliojax.report import page
 from scoliojax.report.evidence import Evidence
 from scoliojax.scores import bootstrap
@@ -119,7 +120,7 @@ def test_where_too_few_stand_behind_a_score_it_says_so(many):
 def test_subgroups_stand_in_the_files_and_tables_and_are_synthetic_there(many, tmp_path):
     metrics = write_results(tmp_path / "a", many)
     stored = json.loads((tmp_path / "a" / "metrics.json").read_text(encoding="utf-8"))
-    assert Metrics.from_json(stored) == metrics
+    assert read_json(tmp_path / "a" / "metrics.json", Metrics, "") == metrics
     assert stored["subgroups"]["sex"]["M"]["scores"]["accuracy"]["low"] is not None
     lines = results_table(metrics).splitlines()
     assert "operating point, by subgroup; fewer than 20 subjects are too small" in results_table(metrics)
