@@ -13,9 +13,7 @@ from data_pipelines.schema import DataError
 
 MOST_BYTES = 2**27  # of a PNG file
 MOST_PIXELS = 2**25  # of a mask; a frame of 8K video has 33.2 million
-LARGE = (
-    2**23
-)  # pixels; masks with more, of more than 4K video, are decoded one at a time, so that memory does not grow with the number of threads
+LARGE = 2**23  # pixels; masks larger than 4K video are decoded one at a time: memory does not grow with the threads
 LARGE_ONES = threading.Lock()
 MOST_DEFLATED = 1032  # bytes that a byte of deflate can become
 PIECE = 2**20  # bytes that are inflated at a time
