@@ -68,17 +68,18 @@ class Check:
             yield "  frames of a sequence: " + ", ".join(f"{name} {value:g}" for name, value in spread.items())
         for title, names in (
             (f"sequences under {SHORT} frames", [f"{name} ({count})" for name, count in self.short.items()]),
-            ("masks with (almost) nobody in them", [f"{name} ({count})" for name, count in self.dropped.items()]),
+            ("sequences with masks of (almost) nobody", [f"{name} ({count})" for name, count in self.dropped.items()]),
         ):
             if names:
-                yield f"  {title}, of {len(names)} sequences: {abbreviate(names, 3)}"
+                yield f"  {title} ({len(names)}): {abbreviate(names, 3)}"
         for line in remarks(self.unused):
             yield f"  {line}"
         for pair in self.near_duplicates:
             yield f"  near-duplicates: {pair['sequence']} and {pair['twin']}, {pair['distance']:.2f} grey levels apart"
         for line in self.problems:
             yield f"  problem: {line}"
-        yield f"{len(self.problems)} problems" + (
+        count = len(self.problems)
+        yield f"{count} problem{'s' * (count != 1)}" + (
             "; with --skip-bad prepare leaves such sequences out" if self.problems else ""
         )
 

@@ -96,7 +96,7 @@ def mask_names(folder: Path) -> list[str]:
 
 def remarks(unused: Mapping[str, Sequence[str]]) -> list[str]:
     """A line for each reason why something is not used, with the number and three names."""
-    return [f"not used: {len(names)} {reason}: {abbreviate(names, 3)}" for reason, names in unused.items() if names]
+    return [f"not used ({len(names)}): {reason}: {abbreviate(names, 3)}" for reason, names in unused.items() if names]
 
 
 def read_file(path: Path, most: int) -> bytes:

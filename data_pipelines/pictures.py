@@ -13,7 +13,7 @@ from data_pipelines.schema import DataError
 
 MOST_BYTES = 2**27  # of a PNG file
 MOST_PIXELS = 2**25  # of a mask; a frame of 8K video has 33.2 million
-LARGE = 2**22  # pixels; masks with more are decoded one at a time, so that memory does not grow with the number of threads
+LARGE = 2**23  # pixels; masks larger than 4K video are decoded one at a time: memory does not grow with the threads
 LARGE_ONES = threading.Lock()
 MOST_DEFLATED = 1032  # bytes that a byte of deflate can become
 PIECE = 2**20  # bytes that are inflated at a time
@@ -48,7 +48,10 @@ class _NoMaskError(Exception):
 
 
 def _check(content: bytes) -> int:
-    """Number of pixels; raises `ValueError` or `zlib.error` for a PNG that is damaged, or that holds less than it claims."""
+    """Number of pixels; raises `ValueError` or `zlib.error` for a PNG that is damaged, or that holds less than it claims.
+
+    An animation is refused as no mask.
+    """
     place, header, data, ended = len(SIGNATURE), b"", [], False
     while not ended:
         size, name = struct.unpack_from(">I4s", content, place)
@@ -57,6 +60,8 @@ def _check(content: bytes) -> int:
             raise ValueError("cut off")
         if zlib.crc32(body, zlib.crc32(name)) != struct.unpack_from(">I", content, place + 8 + size)[0]:
             raise ValueError(f"the checksum of {name!r} is wrong")
+        if name == b"acTL":
+            raise _NoMaskError("is an animation, of which only the first frame would be read; write one PNG a frame")
         header = body if name == b"IHDR" else header
         data += [body] if name == b"IDAT" else []
         ended = name == b"IEND"

@@ -119,8 +119,7 @@ def _inode(sequence: ReleasedSequence) -> tuple[int, int]:
 
 def why_empty(folder: Path, found: Survey) -> str:
     """Why a root has no sequence, above all one that stands a folder too high or too low."""
-    children = [folder / name for name in list_folder(folder).folders]
-    outer = [child for child in children if any(_is_identity(child / name) for name in list_folder(child).folders)]
+    outer = [child for child in _folders(folder) if any(map(_is_identity, _folders(child)))]
     if outer:
         return f"has no sequence, but {abbreviate(outer, 3)} has (an outer folder of an archive); give that folder"
     if _is_identity(folder):
@@ -131,10 +130,15 @@ def why_empty(folder: Path, found: Survey) -> str:
 
 def _is_identity(folder: Path) -> bool:
     """True for a folder with a class folder in it."""
+    return any(child.name.lower() in CLASSES for child in _folders(folder))
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Folders within a folder; none of one that cannot be read, which is a problem of its own."""
     try:
-        return any(name.lower() in CLASSES for name in list_folder(folder).folders)
+        return [folder / name for name in list_folder(folder).folders]
     except OSError:
-        return False
+        return []
 
 
 class _Walker:
@@ -216,9 +220,7 @@ def prepared_remarks(metadata: Mapping) -> list[str]:
     lines = remarks(metadata.get("unused", {}))
     if dropped:
         each = abbreviate([f"{name} ({count})" for name, count in dropped.items()], 3)
-        lines.append(
-            f"not used: {sum(dropped.values())} masks with (almost) nobody in them, of {len(dropped)} sequences: {each}"
-        )
+        lines.append(f"not used ({sum(dropped.values())}): masks with (almost) nobody in them, by sequence: {each}")
     return lines
 
 

@@ -60,7 +60,9 @@ def inputs_of(path: Path) -> list[Path]:
             raise DataError(f"{path} is {kind}; give a video file, a folder of mask PNGs or a prepared pickle")
         return [path]
     visible = [child for child in path.iterdir() if not is_leftover(child.name)]  # macOS writes ._NAME beside a video
-    videos = sorted(child for child in visible if child.suffix.lower() in SUFFIXES and child.is_file())
+    videos = sorted(child for child in visible if child.suffix.lower() in SUFFIXES and not child.is_dir())
+    if odd := [child for child in videos if not child.is_file()]:
+        raise DataError(f"{odd[0]} is {irregular_at(odd[0]) or 'a link to what is not there'}, no video; remove it")
     masks = bool(mask_names(path))
     if masks and videos:
         raise DataError(f"{path} holds mask PNGs and videos; give a folder of either")

@@ -47,10 +47,17 @@ def png(pixels: np.ndarray, mode: str | None = None, **options) -> bytes:
     return out.getvalue()
 
 
-def palette(labels: np.ndarray, *colours: int) -> bytes:
+def animated(masks: np.ndarray) -> bytes:
+    out, pictures = io.BytesIO(), [Image.fromarray(mask) for mask in masks]
+    pictures[0].save(out, "PNG", save_all=True, append_images=pictures[1:])
+    return out.getvalue()
+
+
+def palette(labels: np.ndarray, *colours: int, clear: int | None = None) -> bytes:
+    """A PNG of labels with their colours; `clear` is the label that is transparent."""
     picture, out = Image.fromarray(labels.astype(np.uint8)).convert("P"), io.BytesIO()
     picture.putpalette(colours)
-    picture.save(out, "PNG")
+    picture.save(out, "PNG", **({} if clear is None else {"transparency": clear}))
     return out.getvalue()
 
 
@@ -160,11 +167,15 @@ PICTURES = {
     "too dark": (every(png, (SOFT * 0.7).astype(np.uint8)), "its largest value is 178; scale the values"),
     "JPEG": (every(jpeg), "not a readable PNG but a JPEG; write masks as PNG"),
     "PNG that was JPEG": (every(lambda mask: png(cv2.imdecode(np.frombuffer(jpeg(mask), np.uint8), 0))), "is not black"),
+    "an animated PNG": (among(animated(PLAIN[:3])), "is an animation, of which only the first frame would be read"),
+    "palette with transparency": ([palette(mask // 255, 9, 99, 9, 70, 7, 9, clear=0) for mask in PLAIN], None),
     "GIF": (among(b"GIF89a" + bytes(30)), "but a GIF"),
     "text": (among(b"hello"), "not a readable PNG but something else"),
     "empty file": (among(b""), "not a readable PNG but empty"),
     "pointer of Git LFS": (among(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     "zlib checksum": (among(changed(png(PLAIN[8]), lambda data: data[:-1] + bytes([data[-1] ^ 1]))), "incorrect data check"),
+    "zlib checksum of nothing": (among(changed(png(PLAIN[8]), lambda data: data[:-4] + bytes(4))), "incorrect data check"),
+    "zlib checksum missing": (among(changed(png(PLAIN[8]), lambda data: data[:-4])), "its picture is cut off"),
     "chunk checksum": (among(png(PLAIN[8])[:-13] + b"x" + png(PLAIN[8])[-12:]), "the checksum of b'IDAT' is wrong"),
     "cut off": (among(png(PLAIN[8])[:-40]), "not a readable PNG (cut off)"),
     "cut off in the picture": (among(changed(png(PLAIN[8]), lambda data: data[: len(data) // 2])), "its picture is cut off"),
@@ -277,7 +288,7 @@ PICKLED = {
     "cut off, gzip": (gzip.compress(GOOD)[:-100], "not a readable pickle"),
     "names of numpy alone": (b"cnumpy\nndarray\n.", "without the bytes of an array"),
     # Hostile ones
-    "calls numpy.ndarray(shape)": (b"cnumpy\nndarray\n((K\x10K@K@ttR.", "holds numpy's ndarray without the bytes of an array"),
+    "calls numpy.ndarray(shape)": (b"cnumpy\nndarray\n((K\x10K@K@tU\x02u1tR.", "holds numpy's ndarray without the bytes"),
     "calls numpy.empty": (pickle.dumps(Calls(np.empty, (9, 64, 64))), "no numpy array; refused"),
     "calls eval": (pickle.dumps(Calls(eval, "1")), "no numpy array; refused"),
     "a tensor of torch": (b"ctorch._utils\n_rebuild_tensor_v2\n.", "which is a PyTorch tensor, no numpy array; refused"),

@@ -16,7 +16,7 @@ from data_pipelines.scoliosis1k.release_tree import look_through, survey
 from data_pipelines.silhouettes import normalise_sequence
 from data_pipelines.sources import _metadata, open_prepared, open_root, prepare, prepared_folder
 from data_pipelines.synthetic import synthetic_walkers
-from data_pipelines.video.walk import read_walk
+from data_pipelines.video.walk import inputs_of, read_walk
 from tests.conftest import assert_one_clear_error, run_here, write_tree
 
 VIEW = "00003/Positive/000_180"
@@ -130,7 +130,7 @@ def test_what_is_not_used_is_counted_and_named(tree, tmp_path, kind, monkeypatch
     assert len(lines) == len(counts)
     for reason, count in counts.items():
         line = next(line for line in lines if reason in line)
-        assert line.startswith(f"not used: {count} ")
+        assert line.startswith(f"not used ({count}): ")
         assert unused[reason][0] in line
     if "00003" in kept:
         np.testing.assert_array_equal(data.read(kept.index("00003")), normalise_sequence(masks()))
@@ -144,7 +144,7 @@ def test_what_is_not_used_is_counted_and_named(tree, tmp_path, kind, monkeypatch
             open_root(str(tree), print)
     else:
         assert open_root(str(tree), print).digest() == data.digest()
-        assert capsys.readouterr().out.count("not used: ") == len(counts)
+        assert capsys.readouterr().out.count("not used (") == len(counts)
 
 
 def outer(root: Path) -> Path:
@@ -195,7 +195,7 @@ def test_frames_without_anybody_are_counted_by_sequence(tree, tmp_path):
         cv2.imwrite(str(tree / VIEW / f"{number}.png"), np.zeros((120, 100), np.uint8))
     result = run_here("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out")
     assert result.returncode == 0
-    assert "not used: 3 masks with (almost) nobody in them, of 1 sequences: 00003 (3)" in result.stdout
+    assert "not used (3): masks with (almost) nobody in them, by sequence: 00003 (3)" in result.stdout
     assert _metadata(prepared_folder(tmp_path / "out"))["dropped"] == [0, 0, 0, 3]
     np.testing.assert_array_equal(read_walk(tree / VIEW, None).frames, [*range(2), *range(3, 8), *range(10, 20)])
 
@@ -331,3 +331,14 @@ def test_a_check_names_a_subjects_file_and_a_partition_that_do_not_fit(tmp_path)
     assert "none.json" in result.stdout
     assert "2 problems" in result.stdout
     assert run_here("data_pipelines.prepare", "--input", tmp_path / "nowhere", "--check").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "words"), [(os.mkfifo, "is a FIFO"), (lambda path: path.symlink_to("nowhere"), "is a link to what")]
+)
+def test_what_has_the_name_of_a_video_or_pickle_and_is_none_is_not_waited_for(tmp_path, make, words):
+    make(tmp_path / "walk.mp4")
+    make(tmp_path / "walk.pkl")
+    for path in (tmp_path, tmp_path / "walk.mp4", tmp_path / "walk.pkl"):
+        with pytest.raises(DataError, match=words):
+            inputs_of(path)
