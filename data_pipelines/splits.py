@@ -149,8 +149,8 @@ def _from_file(
         what = f"{name} names {len(named)} sequences, of which the data lack {len(missing)}: {abbreviate(missing, 3)}"
         if not allow_missing:
             raise DataError(
-                f"{what}; use the partition that belongs to this data, or prepare the missing sequences, or go on without them "
-                "with --allow-missing"
+                f"{what}; use the partition that belongs to this data, or prepare the missing sequences, or train without "
+                "them (--allow-missing)"
             )
         report(f"warning: {what}; going on without them, as data.allow_missing says")
     train, test = (np.array(sorted(row_of[item] for item in ids if item in row_of), np.int64) for ids in parts)

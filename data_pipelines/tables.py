@@ -12,16 +12,18 @@ import math
 import os
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 from data_pipelines.schema import DataError, abbreviate
-from data_pipelines.texts import shown, text_of
+from data_pipelines.texts import plain, shown, text_of
 
 SEPARATORS = ",;\t|"
 NEEDED = ("sequence", "subject")  # columns of a subjects file
 LONGEST = 255  # signs of an id or a name; no file system takes more
+LONGEST_HEADER = 100_000  # signs
 WHOLE_NUMBER = re.compile(r"0*([0-9]+)(?:[.,]0{1,2})?")  # with three zeros the point could separate thousands
 EXPECTED = 'expected {"TRAIN_SET": [ids], "TEST_SET": [ids]}'
 FIELDS = ("TRAIN_SET", "TEST_SET")  # lists of ids in a partition file
@@ -88,21 +90,6 @@ def _number(text: str) -> str | None:
     return found and found[1]
 
 
-def plain(text: str) -> str:
-    """A field without blanks, and without the quotes and the `="..."` that keep a spreadsheet from changing it.
-
-    Accents become one sign each, so that equal names are equal.
-    """
-    text = unicodedata.normalize("NFC", text).strip("\ufeff\u200b\u00a0 \t\r\n\x1a")
-    if formula := re.fullmatch(r'="(.*)"', text, re.DOTALL):
-        text = formula[1]
-    while len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        text = text[1:-1].strip()
-    if text.startswith("'") and _number(text[1:]):  # Excel's mark for "this is text"
-        return text[1:]
-    return text.strip()
-
-
 def read_subjects(path: str | os.PathLike[str] | None, sequences: Iterable[str] = ()) -> Subjects:
     """Subject of each sequence, from a CSV file with the columns `sequence` and `subject`; empty without a path.
 
@@ -122,14 +109,16 @@ def read_subjects(path: str | os.PathLike[str] | None, sequences: Iterable[str] 
 
 
 def _subjects_of(text: str, ids: Ids) -> Subjects:
-    (line, titles), *rows = _rows(text)
     subjects: dict[str, str] = {}
     traits: dict[str, dict[str, str]] = {}
     lines: dict[str, int] = {}  # of each sequence
     spellings: dict[str, tuple[str, int]] = {}  # of each person, and the line
-    try:
-        header = _header_of(titles)
-        for line, fields in rows:
+    header: list[str] = []
+    for line, fields in _rows(text):
+        with _in_line(line):
+            if not header:
+                header = _header_of(fields)
+                continue
             row = _row_of(header, fields)
             sequence, subject = ids.find(row.pop("sequence"), "sequence"), row.pop("subject")
             if sequence in lines:
@@ -140,14 +129,23 @@ def _subjects_of(text: str, ids: Ids) -> Subjects:
                     f"subject {shown(subject)} is {shown(other)} in line {first}; write one person alike, "
                     "and give two people names that differ in more than upper case or leading zeros"
                 )
-            subjects[sequence], lines[sequence] = subject, line
-            for title, value in row.items():
-                traits.setdefault(title, {})[sequence] = value
-    except Problem as error:
-        raise Problem(f", line {line}: {error}") from None
+        subjects[sequence], lines[sequence] = subject, line
+        for title, value in row.items():
+            traits.setdefault(title, {})[sequence] = value
+    if not header:
+        raise Problem(" is an empty file; give the CSV file with your sequences")
     if not subjects:
         raise Problem(" has a header and no line below it; give a line for every sequence, or leave the option out")
     return Subjects(subjects, {title: values for title, values in traits.items() if any(values.values())})
+
+
+@contextmanager
+def _in_line(line: int) -> Iterator[None]:
+    """Add the number of the line to a `Problem` of the body."""
+    try:
+        yield
+    except Problem as error:
+        raise Problem(f", line {line}: {error}") from None
 
 
 def _header_of(fields: list[str]) -> list[str]:
@@ -159,19 +157,19 @@ def _header_of(fields: list[str]) -> list[str]:
             f"no column {' and no column '.join(missing)} in the header {abbreviate(map(shown, titles), 3)}; "
             "expected CSV columns sequence,subject, and further ones if you like"
         )
-    if twice := sorted({name for name in known if name and known.count(name) > 1}):
+    if twice := [name for name, count in Counter(known).items() if name and count > 1]:
         raise Problem(f"the header names {shown(twice[0])} twice; keep one of these columns")
     return [name if name in NEEDED else title for name, title in zip(known, titles, strict=True)]
 
 
 def _row_of(header: list[str], fields: list[str]) -> dict[str, str]:
     """Values of a row by column, of which only further ones may be empty."""
-    values = [plain(field) for field in fields]
-    line = shown(",".join(fields))
-    if len(values) < len(header) or any(values[len(header) :]):
-        raise Problem(f"{len(values)} fields in {line}, and the header has {len(header)}; mend the line")
-    row = dict(zip(header, values, strict=False))
-    if unnamed := [value for title, value in zip(header, values, strict=False) if value and not title]:
+    line, count = shown(",".join(fields)), len(fields)
+    if count < len(header) or any(map(str.strip, fields[len(header) :])):
+        raise Problem(f"{count} field{'s' * (count != 1)} in {line}, and the header has {len(header)}; mend the line")
+    values = [plain(field) for field in fields[: len(header)]]
+    row = dict(zip(header, values, strict=True))
+    if unnamed := [value for title, value in zip(header, values, strict=True) if value and not title]:
         raise Problem(f"{shown(unnamed[0])} stands in a column without a name; name it in the header, or delete it")
     for title in NEEDED:
         if not row[title]:
@@ -182,35 +180,34 @@ def _row_of(header: list[str], fields: list[str]) -> dict[str, str]:
     return row | {"sequence": fields[header.index("sequence")]}  # as it stands, should the data have blanks in their ids
 
 
-def _rows(text: str) -> list[tuple[int, list[str]]]:
-    """Line number and fields of each row that is not blank, the header first."""
+def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Number of the first line, and fields, of each row that is not blank."""
     skipped = 0
     if chosen := re.match(r'"?sep=([,;\t|])"?[ \t]*(\r\n|\r|\n)', text, re.IGNORECASE):  # Excel's own first line
         text, skipped = text[chosen.end() :], 1
     if text.lstrip()[:1] in ("{", "["):
         raise Problem(" is JSON, as partition files are; give a CSV file with the columns sequence,subject")
-    header = next(filter(None, map(str.strip, re.split(r"[\r\n]", text))), "")
+    header = next((found[0] for found in re.finditer(r"[^\r\n]+", text) if found[0].strip()), "")
+    if len(header) > LONGEST_HEADER:
+        raise Problem(
+            f" begins with a line of {len(header):,} signs, which is no header; expected CSV columns sequence,subject"
+        )
     fitting = [one for one in SEPARATORS if {plain(title).casefold() for title in header.split(one)} >= {*NEEDED}]
     separator = chosen[1] if chosen else fitting[0] if fitting else max(SEPARATORS, key=header.count)
     text = re.sub(rf'"[ ]+(?=[{separator}\r\n])', '"', text)  # a blank behind a closing quote
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
-    rows: list[tuple[int, list[str]]] = []
     line = skipped + 1  # in which the next row begins
     try:
         for fields in reader:
-            if torn := [field for field in fields if re.search(r"[\r\n]", field)]:
-                raise Problem(
-                    f", line {line}: {shown(','.join(torn))} goes over several lines; close the quote where the field ends"
-                )
-            if any(map(plain, fields)):
-                rows.append((line, fields))
+            if any(map(str.strip, fields)):
+                if torn := [field for field in fields if "\n" in field or "\r" in field]:
+                    what = f"{shown(','.join(torn))} goes over several lines"
+                    raise Problem(f", line {line}: {what}; close the quote where the field ends")
+                yield line, fields
             line = reader.line_num + skipped + 1
     except csv.Error as error:
         why = "a quote is opened and not closed" if "end of data" in str(error) else str(error)
         raise Problem(f", line {line}: {why}; mend the line") from None
-    if not rows:
-        raise Problem(" is an empty file; give the CSV file with your sequences")
-    return rows
 
 
 def read_partition(path: str | os.PathLike[str], field: str, sequences: Iterable[str]) -> PartitionFile:
@@ -227,8 +224,8 @@ def read_partition(path: str | os.PathLike[str], field: str, sequences: Iterable
         raise DataError(f"{name} is nested too deep to be a partition file; {EXPECTED}") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{name}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); {EXPECTED}") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{name} is not a partition file ({error}); {EXPECTED}") from None
+    except ValueError:  # the decoder's only other one
+        raise DataError(f"{name} holds a number of thousands of digits, which is no id; {EXPECTED}") from None
     except Problem as error:
         raise DataError(f"{name}{error}") from None
 

@@ -3,12 +3,13 @@
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines.schema import DataError
 
-LARGEST = 2**26  # bytes; a line for each of a million sequences has less
+LARGEST = 2**23  # bytes; a line for each of 200,000 sequences has less, and what is made of it stays far below 1 GB
 SAVE, UNPACK = "save it as {wanted}", "unpack it and give the {wanted} file in it"
 KINDS = {  # how files begin that are no text, what they are, and the remedy
     b"PK\x03\x04": ("a zip file, such as an Excel workbook (.xlsx)", SAVE),
@@ -86,3 +87,17 @@ def _decoded(content: bytes) -> str | None:
 def shown(text: str, most: int = 60) -> str:
     """A text in quotes for a message, on one line and not longer than about `most` signs."""
     return repr(text if len(text) <= most else f"{text[: most - 3]}...")
+
+
+def plain(text: str) -> str:
+    """A field without blanks, and without the quotes and the `="..."` that keep a spreadsheet from changing it.
+
+    Accents become one sign each, so that equal names are equal.
+    """
+    text = unicodedata.normalize("NFC", text).strip("\ufeff\u200b\u00a0 \t\r\n\x1a")
+    if formula := re.fullmatch(r'="(.*)"', text, re.DOTALL):
+        text = formula[1]
+    for _ in range(2):  # '"00007"'
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+            text = text[1:-1].strip()
+    return text[1:] if re.fullmatch(r"'[0-9.,]+", text) else text  # Excel's mark for "this is text"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -80,7 +82,7 @@ SUBJECTS_REFUSED = {
     "one column": ("sequence\n00000\n", "no column 'subject' in the header 'sequence'"),
     "column twice": ("sequence,subject,Subject\n0,a,b\n", "line 1: the header names 'subject' twice"),
     "column without a name": ("sequence,subject,\n0,anna,x\n", "line 2: 'x' stands in a column without a name"),
-    "row too short": ("sequence,subject\n\n00000\n", "line 3: 1 fields in '00000', and the header has 2"),
+    "row too short": ("sequence,subject\n\n00000\n", "line 3: 1 field in '00000', and the header has 2"),
     "row too long": ("sequence,subject\n00000,Mustermann,Anna\n", "line 2: 3 fields in '00000,Mustermann,Anna'"),
     "empty subject": ("sequence,subject\n00000,anna\n00001, \n", "line 3: the subject is empty in '00001,'"),
     "empty sequence": ("sequence,subject\n,anna\n", "line 2: the sequence is empty in ',anna'"),
@@ -124,6 +126,34 @@ def test_other_subjects_files_are_refused_in_one_line_with_place_and_remedy(kind
     assert words in message
     assert "\n" not in message
     assert len(message) < 400 + len(str(path))
+
+
+HEAVY = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))
+from data_pipelines.schema import DataError
+from data_pipelines.tables import read_partition, read_subjects
+from data_pipelines.texts import LARGEST
+path = Path(sys.argv[1])
+for piece in (",\\n", "[],", '"'):
+    for head in ("sequence,subject\\n", "sequence,subject,", '{"TRAIN_SET": ['):
+        path.write_text(head + piece * ((LARGEST - len(head)) // len(piece)), encoding="utf-8")
+        for read in (lambda: read_subjects(path), lambda: read_partition(path, "data.partition", ())):
+            try:
+                read()
+            except DataError as error:
+                assert len(str(error)) < 500
+            else:
+                raise AssertionError(head + piece)
+"""
+
+
+@pytest.mark.slow
+def test_the_heaviest_of_files_are_refused_within_a_gigabyte(tmp_path):
+    command = [sys.executable, "-c", HEAVY, str(tmp_path / "heavy")]
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_an_id_that_could_be_two_is_refused_by_name(tmp_path):
@@ -233,7 +263,7 @@ PARTITIONS_REFUSED = {
     "not a number": (parts("[NaN]"), "holds NaN, which is no id"),
     "infinite": (parts("[Infinity]"), "holds Infinity, which is no id"),
     "beyond all bounds": (parts("[1e999]"), "TRAIN_SET[0] is a number beyond all bounds"),
-    "5,000 digits": (parts(f"[{'9' * 5000}]"), "is not a partition file (Exceeds the limit"),
+    "5,000 digits": (parts(f"[{'9' * 5000}]"), "holds a number of thousands of digits, which is no id"),
     "id twice": (parts('["00001", "1"]'), "TRAIN_SET lists 00001 more than once (TRAIN_SET[0] and [1])"),
     "id in both parts": (parts('["00001", 0]'), "00000 stand in both TRAIN_SET and TEST_SET"),
     "id that is not there": (parts("[90000]"), "names 2 sequences, of which the data lack 1: 90000"),
