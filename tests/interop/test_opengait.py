@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -13,14 +14,21 @@ from ml_collections import ConfigDict
 
 torch = pytest.importorskip("torch", reason="torch is not installed; install the extra `torch`")
 
+from data_pipelines.schema import CLASSES, SilhouetteSet  # noqa: E402
+from data_pipelines.silhouettes import cut_sides  # noqa: E402
+from data_pipelines.sources import open_root  # noqa: E402
 from scoliojax.errors import RunError  # noqa: E402
 from scoliojax.interop import torch_reference  # noqa: E402
 from scoliojax.interop.opengait import __main__ as commands  # noqa: E402
 from scoliojax.interop.opengait import checkpoint as opengait  # noqa: E402
+from scoliojax.interop.opengait import classes  # noqa: E402
+from scoliojax.interop.opengait.commands import judge_order  # noqa: E402
 from scoliojax.interop.parity import compare as parity  # noqa: E402
+from scoliojax.runs.environment import read_environment, record_environment  # noqa: E402
 from scoliojax.runs.evaluation import Screening, open_network, write_evaluation  # noqa: E402
 from scoliojax.runs.run import open_run  # noqa: E402
 from scoliojax.runs.training import run_training  # noqa: E402
+from scoliojax.scores.evaluation import evaluation_folder  # noqa: E402
 from tests.conftest import shared_folder, write_tree  # noqa: E402
 
 
@@ -117,7 +125,7 @@ def damage(path: Path, out: Path, kind: str, rng: np.random.Generator) -> None:
     elif kind == "reshape":
         content["model"][name] = value[None]
     elif kind == "retype":
-        content["model"][name] = value.double()
+        content["model"][name] = value.long()
     elif kind == "nan":
         content["model"][name] = value * float("nan")
     elif kind == "hostile":
@@ -161,7 +169,7 @@ def test_every_difference_is_listed(checkpoint, tmp_path):
     torch.save(content, tmp_path / "bad.pt")
     with pytest.raises(RunError) as caught:
         opengait.read(tmp_path / "bad.pt")
-    for words in ("extra.weight is unknown", "bn1.bias is missing", "BNNecks.bn1d.weight is ("):
+    for words in ("unknown: extra.weight;", "missing: Backbone.forward_block.bn1.bias;", "shape: BNNecks.bn1d.weight is ("):
         assert words in str(caught.value)
 
 
@@ -211,7 +219,10 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
     card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.startswith("# back.pt\n")
     assert "| accuracy | " in card
-    assert f"Came from {checkpoint.name}, step {first.step}, of another implementation" in card
+    assert (
+        f"Came from {checkpoint.name}, step {first.step}, class order negative,neutral,positive (assumed), of another" in card
+    )
+    assert "has the classes in the order negative, neutral, positive (OpenGait's present order)" in card
     with pytest.raises(SystemExit):
         commands.main(["export", "--workdir", str(workdir), "--output", str(tmp_path / "second.pt")])
     assert not (tmp_path / "second.pt").exists()
@@ -296,6 +307,34 @@ def test_an_export_that_cannot_be_written_leaves_nothing(checkpoint, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+PLACES = {  # an --output that is no place for a checkpoint, and words of the line
+    "": "is a folder",  # the present one
+    "/": "is a folder",
+    "{there}": "is a folder",
+    "{there}/none/out.pt": "none does not exist",
+    "{there}/file/out.pt": "file does not exist",
+    "{there}/pipe": "no regular file",
+    "{there}/MODEL_CARD.md": "name of the card",
+    "{there}/cards/out.pt": "is a folder",  # MODEL_CARD.md there
+    "{there}/other/out.pt": "card of another model",
+    "~/none/out.pt": "none does not exist",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_export_is_refused_before_anything_is_opened(place, tmp_path, capsys):
+    (tmp_path / "file").write_text("a file", encoding="utf-8")
+    (tmp_path / "cards" / "MODEL_CARD.md").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "MODEL_CARD.md").write_text("# another.pt\n", encoding="utf-8")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.rglob("*"))
+    line = errors(capsys, "export", "--workdir", tmp_path / "run", "--output", place.format(there=tmp_path))
+    assert PLACES[place] in line
+    assert "--output" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_schedule_that_does_not_fit_the_run_is_found(checkpoint, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     content["optimizer"]["param_groups"][0]["lr"] = 0.05
@@ -306,3 +345,148 @@ def test_a_schedule_that_does_not_fit_the_run_is_found(checkpoint, tmp_path):
         opengait.read(tmp_path / "bad.pt")
     for words in ("learning rate is 0.05", "scheduler is at step 3", "nesterov"):
         assert words in str(caught.value)
+
+
+OLD = "negative,positive,neutral"
+ORDERS = {  # what --classes may say, and the place in the file of each of our classes
+    "negative,neutral,positive": [0, 1, 2],
+    OLD: [0, 2, 1],
+    " Positive , NEUTRAL,negative": [2, 1, 0],
+    "neutral,positive,negative": [2, 0, 1],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_order_of_the_classes_is_undone_in_weights_and_momentum(order, checkpoint, tmp_path):
+    names, whole = classes.parse_order(order), opengait.read(checkpoint)
+    opengait.save(tmp_path / "other.pt", whole.model(), whole.momentum, whole.step, whole.optimizer, names)
+    found, taken = opengait.read(tmp_path / "other.pt", classes=names), opengait.read(tmp_path / "other.pt")
+    for tree in ("params", "batch_stats", "momentum"):
+        assert set(distances(getattr(found, tree), getattr(whole, tree)).values()) == {0.0}
+    for tree in (lambda one: one.params["neck"]["kernel"], lambda one: one.momentum["neck"]["kernel"]):
+        np.testing.assert_array_equal(tree(taken)[..., ORDERS[order]], tree(whole))
+    assert names[1] == CLASSES[1] or not np.array_equal(taken.params["neck"]["kernel"], whole.params["neck"]["kernel"])
+
+
+ARGUMENTS = {  # options that are refused as such, and words of the line
+    "--strips 4 2 --strips 4 2": "--strips is given twice",
+    "--strips 4 x": "invalid int value: 'x'",
+    "--strips 3 3": "strips (3, 3) do not fit",
+    "--strips 0": "do not fit",
+    f"--classes {OLD} --classes {OLD}": "--classes is given twice",
+    "--classes negative,positive": "no order of the three classes",
+    "--classes negative,positive,neutral,": "no order of the three classes",
+    "--classes negative,negative,neutral": "no order of the three classes",
+    "--classes 0,1,2": "no order of the three classes",
+    "--classes ,,": "no order of the three classes",
+    "--classes": "expected one argument",
+}
+
+
+@pytest.mark.parametrize("given", ARGUMENTS)
+def test_options_that_make_no_sense_get_one_line(given, checkpoint, tmp_path, capsys):
+    assert ARGUMENTS[given] in errors(capsys, "import", checkpoint, "--workdir", tmp_path / "run", *given.split(" "))
+    assert not list(tmp_path.iterdir())
+
+
+def classed_tree(root: Path, per_class: int) -> Path:
+    """A released tree in which a class is a width, so that any network can be made to tell the classes apart."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        for number in range(per_class):
+            folder = root / f"{label * per_class + number:05d}" / name.capitalize() / "000_180"
+            folder.mkdir(parents=True)
+            frames = np.zeros((4, 64, 64), np.uint8)
+            width = 3 + 5 * label + int(rng.integers(3))
+            frames[:, 2:62, 32 - width : 32 + width] = 255
+            frames[:, 20 : 20 + int(rng.integers(1, 6)), 30:34] = 0
+            (folder / "000_180.pkl").write_bytes(pickle.dumps(frames))
+    return root
+
+
+def taught(checkpoint: Path, data: SilhouetteSet, out: Path, order: str) -> Path:
+    """A checkpoint in this order whose columns of the neck are the mean features of each class."""
+    found = opengait.read(checkpoint)
+    clips = np.stack([cut_sides(data.read(row)) for row in range(len(data))])  # n s 64 44
+    embeddings = np.asarray(found.model()(jax.numpy.asarray(clips), train=False).embeddings)  # n p c
+    statistics = {"mean": embeddings.mean(0), "var": embeddings.var(0) + 1e-6}  # p c
+    features = (embeddings - statistics["mean"]) / np.sqrt(statistics["var"])  # n p c
+    kernel = np.stack([features[data.labels == label].mean(0) for label in range(len(CLASSES))], axis=-1)  # p c k
+    norm = {"scale": np.ones_like(statistics["mean"]), "bias": np.zeros_like(statistics["mean"])}  # p c
+    params = found.params | {"neck": {"kernel": kernel, "norm": norm}}
+    learnt = dataclasses.replace(found, params=params, batch_stats=found.batch_stats | {"neck": {"norm": statistics}})
+    opengait.save(out, learnt.model(), classes=classes.parse_order(order))
+    return out
+
+
+@pytest.mark.slow
+def test_labelled_data_tell_the_order_of_the_classes(checkpoint, tmp_path, capsys):
+    tree, other = classed_tree(tmp_path / "tree", 10), "positive,negative,neutral"
+    data = open_root(str(tree), print)
+
+    def verdict(order: str, given: str | None = None) -> str:
+        named = classes.parse_order(given) if given else None
+        found = opengait.read(taught(checkpoint, data, tmp_path / "taught.pt", order), classes=named or CLASSES)
+        judge_order(found, data, named)
+        *table, line = capsys.readouterr().out.splitlines()
+        assert any(row.startswith(OLD) and row.endswith("%") for row in table)
+        return line
+
+    assert "neutral,positive, as assumed (best in 100.0% of 1,000 draws" in verdict("negative,neutral,positive")
+    assert f"import it with --classes {other}" in verdict(other)
+    assert f"{OLD}, as given" in verdict(OLD, OLD)
+    with pytest.raises(RunError, match=f"--classes={OLD}, but .* give --classes {other}"):
+        verdict(other, OLD)
+    few = dataclasses.replace(data, labels=np.where(np.arange(30) < 5, 1, data.labels).astype(np.int32))
+    judge_order(opengait.read(checkpoint), few, None)
+    assert "cannot tell, with 5 negative, 15 neutral, 10 positive subjects" in capsys.readouterr().out
+
+    taught(checkpoint, data, tmp_path / "old.pt", OLD)
+    commands.main(["verify", str(tmp_path / "old.pt"), "--data", str(tree)])
+    assert f"import it with --classes {OLD}" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_an_order_is_named_only_where_it_is_clear():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(3), 20)
+    told = np.eye(3)[labels] + 0.3 * rng.normal(size=(60, 3))
+    for order in ("negative,neutral,positive", OLD, "positive,neutral,negative"):
+        names = classes.parse_order(order)
+        best, *others = classes.fits(told[:, classes.from_ours(names)], labels)
+        assert best.order == names
+        assert best.best > classes.CLEAR
+        assert best.ranked > max(other.ranked for other in others)
+    assert classes.fits(np.zeros((60, 3)), labels)[0].best == 0.0  # one network for all
+    clear = [classes.fits(rng.normal(size=(60, 3)), labels)[0].best >= classes.CLEAR for _ in range(50)]
+    assert sum(clear) <= 3  # networks that know nothing
+
+
+@pytest.mark.slow
+def test_a_permuted_export_gives_the_same_predictions(checkpoint, tmp_path, capsys):
+    """Import, export in the old order, import again: the same bytes with --classes, and other ones without."""
+    data = write_tree(tmp_path / "tree", per_class=4, frames=3)
+    options = (f"--config.data.root={data}", "--config.data.partition=1:1:1", "--config.data.sequences_per_eval_batch=1")
+    imported_config(checkpoint, tmp_path / "first", *options)
+    assert (
+        "(assumed); files of OpenGait from 2024-06-28 to 2025-08-27 have negative,positive,neutral" in capsys.readouterr().out
+    )
+    commands.main(["export", "--workdir", str(tmp_path / "first"), "--output", str(tmp_path / "old.pt"), "--classes", OLD])
+    assert f"class order in the file: {OLD} (that of files of OpenGait from 2024" in capsys.readouterr().out
+    imported_config(tmp_path / "old.pt", tmp_path / "second", "--classes", OLD, *options)
+    assert f"class order of the file: {OLD} (given)" in capsys.readouterr().out
+    imported_config(tmp_path / "old.pt", tmp_path / "wrong", *options)
+    predictions = []
+    for name in ("first", "second", "wrong"):
+        network, cohort = open_network(open_run(tmp_path / name), "newest")
+        write_evaluation(network, cohort, "test", Screening())
+        predictions.append((evaluation_folder(tmp_path / name, "test", network.step) / "predictions.csv").read_bytes())
+    assert predictions[0] == predictions[1] != predictions[2]
+    record_environment(tmp_path / "second")  # as training on does
+    assert f"class order {OLD} (given)" in read_environment(tmp_path / "second")["imported_from"]
+
+
+def test_an_import_that_cannot_be_written_leaves_nothing(checkpoint, tmp_path, capsys):
+    (tmp_path / "file").write_text("a file", encoding="utf-8")
+    assert "is a file" in errors(capsys, "import", checkpoint, "--workdir", tmp_path / "file")
+    assert "cannot be written" in errors(capsys, "import", checkpoint, "--workdir", tmp_path / "file" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -94,8 +94,7 @@ def import_checkpoint(args: Namespace) -> None:
 
 def export_checkpoint(args: Namespace) -> None:
     """Write a checkpoint of a run directory as an OpenGait checkpoint."""
-    title, card, order = args.output.name, args.output.with_name("MODEL_CARD.md"), args.classes or CLASSES
-    _refuse_output(args.output, card)
+    title, order, card = args.output.name, args.classes or CLASSES, _card_beside(args.output)
     network = open_run(args.directory).network(args.step)
     settings = {key: value for key, value in network.config.optimizer.to_dict().items() if key != "name"}
     momentum = optax.tree_utils.tree_get(network.state.opt_state, "trace")
@@ -112,10 +111,13 @@ def export_checkpoint(args: Namespace) -> None:
     print(f"step {network.step} of {args.directory} in {args.output}, described in {card}")
 
 
-def _refuse_output(output: Path, card: Path) -> None:
-    """Raise `RunError` where a checkpoint and its card cannot be files of these names, before anything is computed."""
+def _card_beside(output: Path) -> Path:
+    """The card of an export; `RunError` where the two cannot be files of these names, before anything is computed."""
+    if output.is_dir():
+        raise RunError(f"--output={output} is a folder; give the name of a file in it, e.g. {output / 'ScoNet.pt'}")
     if not output.parent.is_dir():
         raise RunError(f"--output={output}: the folder {output.parent} does not exist; make it, or give another place")
+    card = output.with_name("MODEL_CARD.md")
     if output == card:
         raise RunError(f"--output={output} is the name of the card beside the checkpoint; give another, e.g. ScoNet.pt")
     for path in (output, card):
@@ -124,6 +126,7 @@ def _refuse_output(output: Path, card: Path) -> None:
             raise RunError(f"--output={output}: {path} is {kind}; give the name of a file in another place")
     if card.exists() and not card.read_text(errors="replace", encoding="utf-8").startswith(f"# {output.name}\n"):
         raise RunError(f"--output={output}: {card} is the card of another model; export into another folder")
+    return card
 
 
 def _when(order: Sequence[str]) -> str:
@@ -159,19 +162,23 @@ def verify(args: Namespace) -> None:
             f"more than {OUTPUT_TOLERANCE:g}"
         )
     print(f"{len(sequences)} sequences agree within {RELATIVE_TOLERANCE:g} of the largest value")
-    if data is None or found.sizes.classes != len(CLASSES):
-        print(f"class order of the file: not judged, because that needs --data; {HINT}")
-    else:
-        _judge_order(found, data, args)
+    if found.sizes.classes == len(CLASSES) and data is not None:
+        judge_order(found, data, args.classes)
+    elif found.sizes.classes == len(CLASSES):
+        print(f"class order of the file: not judged without --data; {HINT}")
 
 
-def _judge_order(found: opengait.Checkpoint, data: SilhouetteSet, args: Namespace) -> None:
-    """Print which order of the classes fits labelled data; `RunError` where --classes gives one that clearly does not."""
-    rows, assumed = chosen_rows(data), args.classes or CLASSES
+def judge_order(found: opengait.Checkpoint, data: SilhouetteSet, given: tuple[str, ...] | None) -> None:
+    """Print which order of the classes of the file fits labelled data.
+
+    `found` was read in the order `given`, None for OpenGait's present one. Raises `RunError` where the data clearly say another
+    one than was given.
+    """
+    rows, assumed = chosen_rows(data), given or CLASSES
     counts = [int(np.sum(data.labels[rows] == label)) for label in range(len(CLASSES))]
     if min(counts) < FEWEST_PER_CLASS:
         few = ", ".join(f"{count} {name}" for name, count in zip(CLASSES, counts, strict=True))
-        print(f"class order of the file: {args.data} cannot tell, with {few} subjects; {FEWEST_PER_CLASS} of each are needed")
+        print(f"class order of the file: {data.name} cannot tell, with {few} subjects; {FEWEST_PER_CLASS} of each are needed")
         return
     step = make_eval_step(opengait.make_graph(found.sizes, "float32"))
     logits = []
@@ -192,8 +199,8 @@ def _judge_order(found: opengait.Checkpoint, data: SilhouetteSet, args: Namespac
     if best.best < CLEAR:
         print(f"class order of the file: cannot tell; {text} is {share}, {CLEAR:.0%} are needed")
     elif best.order == assumed:
-        print(f"class order of the file: {text}, as {'given' if args.classes else 'assumed'} ({share})")
-    elif args.classes:
-        raise RunError(f"--classes={','.join(assumed)}, but {args.data} says {text} ({share}); give --classes {text}")
+        print(f"class order of the file: {text}, as {'given' if given else 'assumed'} ({share})")
+    elif given:
+        raise RunError(f"--classes={','.join(assumed)}, but {data.name} says {text} ({share}); give --classes {text}")
     else:
         print(f"class order of the file: {text} ({share}); import it with --classes {text}")

@@ -1,0 +1,231 @@
+"""The pickle in a file of `torch.save`, read sign by sign into what it describes.
+
+Nothing that it names is called, a tensor is the place of its numbers, and no step takes longer than the pickle is long.
+"""
+
+import math
+import pickletools
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple
+
+STORAGES = {  # bytes of a number and its type, by the name of its storage class
+    "Float": (4, "float32"), "Double": (8, "float64"), "Half": (2, "float16"), "BFloat16": (2, "bfloat16"),
+    "Long": (8, "int64"), "Int": (4, "int32"), "Short": (2, "int16"), "Char": (1, "int8"), "Byte": (1, "uint8"),
+    "Bool": (1, "bool"), "ComplexFloat": (8, "complex64"), "ComplexDouble": (16, "complex128"), "Untyped": (1, "bytes"),
+    "QInt8": (1, "qint8"), "QUInt8": (1, "quint8"), "QInt32": (4, "qint32"),
+}  # fmt: skip
+TENSORS = {"_rebuild_tensor", "_rebuild_tensor_v2"}
+PARAMETERS = {"_rebuild_parameter", "_rebuild_parameter_with_state"}
+OTHER_TENSORS = {  # what the others of PyTorch's functions rebuild
+    "_rebuild_tensor_v3": "tensor of a rare type", "_rebuild_sparse_tensor": "sparse tensor",
+    "_rebuild_sparse_csr_tensor": "sparse tensor", "_rebuild_qtensor": "quantised tensor",
+    "_rebuild_nested_tensor": "nested tensor", "_rebuild_meta_tensor_no_storage": "meta tensor, which has no numbers",
+    "_rebuild_wrapper_subclass": "tensor of a subclass", "_rebuild_from_type_v2": "tensor of a subclass",
+    "_rebuild_device_tensor_from_numpy": "tensor of another device",
+    "_rebuild_device_tensor_from_cpu_tensor": "tensor of another device",
+}  # fmt: skip
+DICTIONARIES = {"collections.OrderedDict", "collections.Counter", "collections.defaultdict"}
+PLAIN_DATA = {  # beside tensors, in files of common trainers; never built
+    "argparse.Namespace", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "_codecs.encode",
+    "pathlib.PosixPath", "pathlib.WindowsPath", "torch.device", "torch.serialization._get_layout", "builtins.set",
+}  # fmt: skip
+
+
+class Storage(NamedTuple):
+    """A row of numbers in a file; `count` as the file states it."""
+
+    key: str
+    dtype: str
+    size: int  # bytes of one number
+    count: int
+
+
+class Stored(NamedTuple):
+    """A tensor as its file describes it: a view of a storage; no number of it has been read."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in numbers
+
+    @property
+    def end(self) -> int:
+        """The place in the storage behind its last number."""
+        return self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True)) + 1
+
+    def misfit(self) -> str | None:
+        """Why this is no view of different numbers of its storage; None where it is."""
+        asked, reach = math.prod(self.shape), 0
+        for stride, n in sorted((stride, n) for n, stride in zip(self.shape, self.strides, strict=True) if n > 1):
+            if stride <= reach:
+                return f"repeats its numbers ({asked} from {self.storage.count} stored: an expanded view)"
+            reach += (n - 1) * stride
+        if asked and self.end > self.storage.count:
+            return f"asks for {self.end} numbers of {self.storage.count} stored"
+        return None
+
+
+class Other(NamedTuple):
+    """Anything else that a file names, by its name or kind; nothing was called to make it."""
+
+    name: str
+
+
+class Refused(ValueError):  # noqa: N818, as the pickle is
+    """The pickle asks for what no checkpoint needs."""
+
+
+class Pickle:
+    """One pickle, read sign by sign: a machine that knows data, and of names those that describe tensors."""
+
+    def __init__(self, file: BinaryIO):
+        self.storages: dict[str, Storage] = {}
+        self._file, self._memo, self._stack, self._marks = file, {}, [], []
+
+    def content(self) -> Any:
+        """What the pickle describes; the file is then at its end. `Refused` for what it may not ask for."""
+        for sign, argument, _ in pickletools.genops(self._file):
+            if sign.name == "STOP":
+                return self._stack.pop()
+            step = _STEPS.get(sign.name)
+            if step is None:
+                raise Refused(f"its pickle has the sign {sign.name}, which torch.save does not write for tensors")
+            step(self, argument)
+        raise ValueError("a pickle without end")
+
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def _marked(self) -> list[Any]:
+        found, self._stack = self._stack, self._marks.pop()
+        return found
+
+    def _mark(self, _: Any) -> None:
+        self._marks.append(self._stack)
+        self._stack = []
+
+    def _keep(self, number: int | None) -> None:
+        self._memo[len(self._memo) if number is None else number] = self._stack[-1]
+
+    def _get(self, number: int) -> None:
+        self._push(self._memo[number])
+
+    def _tuple(self, count: int) -> None:
+        self._stack[-count:] = [tuple(self._stack[-count:])]
+
+    def _extend(self, values: list[Any]) -> None:
+        if not isinstance(self._stack[-1], list):
+            raise Refused("its pickle appends to what is no list")
+        self._stack[-1].extend(values)
+
+    def _set(self, pairs: list[Any]) -> None:
+        target = self._stack[-1]
+        if not isinstance(target, dict) or len(pairs) % 2:
+            raise Refused("its pickle sets items of what is no dictionary")
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            target[_key(key)] = value
+
+    def _name(self, _: Any = None) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        self._push(Other(f"{module}.{name}"))
+
+    def _call(self, _: Any) -> None:
+        arguments, function = self._stack.pop(), self._stack.pop()
+        if not isinstance(function, Other) or not isinstance(arguments, tuple):
+            raise ValueError("a call of what is no name")
+        module, _, name = function.name.rpartition(".")
+        if module == "torch._utils" and name in TENSORS:
+            self._push(_tensor(*arguments[:4]))
+        elif module == "torch._utils" and name in PARAMETERS:
+            self._push(arguments[0])
+        elif name in OTHER_TENSORS and module in ("torch._utils", "torch._tensor"):
+            kind = next((part.name for part in arguments if isinstance(part, Other)), "")
+            self._push(Other(OTHER_TENSORS[name] + (f" ({kind})" if name == "_rebuild_tensor_v3" else "")))
+        elif function.name in DICTIONARIES:
+            (given,) = [part for part in arguments if isinstance(part, (dict, list))] or [{}]
+            self._push({_key(key): value for key, value in (given.items() if isinstance(given, dict) else given)})
+        elif function.name == "torch.Size":
+            self._push(tuple(arguments[0]))
+        elif function.name in PLAIN_DATA:
+            self._push(Other(function.name))
+        else:
+            raise Refused(
+                f"it asks to call {label(function.name)}, which rebuilds no tensor (nothing was run); save the network's "
+                "state_dict() alone with torch.save"
+            )
+
+    def _build(self, _: Any) -> None:
+        self._stack.pop()  # attributes of a dictionary or of what is not built
+
+    def _storage(self, _: Any) -> None:
+        kind, *rest = self._stack.pop()
+        if kind != "storage":
+            raise Refused("it holds a network as a Python object; save its state_dict() with torch.save")
+        type_name, key, _, count, *view = rest
+        size, dtype = STORAGES[type_name.name.rpartition(".")[2].removesuffix("Storage")]
+        if not isinstance(key, str) or not _is_count(count) or (view and view[0] is not None):
+            raise ValueError("a storage without key or count")
+        storage = Storage(key, dtype, size, count)
+        if self.storages.setdefault(key, storage) != storage:
+            raise ValueError(f"storage {key:.20} is described in two ways")
+        self._push(storage)
+
+
+def _key(key: Any) -> str | int:
+    """A key of a dictionary; others are refused, because some take for ever to compare."""
+    if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < 2**63):
+        raise Refused(f"a dictionary in it has a {type(key).__name__} as key, expected text or a small number")
+    return key
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Stored:
+    whole = isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(strides, tuple)
+    if not whole or not all(map(_is_count, [offset, *shape, *strides])) or not len(shape) == len(strides) <= 8:
+        raise ValueError("a tensor without storage, shape or strides")
+    return Stored(storage, offset, shape, strides)
+
+
+def label(name: Any) -> str:
+    """A name out of a file, fit to stand in a message."""
+    name = str(name)[:80] if isinstance(name, (str, int)) else type(name).__name__
+    return name if name.isprintable() else repr(name)
+
+
+_STEPS: dict[str, Callable[[Pickle, Any], None]] = {
+    "PROTO": lambda pickle, _: None,
+    "FRAME": lambda pickle, _: None,
+    "MARK": Pickle._mark,
+    "NONE": lambda pickle, _: pickle._push(None),
+    "NEWTRUE": lambda pickle, _: pickle._push(True),
+    "NEWFALSE": lambda pickle, _: pickle._push(False),
+    "EMPTY_DICT": lambda pickle, _: pickle._push({}),
+    "EMPTY_LIST": lambda pickle, _: pickle._push([]),
+    "EMPTY_TUPLE": lambda pickle, _: pickle._push(()),
+    "TUPLE": lambda pickle, _: pickle._push(tuple(pickle._marked())),
+    "LIST": lambda pickle, _: pickle._push(pickle._marked()),
+    "APPEND": lambda pickle, _: pickle._extend([pickle._stack.pop()]),
+    "APPENDS": lambda pickle, _: pickle._extend(pickle._marked()),
+    "SETITEM": lambda pickle, _: pickle._set([pickle._stack.pop(), pickle._stack.pop()][::-1]),
+    "SETITEMS": lambda pickle, _: pickle._set(pickle._marked()),
+    "GLOBAL": lambda pickle, argument: pickle._push(Other(argument.replace(" ", ".", 1))),
+    "STACK_GLOBAL": Pickle._name,
+    "REDUCE": Pickle._call,
+    "NEWOBJ": Pickle._call,
+    "BUILD": Pickle._build,
+    "BINPERSID": Pickle._storage,
+    **{f"TUPLE{count}": lambda pickle, _, count=count: pickle._tuple(count) for count in (1, 2, 3)},
+    **dict.fromkeys(("MEMOIZE", "BINPUT", "LONG_BINPUT"), Pickle._keep),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), Pickle._get),
+    **dict.fromkeys(
+        (
+            *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+            *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+            *("BINBYTES", "SHORT_BINBYTES"),
+        ),
+        Pickle._push,
+    ),
+}
