@@ -166,7 +166,7 @@ def test_a_key_that_is_missing_or_of_another_type_is_named(file, workdir):
             except RunError as refused:
                 assert path.name in str(refused)
                 assert key.split("/")[0] in str(refused) or "parts_digest" in str(refused), refused
-            for other in OTHERS:
+            for other in OTHERS[:: 3 if number else 1]:
                 content = json.loads(whole)
                 sections(first(content))[number][key] = other
                 path.write_text(json.dumps(content), encoding="utf-8")
