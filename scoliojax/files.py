@@ -1,6 +1,7 @@
 """Files and folders that appear as a whole or not at all."""
 
 import csv
+import functools
 import json
 import math
 import re
@@ -43,11 +44,11 @@ def read_json(path: Path, kind: type[T], remedy: str, name: str = "") -> T:
     Numbers must be finite, types must fit without conversion, and no key may stand twice. Raises `FileNotFoundError` where
     there is no file, and else `RunError` with the file, under its `name` if given, the key and the `remedy`.
     """
-    import pydantic  # here: commands have to start without it
+    import pydantic
 
     try:
         content = read_regular(path)
-        found = pydantic.TypeAdapter(kind).validate_json(content, strict=True)
+        found = _schema(kind).validate_json(content, strict=True)
         json.loads(content, object_pairs_hook=_check_section)  # what pydantic lets pass
         return found
     except FileNotFoundError:
@@ -61,6 +62,13 @@ def read_json(path: Path, kind: type[T], remedy: str, name: str = "") -> T:
     except (ValueError, RecursionError) as error:
         why = one_line(error)
     raise RunError(f"{name or path} cannot be read ({why}); {remedy}")
+
+
+@functools.cache
+def _schema(kind: Any) -> Any:
+    import pydantic  # here: commands have to start without it
+
+    return pydantic.TypeAdapter(kind)
 
 
 def _check_section(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

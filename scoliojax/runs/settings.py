@@ -3,9 +3,11 @@
 The published recipe has every key, so it says which there are and of which type.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -29,9 +31,19 @@ FREE_KEYS = {
     "train.checkpoints_to_keep",
     "train.eval_every",
 }
-# Keys that a config may lack, because it was written before they were there; the value is then that of the published recipe,
-# which computes the same. Any other key that is missing is an error.
-MAY_LACK = (FREE_KEYS - {"data.root"}) | {"data.share_frames"}
+# Keys that a config may lack, because it was written before they were there: no number that a run computes depends on them, so
+# they get the value of the published recipe. Any other key that is missing is an error.
+MAY_LACK = {
+    "data.allow_missing",
+    "data.sequences_per_eval_batch",
+    "data.loader_threads",
+    "data.share_frames",
+    "data.cache_gigabytes",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.checkpoints_to_keep",
+    "train.eval_every",
+}
 
 MOST = 2**31 - 1  # of any whole number; steps and frames are counted in 32 bits
 LIMITS = {  # least and largest value of what no constructor judges before data are prepared
@@ -97,11 +109,10 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
 
 def no_config(config: dict[str, Any]) -> str | None:
     """The reason why a dictionary cannot be the config of a run, None where it can."""
-    missing = [name for name in sconet_mt.get_config() if name not in config]
-    if missing:
+    tops = {key.split(".")[0]: "." in key for key in _recipe()}  # by key: whether it is a section
+    if missing := [name for name in tops if name not in config]:
         return f"it has no key {missing[0]!r}"
-    sections = [name for name, value in sconet_mt.get_config().items() if isinstance(value, ConfigDict)]
-    if flat := [name for name in sections if not isinstance(config[name], dict)]:
+    if flat := [name for name, section in tops.items() if section and not isinstance(config[name], dict)]:
         return f"key {flat[0]} is no section with keys, but {_shown(config[flat[0]])}"
     try:
         ConfigDict(config)
@@ -118,8 +129,10 @@ def refuse_unknown(config: build.Config) -> None:
         raise RunError(f"nothing reads {abbreviate(unknown, 3)}; leave it out, or give the key of configs/sconet_mt.py")
 
 
-def _recipe() -> dict[str, Any]:
-    return dict(_leaves(sconet_mt.get_config().to_dict()))
+@functools.cache
+def _recipe() -> Mapping[str, Any]:
+    """Every key and value of the published recipe."""
+    return MappingProxyType(dict(_leaves(sconet_mt.get_config().to_dict())))
 
 
 def _leaves(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -140,11 +153,10 @@ def _with_tuples(value: Any) -> Any:
 def _foreign(config: build.Config) -> set[str]:
     """Sections of a network or an optimiser other than the recipe's; their constructors judge their keys."""
     found: set[str] = set()
-    recipe: Any = sconet_mt.get_config()
     for name, table in (("model", build.MODELS), ("optimizer", build.OPTIMIZERS)):
         section = config.get(name)
         chosen = section.get("name") if isinstance(section, ConfigDict) else None
-        if isinstance(chosen, str) and chosen in table and chosen != recipe[name].name:
+        if isinstance(chosen, str) and chosen in table and chosen != _recipe()[f"{name}.name"]:
             found.add(name)
     return found
 

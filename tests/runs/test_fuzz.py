@@ -20,7 +20,7 @@ from data_pipelines.sources import prepare
 from scoliojax.runs.training import run_training
 from tests.conftest import THOROUGH, run_here, write_tree
 
-EXAMPLES = int(os.environ.get("SCOLIOJAX_MUTATIONS", 2000 if THOROUGH else 120))
+EXAMPLES = int(os.environ.get("SCOLIOJAX_MUTATIONS", 2000 if THOROUGH else 100))
 LONGEST = 120  # seconds of one command, on a machine that has other work, too
 
 VALUES = st.one_of(
