@@ -1,5 +1,7 @@
 """Every module of README's and docs' commands, run: none imports TensorFlow, and PyTorch only those that deal with it."""
 
+import errno
+import importlib
 import importlib.util
 import io
 import json
@@ -14,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.command import report_errors as data_errors
 from scoliojax import build
 from scoliojax.__main__ import COMMANDS
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.command import report_errors
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.state import create_state
-from tests.conftest import ROOT, assert_one_clear_error, quick_flags, run_module
+from tests.conftest import ROOT, assert_one_clear_error, quick_flags, run_here, run_module
 
 # Each process leaves a list of what it imported: the one that runs the commands, and those that a command starts.
 LISTING = """
@@ -267,6 +270,171 @@ def test_a_full_disk_is_named_and_what_is_left_there(tmp_path):
     assert re.fullmatch(
         r"error: .*No space left on device.*; make room on the disk; the tree is not complete; delete it\n", done.stderr
     )
+
+
+INTERRUPT = """
+import os, signal, sys
+import importlib.abc
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == os.environ["SCOLIOJAX_INTERRUPTED_AT"] and "data_pipelines.interrupts" in sys.modules:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "at", "left"),
+    [
+        ("data_pipelines.prepare", "argparse", "nothing was written"),
+        ("data_pipelines.prepare", "tensorflow_datasets", "nothing was written, start the same command again"),
+        ("scoliojax.main", "data_pipelines.schema", "nothing was written"),
+        ("scoliojax.main", "jax", "the same command goes on from the newest checkpoint"),
+        ("scoliojax.screen", "data_pipelines.video.walk", "the answers so far are whole"),
+    ],
+)
+def test_ctrl_c_during_an_import_is_one_line_and_status_130(module, at, left, tmp_path):
+    """Libraries that are interrupted while they are imported swallow it, print tracebacks, or crash."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT, encoding="utf-8")
+    (tmp_path / "walk.mp4").write_bytes(b"")
+    arguments = {
+        "data_pipelines.prepare": [f"--input={tmp_path}", f"--output={tmp_path.parent / 'out'}"],
+        "scoliojax.main": [RECIPE, f"--workdir={tmp_path / 'run'}"],
+        "scoliojax.screen": [str(tmp_path / "walk.mp4"), f"--checkpoint={tmp_path}"],
+    }[module]
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    done = run_module(module, *arguments, env={"PYTHONPATH": path, "SCOLIOJAX_INTERRUPTED_AT": at})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"interrupted; {left}\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_that_python_drops_is_asked_for_again():
+    """In a garbage collector's callback, as jax has one, or in a finaliser: there an exception is printed and ignored."""
+    code = """
+import gc, signal, sys, time
+sys.argv = ["-m"]
+from data_pipelines.command import report_errors
+dropped = []
+
+def interrupted(phase, info):
+    if not dropped:
+        dropped.append(True)
+        signal.raise_signal(signal.SIGINT)
+        sum(range(1000))
+
+with report_errors("all is whole"):
+    gc.callbacks.append(interrupted)
+    gc.collect()
+    time.sleep(20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted; all is whole\n")
+
+
+PATHS = [  # commands with an option that is a path, and what else they need
+    ("scoliojax.main", "--workdir={}", RECIPE),
+    ("scoliojax.main", "--config={}", "--workdir=x"),
+    ("scoliojax.main", "--profile={}", "--workdir=x", RECIPE),
+    ("scoliojax.study", "--workdir={}", RECIPE),
+    ("scoliojax.report", "--workdir={}"),
+    ("scoliojax.report", "--output={}", "--workdir=x"),
+    ("scoliojax.report", "--compare={}", "--workdir=x"),
+    ("scoliojax.report", "--data={}", "--workdir=x"),
+    ("scoliojax.export", "--output={}", "--workdir=x"),
+    ("scoliojax.screen", "--checkpoint={}", "x.mp4"),
+    ("scoliojax.screen", "--output={}", "x.mp4", "--checkpoint=x"),
+    ("scoliojax.screen", "--models={}", "x.mp4", "--checkpoint=x"),
+    ("scoliojax.screen", "{}", "--checkpoint=x"),
+    ("scoliojax.app", "--checkpoint={}"),
+    ("scoliojax.interop.opengait", "import {}", "--workdir=x"),
+    ("scoliojax.interop.opengait", "import x.pt", "--workdir={}"),
+    ("scoliojax.interop.opengait", "export", "--workdir=x", "--output={}"),
+    ("scoliojax.interop.opengait", "verify x.pt", "--data={}"),
+    ("scoliojax.interop.parity", "recording {}"),
+    ("scoliojax.benchmark", "--json={}"),
+    ("data_pipelines.prepare", "--input={}", "--output=x"),
+    ("data_pipelines.prepare", "--input=x", "--output={}"),
+    ("data_pipelines.prepare", "--input=x", "--output=x", "--subjects={}"),
+    ("data_pipelines.synthetic", "--output={}"),
+    ("data_pipelines.synthetic", "--sheet={}"),
+    ("data_pipelines.video.fetch", "--output={}"),
+    ("data_pipelines.video.fetch", "--archive={}"),
+    ("data_pipelines.video.synthetic_clip", "--output={}"),
+]
+
+
+@pytest.mark.parametrize("text", ["", " ", "~nobody-of-this-name/x"])
+@pytest.mark.parametrize("command", PATHS, ids=lambda command: " ".join(command))
+def test_a_path_that_is_empty_or_of_nobody_is_refused(command, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module, *words = command
+    if text.strip() and words[0].startswith("--config"):
+        pytest.skip("a recipe that is not there has an error of its own")
+    arguments = [part.format(text) for word in words for part in word.split(" ")]
+    refused = run_here(module, *arguments)
+    assert_one_clear_error(refused, "names no place" if text.strip() else "is a variable not set?")
+    assert refused.returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EACCES, "change its permissions"),
+        (errno.EROFS, "read-only"),
+        (errno.ENAMETOOLONG, "give a shorter name"),
+        (errno.ENOTDIR, "a part of the path is a file"),
+        (errno.EISDIR, "it is a folder"),
+        (errno.ENOENT, "check the path"),
+        (errno.EMFILE, "ulimit"),
+        (errno.EBADMSG, "check the file and the disk"),
+    ],
+)
+def test_the_remedy_follows_the_error(number, remedy, capsys):
+    with pytest.raises(SystemExit) as ended, report_errors("nothing was written"):
+        raise OSError(number, os.strerror(number), "/the/file")
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: [Errno {number}] {os.strerror(number)}: '/the/file'; ")
+    assert remedy in line
+    assert line.endswith("; nothing was written\n")
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("av", "screen"), ("onnxruntime", "screen"), ("gradio", "app"), ("torch", "torch")]
+)
+def test_a_missing_package_of_an_extra_is_named_with_what_installs_it(package, extra, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit) as ended, report_errors("nothing was written"):
+        importlib.import_module(package)
+    assert ended.value.code == 2
+    said = f'error: {package} is not installed, which this needs: pip install "scoliojax[{extra}]"; nothing was written\n'
+    assert capsys.readouterr().err == said
+
+
+def test_a_package_of_ours_that_is_missing_is_a_fault_of_ours(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numpy.nothing", None)
+    with pytest.raises(ModuleNotFoundError), report_errors():
+        importlib.import_module("numpy.nothing")
+
+
+def test_a_state_that_cannot_be_found_out_is_no_traceback(capsys):
+    def state() -> str:
+        raise PermissionError("no")
+
+    with pytest.raises(SystemExit), data_errors(state):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "interrupted; what is there cannot be found out (no)\n"
+
+
+def test_a_name_that_is_no_text_is_one_line(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended, report_errors("nothing was written"):
+        (tmp_path / "page").write_text("walk\udce9", encoding="utf-8")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: the name 'walk\\udce9' is not UTF-8; rename it; nothing was written\n"
 
 
 def test_ctrl_c_says_in_what_state_things_are(capsys):

@@ -46,7 +46,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         )
     if jax.distributed.is_initialized():  # by an earlier command in this process
         return
-    if coordinator is not None and not re.fullmatch(r".+:[0-9]{1,5}", coordinator):
+    if coordinator is not None and not re.fullmatch(r"\S+:[0-9]{1,5}", coordinator):
         raise RunError(f"--coordinator={coordinator!r} is no address; give host:port of process 0, e.g. node1:1234")
     how = f"--processes={processes}" if not missing else ", ".join(f"{name}={count}" for name, count in _announced().items())
     how = how or "the cluster that jax found"

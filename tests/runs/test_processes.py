@@ -1,6 +1,10 @@
 """Several processes are one run: the same batches, the same losses, and a checkpoint that goes on anywhere."""
 
+import json
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 from data_pipelines.pipelines import EvalBatcher
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
-from tests.conftest import assert_one_clear_error, make_set, run_here, run_module
+from tests.conftest import ROOT, assert_one_clear_error, make_set, run_here, run_module
 from tests.scripts import chaos, pods
 
 
@@ -78,6 +82,8 @@ def test_a_kill_and_a_term_change_nothing(tmp_path):
 def test_flags_of_several_hosts_belong_together():
     with pytest.raises(RunError, match="--processes, --process is missing"):
         cluster.join("host:1", None, None)
+    with pytest.raises(RunError, match="give --processes=1 alone"):
+        cluster.join(None, 2, None)
     result = run_here("scoliojax.main", "--processes=2", "--workdir=/nowhere", "--config=configs/sconet_mt.py")
     assert_one_clear_error(result, "--coordinator", "belong together")
 
@@ -87,6 +93,100 @@ def test_several_processes_that_jax_does_not_see_are_not_several_runs(tmp_path):
         "scoliojax.main", "--config=configs/sconet_mt.py", f"--workdir={tmp_path / 'run'}", env={"OMPI_COMM_WORLD_SIZE": "4"}
     )
     assert_one_clear_error(result, "OMPI_COMM_WORLD_SIZE=4", "give --coordinator, --processes and --process")
+    assert not (tmp_path / "run").exists()
+
+
+SLURM = {
+    "SLURM_JOB_ID": "77",
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+}
+UNFIT = "the variables of the launcher do not fit"
+LAUNCHERS = [  # variables, and words of the line
+    ({"PMI_SIZE": "four"}, ["PMI_SIZE='four' is no number of processes", "--processes=1"]),
+    ({"OMPI_COMM_WORLD_SIZE": "-1"}, ["OMPI_COMM_WORLD_SIZE='-1'", "--processes=1"]),
+    ({"SLURM_STEP_NUM_TASKS": "1e3"}, ["SLURM_STEP_NUM_TASKS='1e3'"]),
+    ({"PMI_SIZE": "3"}, ["PMI_SIZE=3 announces several processes", "--processes=1"]),
+    (SLURM | {"SLURM_NTASKS": ""}, [UNFIT]),
+    (SLURM | {"SLURM_PROCID": "x"}, [UNFIT, "SLURM_NTASKS=4", "'x'"]),
+    (SLURM | {"SLURM_PROCID": "9"}, [UNFIT, "process_id=9"]),
+    ({"OMPI_MCA_orte_hnp_uri": "nonsense"}, [UNFIT, "nonsense"]),
+    ({"OMPI_MCA_orte_hnp_uri": "4096.0;tcp://10.0.0.1:1"}, [UNFIT, "SIZE"]),
+]
+JOIN = """
+import json, os, sys
+from scoliojax.devices import cluster
+from scoliojax.errors import RunError
+
+said = []
+for surroundings in json.load(sys.stdin):
+    os.environ |= surroundings
+    cluster.join(None, 1, None)  # --processes=1: alone, whatever the variables say
+    try:
+        cluster.join(None, None, None)
+        said.append("joined")
+    except RunError as error:
+        said.append(str(error))
+    for name in surroundings:
+        del os.environ[name]
+json.dump(said, sys.stdout)
+"""
+
+
+def test_variables_of_a_launcher_that_do_not_fit_are_one_line():
+    """In a process of its own, which has not used a device yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN],
+        input=json.dumps([surroundings for surroundings, _ in LAUNCHERS]),
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for line, (_, words) in zip(json.loads(done.stdout), LAUNCHERS, strict=True):
+        assert all(word in line for word in words), line
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:", "host:port", ":7", "host:123456"])
+def test_an_address_that_is_none_is_named(address):
+    with pytest.raises(RunError, match=r"--coordinator=.* is no address; give host:port"):
+        cluster.join(address, 2, 0)
+
+
+WAIT = """
+import sys
+from scoliojax.devices import cluster
+cluster.JOIN_NOTICE, cluster.JOIN_TIMEOUT = 0.5, 2.0
+from scoliojax.main import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_waiting_is_said_and_ends_in_one_line(tmp_path):
+    """In a shell that a scheduler gave, for four tasks of which nobody started three."""
+    done = subprocess.run(
+        [sys.executable, "-c", WAIT, *chaos.RUN, f"--workdir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env=os.environ | SLURM | {"JAX_COORDINATOR_PORT": str(pods.free_port())},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    notice, end = done.stderr.splitlines()
+    remedy = "to run one process alone, unset that variable, or give scoliojax.main --processes=1"
+    assert notice == f"process 0 waits for the others, because of SLURM_NTASKS=4; {remedy}"
+    assert end == (
+        "error: process 0 waits for the others, because of SLURM_NTASKS=4: in vain for 2 seconds; start them, or correct that; "
+        f"{remedy}"
+    )
     assert not (tmp_path / "run").exists()
 
 

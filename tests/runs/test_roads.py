@@ -22,7 +22,7 @@ from orbax.checkpoint._src.serialization import tensorstore_utils
 from tensorflow_datasets.core import shuffle
 
 from data_pipelines.locks import alone
-from data_pipelines.schema import DataError
+from data_pipelines.schema import DataError, cache_folder
 from data_pipelines.scoliosis1k import builder, release_tree
 from data_pipelines.sources import open_prepared, open_root, prepare, prepared_folder
 from scoliojax.runs.run import open_run
@@ -166,6 +166,100 @@ def test_a_preparation_waits_for_another_and_takes_what_that_made_or_does_it_its
     assert len(open_prepared(out)) == 6
     with pytest.raises(DataError, match="already prepared, from other files"):
         prepare(str(write_tree(tmp_path / "another", per_class=1)), out)
+
+
+TRAIN = """
+import sys
+from data_pipelines.sources import open_root
+
+data = open_root(sys.argv[1], lambda line: print(line, flush=True))
+print(len(data), data.digest())
+"""
+
+
+@pytest.mark.long
+def test_eight_starts_on_one_raw_tree_prepare_it_once_also_when_the_first_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
+    tree = write_tree(tmp_path / "tree", per_class=2)
+    last = next(tree.glob("00005/*/*/*.pkl"))
+    last.rename(last.with_suffix(".kept"))
+    os.mkfifo(last)  # reading it waits: the first is caught with its work half done
+    start = [sys.executable, "-c", TRAIN, str(tree)]
+    first = subprocess.Popen(start, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
+    assert "preparing it once" in first.stdout.readline()
+    deadline = time.monotonic() + 60
+    while not (left := list((tmp_path / "cache").glob("prepared-*/scoliosis1k/incomplete.*"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    others = [
+        subprocess.Popen(start, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") for _ in range(8)
+    ]
+    for other in others:
+        assert "preparing it once" in other.stdout.readline()
+        assert f"another preparation is at work in {left[0].parent} (process {first.pid} on" in other.stdout.readline()
+    first.kill()
+    first.communicate()
+    last.unlink()
+    last.with_suffix(".kept").rename(last)
+    ends = [(*other.communicate(timeout=200), other.returncode) for other in others]
+    assert [status for *_, status in ends] == [0] * 8, ends
+    (digest,) = {printed for printed, *_ in ends}
+    assert digest == f"6 {open_root(str(tree), print).digest()}\n"
+    assert [path.name for path in left[0].parent.iterdir()] == ["1.0.0"]
+
+
+def test_a_root_that_is_being_prepared_is_waited_for(tmp_path):
+    tree, out = write_tree(tmp_path / "tree", per_class=2), tmp_path / "out"
+    other, last = held_up(tree, out)
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        threading.Thread(target=let_go, args=[last]).start()
+
+    assert len(open_root(str(out), tell)) == 6
+    assert other.wait() == 0
+    assert len(lines) == 1
+    assert f"(process {other.pid} on host" in lines[0]
+
+
+def test_input_cache_and_output_are_told_apart(tmp_path, monkeypatch):
+    """By the option or key that the user knows, and with the remedy that belongs to the error."""
+    tree = write_tree(tmp_path / "tree", per_class=1)
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tree / "cache"))
+    with pytest.raises(DataError, match=r"the cache \(SCOLIOJAX_CACHE\)=.* and data\.root=.* contain one another"):
+        open_root(str(tree), print)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"the cache \(SCOLIOJAX_CACHE\)=.* cannot be written .*a part of the path is a file"):
+        open_root(str(tree), print)
+    with pytest.raises(DataError, match=r"--output=.* cannot be written .*a part of the path is a file"):
+        prepare(str(tree), tmp_path / "file" / "out")
+
+    def unreadable(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(next(tree.glob("*/*/*/*.pkl"))))
+
+    monkeypatch.setattr(builder.Scoliosis1k, "download_and_prepare", unreadable)
+    with pytest.raises(DataError, match=r"--input=.* cannot be read .*Permission denied.*; change its permissions"):
+        prepare(str(tree), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "link").symlink_to(tree)
+    with pytest.raises(DataError, match="contain one another"):
+        prepare(str(tmp_path / "link"), tree / "out")
+
+
+def test_the_cache_may_be_relative_and_below_a_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCOLIOJAX_CACHE", "here")
+    assert cache_folder() == tmp_path / "here"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SCOLIOJAX_CACHE", "~/there")
+    assert cache_folder() == tmp_path / "there"
+    monkeypatch.setenv("SCOLIOJAX_CACHE", "~nobody-of-this-name/x")
+    with pytest.raises(DataError, match="set SCOLIOJAX_CACHE to a folder"):
+        cache_folder()
+    with pytest.raises(DataError, match=r"data\.root='~nobody-of-this-name/x' names no folder"):
+        open_root("~nobody-of-this-name/x", print)
 
 
 def test_a_lock_on_what_another_has_removed_is_none(tmp_path):

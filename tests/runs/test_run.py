@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -291,6 +292,32 @@ def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_
     assert re.search(
         r"would take about [1-9]\d* days on a CPU of 100 GFLOP/s; .*sconet_mt\.py:quickstart", capsys.readouterr().out
     )
+
+
+def test_a_run_does_not_lie_in_its_data(tiny_job, tmp_path):
+    tree = write_tree(tmp_path / "tree", per_class=2)
+    tiny_job.data.name, tiny_job.data.root = "scoliosis1k", str(tree)
+    with pytest.raises(RunError, match=r"--workdir=.*tree/runs/one lies in data\.root="):
+        run_training(tiny_job, tree / "runs" / "one")
+    assert not (tree / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC])
+def test_results_that_cannot_be_kept_are_printed_all_the_same(straight, error, monkeypatch, capsys):
+    """The run lies on a read-only medium, or the disk is full."""
+
+    def refuse(*arguments, **options):
+        raise OSError(error, os.strerror(error), "there")
+
+    monkeypatch.setattr("scoliojax.scores.results.whole_folder", refuse)
+    before = {path: path.stat().st_mtime_ns for path in straight[0].rglob("*")}
+    refused = run_here("scoliojax.main", "--mode=eval", f"--workdir={straight[0]}")
+    assert "accuracy" in refused.stdout
+    assert "results:" not in refused.stdout
+    assert_one_clear_error(refused, "the results above are not kept", "test-step-000006", os.strerror(error))
+    assert refused.returncode == 2
+    assert before == {path: path.stat().st_mtime_ns for path in straight[0].rglob("*")}
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.evaluate import evaluate, make_eval_step
 from scoliojax.training.state import create_state
 from tests.conftest import THOROUGH, iou, shared_folder
+from tests.data_pipelines.test_locks import start_holder
 from tests.report.test_report import Page
 
 FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif"}
@@ -314,6 +315,34 @@ def test_no_input_and_no_file_of_the_users_is_replaced(run, clip, tmp_path, caps
     assert screen(masks, tmp_path / "none.mp4", "--checkpoint", run, "--output", tmp_path / "both") == 2
     with (tmp_path / "both" / "screening.csv").open(encoding="utf-8") as file:
         assert ["does not exist" in row["error"] for row in csv.DictReader(file)] == [False, True]
+
+
+def test_two_screenings_into_one_folder_do_not_mix(run, clip, tmp_path, capsys, no_figures):
+    out = tmp_path / "out"
+    holder = start_holder(tmp_path / ".out.screening.lock")
+    arguments = [str(clip), f"--checkpoint={run}", f"--output={out}", "--backend=background"]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert f"{out} is being written by another screening (process {holder.pid} on host" in line
+    assert "give another --output" in line
+    assert not out.exists()
+    holder.kill()
+    holder.communicate()
+    main(arguments)
+    assert (out / "result.json").exists()
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_an_output_within_the_input_is_refused(run, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (masks / "000.png").touch()
+    with pytest.raises(SystemExit):
+        main([str(masks), f"--checkpoint={run}", f"--output={masks / 'out'}"])
+    assert "lies in the input" in capsys.readouterr().err
+    assert [path.name for path in masks.iterdir()] == ["000.png"]
 
 
 def test_an_uncalibrated_or_unsteady_answer_says_so(run):

@@ -30,11 +30,15 @@ RUN = (
 )
 
 
-def start(processes: int, devices: int, *arguments: object) -> list[subprocess.Popen]:
-    """Begin so many processes as one job on this machine, each with so many simulated devices."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def start(processes: int, devices: int, *arguments: object) -> list[subprocess.Popen]:
+    """Begin so many processes as one job on this machine, each with so many simulated devices."""
+    port = free_port()
     command = [sys.executable, "-m", "scoliojax.main", *map(str, arguments)]
     if processes > 1:
         command += [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"]

@@ -88,6 +88,48 @@ def damage_missing(folder):
             path.unlink()
 
 
+def test_a_state_that_is_not_finite_is_set_aside_like_a_damaged_one(saved, state):
+    """As older versions saved them."""
+    store, _ = reopen(saved)
+    store.save(at_step(state, 4).replace(batch_stats={"mean": np.full(20, np.nan, np.float32)}))
+    store.close()
+    store, lines = reopen(saved)
+    assert digest(store.restore(state)) == digest(at_step(state, 3))
+    (line,) = lines
+    assert line.endswith("damaged-checkpoint-4 (its batch statistics are not finite)")
+
+
+def test_a_reader_goes_on_to_what_a_run_has_saved_meanwhile(saved, state, monkeypatch):
+    """The run keeps one checkpoint, and deletes the older ones while a reader has just listed them."""
+    lines: list[str] = []
+    store, read = Checkpoints(saved, 3, lines.append, read_only=True), Checkpoints._try_read
+
+    def try_read(self, step, like):
+        if (saved / "1").exists():
+            run = Checkpoints(saved, None, print)
+            run.save(at_step(state, 4))
+            run.keep_only(4)
+            run.close()
+        return read(self, step, like)
+
+    monkeypatch.setattr(Checkpoints, "_try_read", try_read)
+    assert digest(store.restore(state)) == digest(at_step(state, 4))
+    assert not lines
+
+
+@pytest.mark.parametrize("name", ["manifest.ocdbt", "d"])
+def test_a_truncated_checkpoint_makes_no_noise(name, saved, state, capfd):
+    """TensorStore prints a traceback for every read whose loop was closed: 600 lines for a network."""
+    place = saved / "3" / "state" / name
+    for path in [place] if place.is_file() else place.iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    store, lines = reopen(saved)
+    assert digest(store.restore(state)) == digest(at_step(state, 2))
+    store.close()
+    assert len(lines) == 1
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("spoil", [damage_cut, damage_flip, damage_digest, damage_missing])
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(saved, state, spoil):
     spoil(saved)

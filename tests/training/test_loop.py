@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -81,6 +82,76 @@ def test_a_number_that_is_not_finite_stops_the_run_before_it_is_saved(which, bad
     assert looked_at == [6]
     for words in ("step 6", "loss" if which == "losses" else "gradient_norm", "see there", "[4]", "learning_rate"):
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [("params", "parameters"), ("batch_stats", "batch statistics"), ("opt_state", "sums of the optimiser")],
+)
+@pytest.mark.parametrize("due", ["save", "validate"])
+def test_a_state_that_overflows_is_neither_saved_nor_validated_though_loss_and_gradient_are_finite(part, named, bad, due):
+    """At step 8, where a checkpoint is due, or at 6, where a validation is."""
+    at = {"save": 8, "validate": 6}[due]
+    state, store = create_state({"w": jnp.ones(2)}, {"mean": jnp.zeros(2)}, optax.sgd(0.1, momentum=0.9)), Store()
+    validated: list[int] = []
+
+    def step(state, batch):
+        state = state.replace(step=state.step + 1)
+        if int(state.step) == at:
+            state = state.replace(**{part: jax.tree.map(lambda leaf: leaf.at[..., 0].set(bad), getattr(state, part))})
+        return state, {"loss": jnp.ones(()), "gradient_norm": jnp.ones(())}
+
+    def validate(state) -> dict[str, float]:
+        validated.append(int(state.step))
+        return {"score": 1.0}
+
+    schedule = replace(SCHEDULE, eval_every=3 if due == "validate" else 0)
+    with pytest.raises(RunError) as caught:
+        train(state, step, ({"labels": np.zeros(2)} for _ in range(20)), schedule, store, Log(), validate)
+    assert str(caught.value).startswith(f"step {at}: its {named} are not finite, though loss and gradient are; its batch was")
+    assert "Whole checkpoints: [4]" in str(caught.value)
+    assert "a lower --config.optimizer.learning_rate" in str(caught.value)
+    assert store.saved == [4]
+    assert validated == ([3] if due == "validate" else [])
+
+
+class Slow:
+    """A step on a device that takes its time: a scalar that is there when it is let go."""
+
+    def __init__(self, number: int, under_way: list[int]):
+        self.number, self.under_way = number, under_way
+        under_way.append(number)
+
+    def block_until_ready(self):
+        if self.number in self.under_way:
+            self.under_way.remove(self.number)
+        return self
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones((), dtype)
+
+
+def test_at_most_two_steps_are_under_way_and_the_bar_counts_those_that_ended():
+    under_way: list[int] = []
+    seen: list[tuple[int, int]] = []  # under way, counted, as each step is handed out
+    state, counted = create_state({"w": jnp.ones(2)}, {}, optax.sgd(0.1)), []
+
+    class Counting(Log):
+        def step(self):
+            counted.append(len(counted) + 1)
+            assert counted[-1] not in under_way, "a step is counted before it ended"
+
+    def step(state, batch):
+        number = int(state.step) + 1
+        metrics = {"loss": Slow(number, under_way), "gradient_norm": jnp.ones(())}
+        seen.append((len(under_way), len(counted)))
+        return state.replace(step=state.step + 1), metrics
+
+    train(state, step, ({"labels": np.zeros(2)} for _ in range(20)), replace(SCHEDULE, log_every=20), Store(), Counting())
+    assert max(running for running, _ in seen) == 2
+    assert seen[:4] == [(1, 0), (2, 0), (2, 1), (2, 2)]
+    assert counted == list(range(1, 21))
 
 
 def test_a_stop_saves_where_it_stands():

@@ -1,0 +1,104 @@
+"""Files and folders that are whole, and of one process, whatever else happens at the same time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scoliojax.errors import RunError
+from scoliojax.files import refuse_foreign, whole_file, whole_folder
+from tests.conftest import ROOT
+
+# A folder of many files with the number of its writer in each; `-1` waits within, to be killed there.
+WRITE = """
+import sys, time
+from pathlib import Path
+from scoliojax.files import whole_folder
+
+folder, number = Path(sys.argv[1]), sys.argv[2]
+with whole_folder(folder) as fresh:
+    for name in range(20):
+        (fresh / f"{name}.txt").write_text(number, encoding="utf-8")
+    if number == "-1":
+        print("within", flush=True)
+        time.sleep(60)
+"""
+
+
+def start(folder: Path, number: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITE, str(folder), str(number)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+def writers(folder: Path) -> set[str]:
+    """Whose files are in a folder, which must be complete."""
+    texts = [path.read_text(encoding="utf-8") for path in folder.iterdir()]
+    assert len(texts) == 20
+    return set(texts)
+
+
+@pytest.mark.slow
+def test_eight_processes_on_one_folder_leave_that_of_one_also_when_one_is_killed(tmp_path):
+    folder = tmp_path / "report"
+    with whole_folder(folder) as fresh:
+        for name in range(20):
+            (fresh / f"{name}.txt").write_text("before", encoding="utf-8")
+    killed = start(folder, -1)
+    assert killed.stdout.readline() == "within\n", killed.stderr.read()
+    others = [start(folder, number) for number in range(8)]
+    for other in others:
+        said = other.stderr.readline()
+        assert f"process {killed.pid} on host" in said
+        assert said.endswith(f"is at work in {folder}; waiting for it\n")
+        assert writers(folder) == {"before"}
+    killed.kill()
+    killed.communicate()
+    assert [(other.communicate(timeout=60)[1], other.returncode) for other in others] == [("", 0)] * 8
+    (writer,) = writers(folder)
+    assert int(writer) in range(8)
+    assert list(tmp_path.iterdir()) == [folder], "nothing is left of anybody, the killed one included"
+
+
+def test_what_killed_writers_left_is_removed_or_put_back(tmp_path):
+    folder, other = tmp_path / "a[1]", tmp_path / "a[1].json"
+    theirs = tmp_path / ".a[1].json.01234567.unfinished"  # of another file, whose writer may be alive
+    theirs.touch()
+    for name in (".a[1].unfinished", ".a[1].89abcdef.unfinished", ".a[1].89abcdef.replaced"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "inside").touch()
+    seen = []
+    with whole_folder(folder) as fresh:
+        seen = sorted(path.name for path in tmp_path.iterdir())
+        (fresh / "new").touch()
+    assert seen == sorted([theirs.name, ".a[1].lock", fresh.name, "a[1]"])  # killed between two renames: the old one is back
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    with whole_file(other) as fresh:
+        fresh.write_text("x", encoding="utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a[1]", "a[1].json"]
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    def fail(whole, make) -> None:
+        with whole(tmp_path / "place") as fresh:
+            make(fresh)
+            raise KeyError
+
+    for whole, make in ((whole_file, Path.touch), (whole_folder, lambda path: (path / "half").touch())):
+        with pytest.raises(KeyError):
+            fail(whole, make)
+        assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_are_not_taken_for_somebody_else_s_files(tmp_path):
+    for name in (".walk.lock", ".walk.0123abcd.unfinished", ".walk.0123abcd.replaced", "walk"):
+        (tmp_path / name).touch()
+    refuse_foreign(tmp_path, {"walk"}, "a screening")
+    (tmp_path / ".profile").touch()
+    with pytest.raises(RunError, match=r"holds something else than a screening \(\.profile\)"):
+        refuse_foreign(tmp_path, {"walk"}, "a screening")
