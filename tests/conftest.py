@@ -218,7 +218,6 @@ def as_silhouettes(noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 HELD = """
 import sys, time
 from pathlib import Path
-from data_pipelines import prepare
 from data_pipelines.scoliosis1k import release_tree
 load = release_tree.load_silhouettes
 
@@ -228,17 +227,29 @@ def wait(path):
     return load(path)
 
 release_tree.load_silhouettes = wait
+"""
+PREPARE = """
+from data_pipelines import prepare
 prepare.main(["--input", sys.argv[3], "--output", sys.argv[4]])
 """
+OPEN = """
+from data_pipelines.sources import open_root
+data = open_root(sys.argv[3], lambda line: print(line, flush=True))
+print(len(data), data.digest())
+"""
+
+
+def start_held(tree: Path, *arguments: object, work: str = PREPARE, **options) -> tuple[subprocess.Popen, Path]:
+    """A process of `PREPARE` or `OPEN` that waits before the tree's last sequence until the returned file is removed."""
+    hold, last = tree.with_suffix(".hold"), f"{len(list(tree.iterdir())) - 1:05d}"
+    command = [sys.executable, "-c", HELD + work, last, hold, tree, *arguments]
+    return subprocess.Popen(list(map(str, command)), cwd=ROOT, encoding="utf-8", **options), hold
 
 
 def held_preparation(tree: Path, output: Path) -> tuple[subprocess.Popen, Path]:
     """A preparation in a process group of its own that waits before its last sequence until the returned file is removed."""
-    hold, last = tree.with_suffix(".hold"), f"{len(list(tree.iterdir())) - 1:05d}"
-    hold.touch()
-    process = subprocess.Popen(
-        [sys.executable, "-c", HELD, last, hold, tree, output], cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
-    )
+    tree.with_suffix(".hold").touch()
+    process, hold = start_held(tree, output, stdout=subprocess.DEVNULL, start_new_session=True)
     while not list(output.glob("scoliosis1k/incomplete*")):
         assert process.poll() is None
         time.sleep(0.01)

@@ -138,7 +138,6 @@ def _written(scores: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
     return {name: estimate._asdict() for name, estimate in scores.items()}
 
 
-
 def evaluation_folder(directory: Path, part: str, step: int) -> Path:
     return directory / "evaluation" / f"{part}-step-{step:06d}"
 

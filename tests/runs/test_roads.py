@@ -29,7 +29,7 @@ from scoliojax.runs.run import open_run
 from scoliojax.runs.training import run_training
 from scoliojax.scores import bootstrap
 from scoliojax.training.checkpoint import digest
-from tests.conftest import held_preparation, write_tree
+from tests.conftest import OPEN, held_preparation, start_held, write_tree
 from tests.runs.test_run import digests, history
 
 
@@ -168,39 +168,24 @@ def test_a_preparation_waits_for_another_and_takes_what_that_made_or_does_it_its
         prepare(str(write_tree(tmp_path / "another", per_class=1)), out)
 
 
-TRAIN = """
-import sys
-from data_pipelines.sources import open_root
-
-data = open_root(sys.argv[1], lambda line: print(line, flush=True))
-print(len(data), data.digest())
-"""
-
-
 @pytest.mark.long
 def test_eight_starts_on_one_raw_tree_prepare_it_once_also_when_the_first_is_killed(tmp_path, monkeypatch):
     monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
     tree = write_tree(tmp_path / "tree", per_class=2)
-    last = next(tree.glob("00005/*/*/*.pkl"))
-    last.rename(last.with_suffix(".kept"))
-    os.mkfifo(last)  # reading it waits: the first is caught with its work half done
-    start = [sys.executable, "-c", TRAIN, str(tree)]
-    first = subprocess.Popen(start, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
+    tree.with_suffix(".hold").touch()  # the first is caught with its work half done
+    first, hold = start_held(tree, work=OPEN, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert "preparing it once" in first.stdout.readline()
     deadline = time.monotonic() + 60
     while not (left := list((tmp_path / "cache").glob("prepared-*/scoliosis1k/incomplete.*"))):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    others = [
-        subprocess.Popen(start, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") for _ in range(8)
-    ]
+    others = [start_held(tree, work=OPEN, stdout=subprocess.PIPE, stderr=subprocess.PIPE)[0] for _ in range(8)]
     for other in others:
         assert "preparing it once" in other.stdout.readline()
         assert f"another preparation is at work in {left[0].parent} (process {first.pid} on" in other.stdout.readline()
     first.kill()
     first.communicate()
-    last.unlink()
-    last.with_suffix(".kept").rename(last)
+    hold.unlink()
     ends = [(*other.communicate(timeout=200), other.returncode) for other in others]
     assert [status for *_, status in ends] == [0] * 8, ends
     (digest,) = {printed for printed, *_ in ends}
@@ -210,12 +195,12 @@ def test_eight_starts_on_one_raw_tree_prepare_it_once_also_when_the_first_is_kil
 
 def test_a_root_that_is_being_prepared_is_waited_for(tmp_path):
     tree, out = write_tree(tmp_path / "tree", per_class=2), tmp_path / "out"
-    other, last = held_up(tree, out)
+    other, hold = held_preparation(tree, out)
     lines: list[str] = []
 
     def tell(line: str) -> None:
         lines.append(line)
-        threading.Thread(target=let_go, args=[last]).start()
+        hold.unlink()
 
     assert len(open_root(str(out), tell)) == 6
     assert other.wait() == 0
