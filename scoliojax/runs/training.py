@@ -19,7 +19,7 @@ from scoliojax.runs.cohort import Cohort, examine_batch
 from scoliojax.runs.evaluation import Screening, validation_scores, write_evaluation
 from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints
-from scoliojax.training.log import Log, RunLog
+from scoliojax.training.log import Log, RunLog, read_log
 from scoliojax.training.loop import Schedule, train
 from scoliojax.training.state import TrainState
 from scoliojax.training.step import Metrics, Step, make_train_step
@@ -47,8 +47,10 @@ def run_training(
     """
     settings.check(config)
     schedule = training_schedule(config)
-    if (directory / "config.json").exists():  # an error before data are prepared
+    if (directory / "config.json").exists():  # errors before data are prepared or anything is written
         run_directory.check_config(directory, config.to_dict(), lower=True)
+        environment.read_rates(directory)
+        read_log(directory / "metrics.jsonl")
     run = Run(directory, config)
     loss = build.build_loss(config, run.mesh)
     _warn_if_long(config)
