@@ -22,7 +22,7 @@ from scoliojax.runs.evaluation import Screening, validation_scores, write_evalua
 from scoliojax.runs.lock import only_training
 from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints
-from scoliojax.training.log import Log, RunLog
+from scoliojax.training.log import Log, RunLog, read_log
 from scoliojax.training.loop import Schedule, train
 from scoliojax.training.state import TrainState
 from scoliojax.training.step import Metrics, Step, make_train_step
@@ -58,8 +58,10 @@ def run_training(
 
 def _run_training(config: build.Config, directory: Path, screening: Screening, profile: Path | None) -> None:
     schedule = training_schedule(config)
-    if (directory / "config.json").exists():  # an error before data are prepared
+    if (directory / "config.json").exists():  # errors before data are prepared or anything is written
         run_directory.check_config(directory, config.to_dict(), lower=True)
+        environment.read_rates(directory)
+        read_log(directory / "metrics.jsonl")
     run = Run(directory, config)
     loss = build.build_loss(config, run.mesh)
     _warn_if_long(config)

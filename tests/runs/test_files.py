@@ -232,6 +232,17 @@ def test_a_log_keeps_its_whole_lines_and_is_named_where_it_is_no_file(tmp_path):
         path.rmdir() if path.is_dir() else path.unlink()
 
 
+def test_a_run_whose_log_or_rates_cannot_be_read_is_left_as_it_was(workdir):
+    config = (workdir / "config.json").read_bytes()
+    for name, content in ((RATES, "[{}]"), ("metrics.jsonl", None)):
+        (workdir / name).mkdir() if content is None else (workdir / name).write_text(content, encoding="utf-8")
+        refused = run_here("scoliojax.main", f"--workdir={workdir}", "--config.train.steps=99")
+        assert_one_clear_error(refused, name)
+        assert (workdir / "config.json").read_bytes() == config
+        if content:
+            (workdir / name).unlink()
+
+
 def test_a_damaged_environment_is_set_aside_when_a_run_goes_on(workdir, capsys):
     (workdir / "environment.json").write_text('{"imported_from": "theirs.pt"', encoding="utf-8")
     record_environment(workdir)
