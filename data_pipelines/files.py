@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from data_pipelines.schema import DataError, abbreviate
 
+MOST_BYTES = 2**28  # of a file that is read as a whole, unless it has a limit of its own
 PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pickle.gz")
 MASKS = (".png",)
 # Beside names that begin with a dot (`._000.png` and `.DS_Store` of macOS) or with ~$: what archives, shares and systems leave.
@@ -99,28 +100,35 @@ def remarks(unused: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"not used ({len(names)}): {reason}: {abbreviate(names, 3)}" for reason, names in unused.items() if names]
 
 
-def read_file(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes; raises `DataError` naming whatever is none.
+def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file of at most `most` bytes; raises `OSError`, or `ValueError` saying what it is instead.
 
     A FIFO is not waited for, and no device is read.
     """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            state = os.fstat(handle)
-            if kind := irregular(state.st_mode):
-                raise DataError(f"{path}: is {kind}, no file; remove it")
-            if state.st_size > most:
-                raise DataError(f"{path}: {state.st_size:,} bytes; at most {most:,} are read")
-            with open(handle, "rb", closefd=False) as file:
-                return file.read(state.st_size)
-        finally:
-            os.close(handle)
+        state = os.fstat(handle)
+        if kind := irregular(state.st_mode):
+            raise ValueError(f"it is {kind}, no file")
+        if state.st_size > most:
+            raise ValueError(f"it has {state.st_size:,} bytes; at most {most:,} are read")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(state.st_size)
+    finally:
+        os.close(handle)
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """As `read_regular`; raises `DataError`, with the remedy, naming whatever is none."""
+    try:
+        return read_regular(path, most)
     except OSError as error:
         if is_dead(path):
             raise DataError(f"{path}: is a link to {os.readlink(path)}, which is not there; bring it back") from None
         kind = "" if isinstance(error, PermissionError) else irregular_at(path)
-        raise DataError(f"{path}: {f'is {kind}, no file; remove it' if kind else _unreadable(error)}") from None
+        raise DataError(f"{path}: {f'it is {kind}, no file; remove it' if kind else _unreadable(error)}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; remove it") from None
 
 
 def is_dead(path: Path) -> bool:

@@ -17,12 +17,10 @@ Axis legend, used in every shape comment of the project:
 ``b``  frames of all clips in a row, so that b = n s
 """
 
-import codecs
 import difflib
 import hashlib
 import json
 import os
-import stat
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,8 +38,6 @@ RATIO_ORDER = ("positive", "neutral", "negative")  # order of the classes in a r
 FRAME_SIZE = 64  # a normalised silhouette is FRAME_SIZE x FRAME_SIZE, uint8, 0..255 with grey edges
 SIDE_CUT = 10  # columns that training and evaluation remove on each side
 FRAME_WIDTH = FRAME_SIZE - 2 * SIDE_CUT
-
-MOST_BYTES = 2**28  # of a file of ours that is read as a whole
 
 
 class DataError(ValueError):
@@ -96,18 +92,6 @@ class SilhouetteSet:
         """Number of sequences per class, in the order positive, neutral, negative; of `rows` only, if given."""
         labels = self.labels if rows is None else self.labels[rows]
         return {name: int(np.sum(labels == class_id(name))) for name in RATIO_ORDER}
-
-
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file, without a byte order mark; raises `ValueError` for a pipe, a device or a huge file."""
-    # Without blocking, because a pipe would wait for whoever writes to it.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
-        if status.st_size > MOST_BYTES:
-            raise ValueError(f"it has {status.st_size} bytes, more than any file of ours")
-        return file.read().removeprefix(codecs.BOM_UTF8)
 
 
 def existing_folder(path: str | Path, field: str) -> Path:

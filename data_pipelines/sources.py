@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.command import remedy
+from data_pipelines.files import read_regular
 from data_pipelines.locks import alone
 from data_pipelines.schema import (
     FRAME_SIZE,
@@ -23,7 +24,6 @@ from data_pipelines.schema import (
     cache_folder,
     existing_folder,
     nested,
-    read_regular,
 )
 from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, prepared_remarks, scan
 from data_pipelines.tables import read_subjects

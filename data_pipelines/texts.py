@@ -2,11 +2,11 @@
 
 import os
 import re
-import stat
 import unicodedata
 from pathlib import Path
 from typing import NoReturn
 
+from data_pipelines.files import read_regular
 from data_pipelines.schema import DataError
 
 LARGEST = 2**23  # bytes; a line for each of 200,000 sequences has less, and what is made of it stays far below 1 GB
@@ -39,21 +39,13 @@ def text_of(path: str | os.PathLike[str], field: str, wanted: str) -> str:
     if not os.fspath(path):
         refuse(f"is empty (an unset variable?); give the name of a {wanted} file, or leave the option out")
     try:
-        place = os.path.expanduser(path)
-        kind = os.stat(place)
-        fits = stat.S_ISREG(kind.st_mode) and kind.st_size <= LARGEST  # nothing else is opened: a pipe could wait for ever
-        content = Path(place).read_bytes() if fits else b""
+        content = read_regular(Path(os.path.expanduser(path)), LARGEST)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        refuse(f"cannot be read ({reason}); change its permissions or give another file")
-    if stat.S_ISDIR(kind.st_mode):
-        refuse(f"is a folder; give the {wanted} file in it")
-    if not stat.S_ISREG(kind.st_mode):
-        refuse(f"is no regular file but a pipe or a device; save it as a {wanted} file")
-    if kind.st_size > LARGEST:
-        refuse(f"has {kind.st_size / 1e6:,.0f} MB, far more than ids need; give the {wanted} file")
+        change = "change its permissions, or " if isinstance(error, PermissionError) else ""
+        refuse(f"cannot be read ({reason}); {change}give a {wanted} file")
     for start, (name, remedy) in KINDS.items():
         if content.startswith(start):
             refuse(f"is {name}; {remedy.format(wanted=wanted)}")

@@ -1,5 +1,6 @@
 """Files and folders that appear as a whole or not at all."""
 
+import codecs
 import csv
 import functools
 import json
@@ -12,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data_pipelines.files import read_regular
 from data_pipelines.locks import alone, wait_for_holder
-from data_pipelines.schema import abbreviate, read_regular
+from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError, one_line
 
 T = TypeVar("T")
@@ -47,7 +49,7 @@ def read_json(path: Path, kind: type[T], remedy: str, name: str = "") -> T:
     import pydantic
 
     try:
-        content = read_regular(path)
+        content = read_regular(path).removeprefix(codecs.BOM_UTF8)  # of an editor; pydantic takes none
         found = _schema(kind).validate_json(content, strict=True)
         json.loads(content, object_pairs_hook=_check_section)  # what pydantic lets pass
         return found

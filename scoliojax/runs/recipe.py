@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import configs
-from data_pipelines.schema import read_regular
+from data_pipelines.files import read_regular
 from scoliojax.build import Config
 from scoliojax.errors import RunError, one_line
 from scoliojax.runs import settings

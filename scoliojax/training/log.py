@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.schema import read_regular
+from data_pipelines.files import read_regular
 from scoliojax.errors import RunError
 from scoliojax.files import whole_file
 
@@ -95,7 +95,7 @@ def read_log(path: Path) -> list[dict]:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise RunError(f"{path} cannot be read ({why}); restore it from a copy, or move it away") from None
-    for line in content.decode("utf-8", "replace").splitlines(keepends=True):
+    for line in content.decode("utf-8-sig", "replace").splitlines(keepends=True):
         with contextlib.suppress(ValueError, RecursionError):
             entry = json.loads(line)
             if line.endswith("\n") and isinstance(entry, dict) and type(entry.get("step")) is int and _numbers(entry):

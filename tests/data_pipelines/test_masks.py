@@ -443,10 +443,10 @@ def hidden(path: Path) -> None:
 
 
 NO_FILES = {  # what may stand where a file is expected, and what is said about it
-    "FIFO": (os.mkfifo, "is a FIFO, no file; remove it"),
-    "socket": (listen, "is a socket, no file; remove it"),
-    "device": (lambda path: path.symlink_to("/dev/zero"), "is a device, no file; remove it"),
-    "folder": (Path.mkdir, "is a folder, no file; remove it"),
+    "FIFO": (os.mkfifo, "it is a FIFO, no file; remove it"),
+    "socket": (listen, "it is a socket, no file; remove it"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "it is a device, no file; remove it"),
+    "folder": (Path.mkdir, "it is a folder, no file; remove it"),
     "100 GB of nothing": (sparse, "107,374,182,400 bytes; at most"),
     "dead link": (hidden, "which is not there; bring it back"),
     "circle": (circle, "which is not there; bring it back"),

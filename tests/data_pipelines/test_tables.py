@@ -106,12 +106,12 @@ SUBJECTS_REFUSED = {
     "JSON": ('{"00000": "anna"}', "is JSON, as partition files are"),
     "binary": (bytes(range(256)), "is a binary file, no text; save it as CSV"),
     "half a UTF-16 sign": (PLAIN.encode("utf-16")[:-1], "is a binary file, no text"),
-    "folder": (Path.mkdir, "is a folder; give the CSV file in it"),
-    "pipe": (os.mkfifo, "is no regular file but a pipe or a device; save it as a CSV file"),
+    "folder": (Path.mkdir, "it is a folder, no file"),
+    "pipe": (os.mkfifo, "it is a FIFO, no file"),
     "loop of links": (lambda path: path.symlink_to(path), "cannot be read (Too many levels of symbolic links)"),
     "dead link": (lambda path: path.symlink_to("nowhere"), "does not exist; give a CSV file"),
     "missing": (lambda path: None, "does not exist; give a CSV file with the columns sequence,subject"),
-    "endless": (lambda path: os.truncate(write(path, ""), 2**40), "has 1,099,512 MB, far more than ids need"),
+    "endless": (lambda path: os.truncate(write(path, ""), 2**40), "it has 1,099,511,627,776 bytes; at most 8,388,608 are read"),
 }
 
 
@@ -270,8 +270,8 @@ PARTITIONS_REFUSED = {
     "Excel": (workbook, "is a zip file, such as an Excel workbook (.xlsx); save it as JSON"),
     "web page": ("<html>", "is a web page or XML"),
     "binary": (b"\x80\x04\x95\0\0", "is a binary file"),
-    "folder": (Path.mkdir, "is a folder; give the JSON file in it"),
-    "pipe": (os.mkfifo, "is no regular file"),
+    "folder": (Path.mkdir, "it is a folder, no file"),
+    "pipe": (os.mkfifo, "it is a FIFO, no file"),
     "missing": (lambda path: None, "is neither a file nor a ratio such as"),
 }
 
