@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     for ending in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C, so that the temporary folder is deleted
         signal.signal(ending, signal.default_int_handler)
-    with report_errors(), suppress(KeyboardInterrupt):
+    with report_errors("nothing is kept"), suppress(KeyboardInterrupt):
         configure_runtime()
         from scoliojax.app.page import serve
         from scoliojax.runs.run import open_run

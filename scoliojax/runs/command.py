@@ -3,8 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines import command
@@ -77,6 +78,21 @@ def refuse_rest(parser: Parser, rest: list[str]) -> None:
         parser.error(f"unexpected argument {stray[0]!r}; every option begins with --")
 
 
+def add_hosts(parser: Parser) -> None:
+    """The options that `devices.cluster.join` takes."""
+    hosts = parser.add_argument_group("several hosts that jax does not recognise by itself")
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    hosts.add_argument("--processes", type=int, metavar="N", help="number of processes; 1 alone: this is the only one")
+    hosts.add_argument("--process", type=int, metavar="I", help="number of this process, from 0")
+
+
+def left_by_training(workdir: Path) -> str:
+    """What a training that ends early leaves, for `report_errors`."""
+    if any(path.name.isdigit() for path in workdir.glob("checkpoints/*")):
+        return "the same command goes on from the newest checkpoint"
+    return "there is no checkpoint yet: the same command begins anew"
+
+
 def configure_runtime() -> None:
     """Silence libraries, and cache compiled programs on disk, unless the user has set another cache."""
     import jax
@@ -89,7 +105,7 @@ def configure_runtime() -> None:
 
 
 @contextmanager
-def report_errors(state: str = "the same command goes on from the newest checkpoint") -> Iterator[None]:
+def report_errors(state: str | Callable[[], str] = "the same command goes on from the newest checkpoint") -> Iterator[None]:
     """As `data_pipelines.command.report_errors`; a run that SIGTERM stopped ends with status 75."""
     try:
         with command.report_errors(state, (DataError, RunError), _leave):

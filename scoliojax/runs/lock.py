@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from data_pipelines.command import unwritable
 from data_pipelines.locks import alone
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
@@ -31,7 +32,7 @@ def only_training(directory: Path) -> Iterator[None]:
         except RunError as error:
             reason = error
         except OSError as error:
-            reason = RunError(f"--workdir={directory} cannot be written ({error.strerror}); give another folder")
+            reason = RunError(f"--workdir={directory} {unwritable(error)}")
         if not cluster.all_agree(reason is None):
             raise reason or RunError(f"--workdir={directory} cannot be trained in; the first process says why") from None
         yield

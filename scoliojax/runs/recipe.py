@@ -32,13 +32,16 @@ def read_recipe(file: str, changes: Sequence[str] = ()) -> Config:
     try:
         settings.check(config)
     except RunError as error:
-        raise RunError(f"--config={file}: {error}") from None
+        raise RunError(str(error) if changes else f"--config={file}: {error}") from None
     return config
 
 
 def change_config(config: Config, changes: Sequence[str]) -> Config:
     """A config with `--config.KEY=VALUE` changes, of a key given twice the last; `RunError` for an unknown or mistyped one."""
     changes = list({change.partition("=")[0]: change for change in changes}.values())  # ml_collections would join two tuples
+    for key in ("--config.data.root", "--config.data.partition"):
+        if f"{key}=" in [change.strip() for change in changes]:
+            raise RunError(f"{key}= is empty (is a variable not set?); give a value, or leave it out")
     values, argv = flags.FlagValues(), ["scoliojax", *changes]  # a new set of flags, so that a process can run several commands
     try:
         holder = config_flags.DEFINE_config_dict("config", ConfigDict(config), flag_values=values, sys_argv=argv)

@@ -149,11 +149,12 @@ def recorded_config(directory: Path, field: str = "--workdir", changes: Sequence
             f"{field}={directory} is a checkpoint of another modality: its network {name!r} does not read silhouettes; give a "
             f"run of {', '.join(sorted(build.MODELS))}"
         )
-    config = change_config(ConfigDict(recorded), changes)
     try:
-        settings.check(config)
+        settings.check(ConfigDict(recorded))
     except RunError as error:
         raise RunError(f"{field}={directory}: config.json: {error}; correct it there, or restore it from a copy") from None
+    config = change_config(ConfigDict(recorded), changes)
+    settings.check(config)
     return config
 
 

@@ -31,8 +31,8 @@ FREE_KEYS = {
     "train.checkpoints_to_keep",
     "train.eval_every",
 }
-# Keys that a config may lack, because it was written before they were there: no number that a run computes depends on them, so
-# they get the value of the published recipe. Any other key that is missing is an error.
+# Keys that a config may lack, because it was written before they were there. They get the value of the published recipe, on
+# which no number depends; a recorded run without `data.share_frames` gets False. Any other missing key is an error.
 MAY_LACK = {
     "data.allow_missing",
     "data.sequences_per_eval_batch",

@@ -50,7 +50,7 @@ def run_training(
     """
     settings.check(config)
     place, root = directory.resolve(), config.data.root
-    if root and Path(os.path.expanduser(root)).resolve() in (place, *place.parents):
+    if root and not directory.exists() and Path(os.path.expanduser(root)).resolve() in (place, *place.parents):
         raise RunError(f"--workdir={directory} lies in data.root={root!r}, and would become a part of it; give another folder")
     with only_training(directory):
         _run_training(config, directory, screening or Screening(), profile)
@@ -78,8 +78,8 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
     start = int(state.step)
     if start:
         cluster.print_once(f"going on from step {start}")
-    rate = run_directory.read_config(directory)["optimizer"]["learning_rate"]
-    if start >= schedule.steps and config.optimizer.learning_rate != rate:
+    rate = run_directory.rate_of(run_directory.read_config(directory))
+    if start >= schedule.steps and rate != run_directory.rate_of(config.to_dict()):
         cluster.print_once(f"no step is left, so {run_directory.RATE} stays {rate:g}")
     if start < schedule.steps:
         environment.record_environment(directory)

@@ -88,7 +88,7 @@ def test_a_partition_file_and_data_may_move(copied, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_older_run_opens_and_records_its_parts_when_it_is_evaluated(copied, monkeypatch):
+def test_an_older_run_opens_with_a_warning_and_records_its_parts_when_it_is_trained_on(copied):
     workdir = copied / "run"
     recorded = run_directory.read_data(workdir)
     (workdir / "data.json").write_text(json.dumps({"digest": recorded.digest}), encoding="utf-8")
@@ -98,7 +98,13 @@ def test_an_older_run_opens_and_records_its_parts_when_it_is_evaluated(copied, m
     with pytest.raises(RunError, match=r"another config: data\.partition"):  # nothing tells that it is the same
         run_directory.check_config(workdir, other.to_dict())
     assert run_directory.read_data(workdir).parts is None
-    assert evaluate(workdir).returncode == 0
+    evaluated = evaluate(workdir)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "warning: an older version trained this run without recording which sequences" in evaluated.stdout
+    assert run_directory.read_data(workdir).parts is None
+    trained = run_here("scoliojax.main", f"--workdir={workdir}")
+    assert trained.returncode == 0, trained.stderr
+    assert "those of today's partition are recorded now" in trained.stdout
     assert run_directory.read_data(workdir) == recorded
     run_directory.check_config(workdir, other.to_dict())
     with pytest.raises(RunError, match=r"00011 \(train there, in no part here\)"):
