@@ -23,6 +23,7 @@ from scoliojax.runs.settings import FREE_KEYS
 
 UNKNOWN_PARTS = "an older version trained this run without recording which sequences it trained on"
 REMEDY = "restore it from a copy, or start again in another folder"
+FOLDERS = ("checkpoints", "best", "evaluation", "calibration", "tensorboard")
 RATE = "optimizer.learning_rate"  # may be lowered when a run goes on
 Parts = Mapping[str, Sequence[str]]  # ids of the sequences by part
 
@@ -61,12 +62,12 @@ def read_config(workdir: Path, field: str = "--workdir") -> dict[str, Any]:
     """
     name = f"{field}={workdir}: config.json"
     try:
-        config = read_json(workdir / "config.json", dict[str, Any], REMEDY, name)
+        config = settings.with_tuples(read_json(workdir / "config.json", dict[str, Any], REMEDY, name))
     except FileNotFoundError:
         raise RunError(f"{field}={workdir} holds no run (no config.json); train there first") from None
     if isinstance(data := config.get("data"), dict):
         data.setdefault("share_frames", False)  # as before there was this key: sharing changes the last digits
-    config = settings.complete(config)
+    settings.complete(config)
     if problem := settings.no_config(config):
         raise RunError(f"{name} cannot be read ({problem}); {REMEDY}")
     if isinstance(data := config.get("data"), dict):
@@ -94,9 +95,23 @@ def check_places(workdir: Path, config: dict[str, Any], field: str = "--workdir"
     for key, path in _places(config["data"]).items():
         if not os.path.exists(_place(path, workdir)):
             raise RunError(
-                f"{field}={workdir}: data.{key}={path!r} is not there; say where it is now with --config.data.{key}=PATH: to "
-                "each scoliojax.main --mode eval, or once to a training, which records it"
+                f"{field}={workdir}: data.{key}={path!r} is not there; say where with --config.data.{key}=PATH: to each "
+                "scoliojax.main --mode eval, or once to a training, which records it"
             )
+
+
+def check_layout(workdir: Path) -> None:
+    """Raise `RunError` where something stands in the way of a folder of the run, or checkpoints stand there without config."""
+    for name in FOLDERS:
+        if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
+            raise RunError(f"--workdir={workdir}: {name} is no folder; move it away, or give another --workdir")
+    if not (workdir / "config.json").exists():
+        for name in ("checkpoints", "best"):
+            if any(path.name.isdigit() for path in workdir.glob(f"{name}/*")):
+                raise RunError(
+                    f"--workdir={workdir} has {name} and no config.json, so nothing says what they were trained on; restore "
+                    "config.json and data.json from a copy, or give another --workdir"
+                )
 
 
 def claim(workdir: Path, config: dict[str, Any], data_digest: str | None, parts: Parts | None = None) -> None:
@@ -124,6 +139,13 @@ def claim(workdir: Path, config: dict[str, Any], data_digest: str | None, parts:
         _write_config(workdir, config, rate)
     except OSError as error:
         raise RunError(f"--workdir={workdir} {unwritable(error)}") from None
+
+
+def origin_of(config: dict[str, Any], data_digest: str | None, parts: Parts | None) -> str | None:
+    """What the checkpoints of a run are marked with, so that another run's are told; None where the data are not known."""
+    if data_digest is None or parts is None:
+        return None
+    return f"seed {config['seed']}, data {data_digest}, parts {digest_of(parts)}"
 
 
 def record_data(workdir: Path, data_digest: str | None, parts: Parts | None) -> None:
@@ -188,7 +210,12 @@ def check_config(workdir: Path, config: dict[str, Any], lower: bool = False) -> 
     if not differing:
         return
     texts = [f"{key} ({recorded.get(key, 'absent')!r} there, {given.get(key, 'absent')!r} here)" for key in differing]
-    hint = f"; {RATE} may only be lowered, and only in training" if RATE in differing else ""
+    hint = ""
+    if RATE in differing:
+        hint = (
+            f"; {RATE} may only be lowered, and only in training: leave --config out, which takes the recorded one, or "
+            f"give --config.{RATE}={recorded.get(RATE)}"
+        )
     raise RunError(f"--workdir={workdir} belongs to another config: {', '.join(texts)}; give another --workdir{hint}")
 
 

@@ -1,6 +1,7 @@
 """Recipes: a config file and the changes that the command line makes to it."""
 
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def read_recipe(file: str, changes: Sequence[str] = ()) -> Config:
     recipe that does not load, with its line, for an unknown key, and for a value that cannot be; the message names the known
     keys.
     """
-    path, colon, variant = file.partition(":")
+    path, colon, variant = (file, "", "") if os.path.isfile(file) else file.partition(":")
     here, installed = Path(os.path.expanduser(path)), Path(configs.__file__).parent.parent / path
     if not os.path.exists(here) and path.startswith("configs/") and os.path.exists(installed):
         here = installed
@@ -39,6 +40,9 @@ def read_recipe(file: str, changes: Sequence[str] = ()) -> Config:
 def change_config(config: Config, changes: Sequence[str]) -> Config:
     """A config with `--config.KEY=VALUE` changes, of a key given twice the last; `RunError` for an unknown or mistyped one."""
     changes = list({change.partition("=")[0]: change for change in changes}.values())  # ml_collections would join two tuples
+    for change in changes:
+        if not all(part.isidentifier() for part in change.removeprefix("--config.").partition("=")[0].split(".")):
+            raise RunError(f"{change[:60]!r} names no key of the config; write --config.KEY=VALUE")
     for key in ("--config.data.root", "--config.data.partition"):
         if f"{key}=" in [change.strip() for change in changes]:
             raise RunError(f"{key}= is empty (is a variable not set?); give a value, or leave it out")
@@ -58,6 +62,7 @@ def _load(path: Path, file: str, arguments: list[str]) -> Config:
     """What `get_config` of a recipe returns; `file`: the recipe as the user named it; `arguments`: its variant, if any."""
     recipe = ModuleType("recipe")
     recipe.__file__ = str(path)
+    sys.modules[recipe.__name__] = recipe  # where dataclasses and pickles of the recipe's look for its names
     try:
         content = read_regular(path)
         if content.lstrip()[:1] == b"{":
@@ -70,7 +75,9 @@ def _load(path: Path, file: str, arguments: list[str]) -> Config:
             kind = type(config).__name__
             raise RunError(f"--config={file}: get_config returns no ConfigDict but {kind}; see configs/sconet_mt.py")
         settings.refuse_unknown(config)
-        return ConfigDict(settings.complete(config.to_dict()))
+        with config.unlocked():
+            settings.complete(config)
+        return config
     except RunError as error:
         text = str(error)
         raise RunError(text if text.startswith("--config") else f"--config={file}: {text}") from None

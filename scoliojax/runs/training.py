@@ -58,6 +58,7 @@ def run_training(
 
 def _run_training(config: build.Config, directory: Path, screening: Screening, profile: Path | None) -> None:
     schedule = training_schedule(config)
+    run_directory.check_layout(directory)
     if (directory / "config.json").exists():  # errors before data are prepared or anything is written
         run_directory.check_config(directory, config.to_dict(), lower=True)
         environment.read_rates(directory)
@@ -87,7 +88,7 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
             cluster.print_once(lowered)
         validate = None
         if schedule.eval_every:
-            store = Checkpoints(directory / "best", None, cluster.print_once)
+            store = Checkpoints(directory / "best", None, cluster.print_once, origin=run.origin())
             validate = BestCheckpoint(
                 lambda state: validation_scores(TrainedNetwork(run, state), cohort), store, BEST_BY, initial
             )

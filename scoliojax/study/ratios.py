@@ -90,6 +90,11 @@ def finish(cell: Cell) -> Metrics:
     """Train or continue a cell unless it is finished; returns its metrics on the test part."""
     name = f"{cell.ratio} {cell.model} seed {cell.seed}"
     if metrics := find_metrics(cell.folder, cell.config.train.steps):
+        if Path(metrics.partition).name != Path(cell.ratio).name:
+            raise RunError(
+                f"{name}: the metrics.json of step {metrics.step} in {cell.folder} is of data.partition={metrics.partition!r}; "
+                "delete that evaluation, and run the same command again"
+            )
         cluster.print_once(f"== {name}: finished")
         return metrics
     cluster.print_once(f"== {name}")

@@ -62,11 +62,20 @@ class Checkpoints:
     """The checkpoints of a folder, `<folder>/<step>`; the folder is created when missing.
 
     `keep`: number of the newest to keep, None for all; `report`: receives lines for the user; `read_only`: move or delete
-    nothing, because a run may be writing to the folder.
+    nothing, because a run may be writing to the folder; `origin`: text that marks the run, and tells another run's checkpoints,
+    None where it is not known.
     """
 
-    def __init__(self, folder: Path, keep: int | None, report: Callable[[str], None], read_only: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        keep: int | None,
+        report: Callable[[str], None],
+        read_only: bool = False,
+        origin: str | None = None,
+    ):
         self.keep, self._folder, self._report, self._read_only = keep, folder.absolute(), report, read_only
+        self._origin = origin
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=not read_only, read_only=read_only, create=not read_only
         )
@@ -86,7 +95,7 @@ class Checkpoints:
                 f"of steps {self.steps()} are whole. Make room, then run the same command again"
             )
         step = int(state.step)
-        meta = {"step": step, "digest": digest(state), **notes}
+        meta = {"step": step, "digest": digest(state), **notes} | ({"origin": self._origin} if self._origin else {})
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._explained():
             self._manager.save(step, args=items, force=True)  # even where a later step exists
@@ -150,6 +159,10 @@ class Checkpoints:
                 restored = self._manager.restore(step, args=wanted)
             if digest(restored["state"]) != restored["meta"]["digest"]:
                 raise ValueError("its contents do not match their checksum")
+            if int(restored["state"].step) != step:
+                raise ValueError(f"it holds step {int(restored['state'].step)} under another name")
+            if self._origin and (origin := restored["meta"].get("origin", self._origin)) != self._origin:
+                raise ValueError(f"it is of another run, with {origin}; this one has {self._origin}")
             if spoilt := not_finite(restored["state"]):  # saved before states were judged
                 raise ValueError(f"its {' and '.join(spoilt)} are not finite")
             items = restored

@@ -186,3 +186,41 @@ def test_an_existing_run_takes_more_steps_and_another_root_without_a_recipe(copi
     for arguments in (("--mode=eval",), ()):
         moved = run_here("scoliojax.main", *arguments, f"--workdir={workdir}", "--config.data.root=/nowhere/at/all")
         assert_one_clear_error(moved, "/nowhere/at/all")  # the key is known; that folder is not there
+
+
+@pytest.mark.slow
+def test_checkpoints_without_a_config_are_nobody_s(copied):
+    workdir = copied / "run"
+    (workdir / "config.json").unlink()
+    with pytest.raises(RunError, match=r"has checkpoints and no config\.json, so nothing says what they were trained on"):
+        run_training(make_tiny_config(), workdir)
+    assert not (workdir / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_checkpoints_of_another_run_or_under_another_name_are_not_taken(copied):
+    workdir = copied / "run"
+    shutil.copytree(workdir, other := copied / "other")
+    content = json.loads((other / "config.json").read_text(encoding="utf-8"))
+    (other / "config.json").write_text(json.dumps(content | {"seed": 5}), encoding="utf-8")
+    mixed = evaluate(other)
+    assert_one_clear_error(mixed, "it is of another run, with seed 0, data", "this one has seed 5")
+    (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "200")
+    renamed = evaluate(workdir)
+    assert renamed.returncode == 0
+    assert "checkpoint 200 is damaged and left out (it holds step 2 under another name)" in renamed.stderr
+    assert_one_clear_error(evaluate(workdir, "--step=200"), "it holds step 2 under another name")
+
+
+@pytest.mark.parametrize("name", run_directory.FOLDERS)
+@pytest.mark.parametrize("kind", ["file", "dead link"])
+def test_what_stands_in_the_way_of_a_folder_is_named_at_once(name, kind, tmp_path):
+    way = tmp_path / "run" / name
+    way.parent.mkdir()
+    if kind == "file":
+        way.write_text("mine", encoding="utf-8")
+    else:
+        way.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=f"{name} is no folder; move it away"):
+        run_training(make_tiny_config(), tmp_path / "run")
+    assert [path.name for path in way.parent.iterdir()] == [name]
