@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError, one_line
-from scoliojax.training.state import TrainState, not_finite
+from scoliojax.training.state import TrainState, named_parts
 
 _READING = threading.Lock()  # one thread at a time changes which loops asyncio makes
 SPOILT = "are not finite"
@@ -158,7 +158,9 @@ class Checkpoints:
             numbers = jax.tree.map(np.asarray, restored["state"])
             if digest(numbers) != restored["meta"]["digest"]:
                 raise ValueError("its contents do not match their checksum")
-            if spoilt := not_finite(numbers):  # saved before states were judged; not on the devices, which need every process
+            # Saved before states were judged. Not on the devices: a process that cannot read would be missing there.
+            parts = {name: jax.tree.leaves(part) for name, part in named_parts(numbers).items()}
+            if spoilt := [name for name, part in parts.items() if not all(np.isfinite(leaf).all() for leaf in part)]:
                 raise ValueError(f"its {' and '.join(spoilt)} {SPOILT}")
             items = restored
         except Exception as error:  # damage can make Orbax, TensorStore or JSON raise anything
