@@ -83,7 +83,9 @@ def _load(path: Path, file: str, arguments: list[str]) -> Config:
         raise RunError(text if text.startswith("--config") else f"--config={file}: {text}") from None
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"--config={file} does not exist; give a recipe, e.g. configs/sconet_mt.py") from None
-    except (Exception, SystemExit) as error:  # a recipe is a program: it can raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a recipe is a program: it can raise anything
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         lines += [error.lineno] if isinstance(error, SyntaxError) and error.filename == str(path) else []
         where = f", line {lines[-1]}" if lines and lines[-1] else ""

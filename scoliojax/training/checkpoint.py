@@ -58,8 +58,8 @@ def _patient_loops() -> Iterator[None]:
 
 def check_which(which: str) -> None:
     """Raise `RunError` for a `--step` that is neither newest nor best nor a number."""
-    if which not in ("newest", "best") and not re.fullmatch("[0-9]+", which):
-        raise RunError(f"--step={which} is neither newest nor best nor a number of steps")
+    if which not in ("newest", "best") and not re.fullmatch("[0-9]{1,18}", which):
+        raise RunError(f"--step={which[:40]} is neither newest nor best nor a number of steps")
 
 
 class Checkpoints:
