@@ -31,21 +31,23 @@ def test_what_is_no_file_is_said_and_not_opened(tmp_path, monkeypatch, kind):
     make, words = IRREGULAR[kind]
     monkeypatch.chdir(tmp_path)  # the name of a socket is short
     make(Path("it"))
-    monkeypatch.setattr(files.os, "open", lambda *_: pytest.fail("it was opened"))
-    for read in (open_regular, read_regular):
-        with pytest.raises(ValueError, match=words):
-            read(Path("it"))
-    with pytest.raises(DataError, match=f"^it: {words}; remove it$"):
-        files.read_file(Path("it"), 9)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", lambda *_: pytest.fail("it was opened"))
+        for read in (open_regular, read_regular):
+            with pytest.raises(ValueError, match=words):
+                read(Path("it"))
+        with pytest.raises(DataError, match=f"^it: {words}; remove it$"):
+            files.read_file(Path("it"), 9)
 
 
 def test_what_takes_the_place_of_a_file_after_it_was_judged_is_refused_and_closed(tmp_path, monkeypatch):
     path, judged = tmp_path / "it", os.stat(__file__)
     os.mkfifo(path)
-    monkeypatch.setattr(files.os, "stat", lambda _: judged)  # a file, then
     before = len(os.listdir("/dev/fd"))
-    with pytest.raises(ValueError, match="it is a FIFO, no file"):
-        open_regular(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", lambda _: judged)  # a file, then
+        with pytest.raises(ValueError, match="it is a FIFO, no file"):
+            open_regular(path)
     assert len(os.listdir("/dev/fd")) == before
 
 
