@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from data_pipelines.interrupts import let_imports_end
+
 
 def wait_for_holder(place: str) -> Callable[[str], None]:
     """For `alone`: say on standard error who is at `place`, then wait."""
@@ -43,6 +45,7 @@ def alone(
             said = True
             busy(holder)
 
+    let_imports_end()
     with contextlib.ExitStack() as held:
         while True:
             made += [parent for parent in path.parents if not parent.exists() and parent not in made]
