@@ -4,6 +4,7 @@ import argparse
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from typing import NoReturn
 
 from data_pipelines.interrupts import INTERRUPTED, raise_between_imports, remember
 from data_pipelines.schema import DataError
+from data_pipelines.streams import open_streams
 
 MISTAKE, CLOSED_PIPE = 2, 141  # exit statuses, as INTERRUPTED is one; the second as a shell has it for SIGPIPE
 REMEDIES = {  # of an error of the file system
@@ -46,6 +48,7 @@ class Parser(argparse.ArgumentParser):
 
 def make_parser(module: str, about: str, usage: str, *examples: str) -> Parser:
     """A command `python -m MODULE` with its help: `usage` has the options to give, `examples` are whole commands."""
+    open_streams()
     lines = "".join(f"\n  python -m {example}" for example in examples)
     return Parser(
         prog=f"python -m {module}",
@@ -65,6 +68,18 @@ def expanded_path(text: str) -> Path:
         return Path(text).expanduser().absolute()
     except (RuntimeError, OSError) as error:  # no home of that name, or the current folder is gone
         raise argparse.ArgumentTypeError(f"{text!r} names no place ({error}); give the whole path") from None
+
+
+def whole_number(lowest: int, highest: int = 2**31 - 1) -> Callable[[str], int]:
+    """The type of an option that takes a whole number in this range."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) or not lowest <= int(text) <= highest:
+            shown = text if len(text) <= 40 else f"{text[:40]}..."
+            raise argparse.ArgumentTypeError(f"{shown!r} is no whole number from {lowest} to {highest}")
+        return int(text)
+
+    return number
 
 
 def expanded_text(text: str) -> str:
@@ -93,6 +108,7 @@ def report_errors(
     `state` is that in which Ctrl-C and an error of the file system leave things, or a function that finds it out; the messages
     of `mistakes` are for the user; `leave` ends the process, with status 2 also after an error of the file system.
     """
+    open_streams()
     for stream in (sys.stdout, sys.stderr):  # where the terminal or the file name is not UTF-8, a sign may become its code
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,13 +1,14 @@
 """What lies in a folder of data: which names are leftovers of other systems, what a file really is, and how it is opened."""
 
+import itertools
 import os
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from data_pipelines.schema import DataError, abbreviate
+from data_pipelines.schema import DataError
 
 MOST_BYTES = 2**28  # of a file that is read as a whole, unless it has a limit of its own
 PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pickle.gz")
@@ -22,16 +23,46 @@ COPY = re.compile(  # of a browser, Windows, macOS, Dropbox, Syncthing; what is 
     r"(?=(?:\.[^.]+)*$)",
     re.IGNORECASE,
 )
-KINDS = {  # how files begin, and what they are then
-    b"\x89PNG\r\n\x1a\n": "a PNG", b"\xff\xd8\xff": "a JPEG", b"GIF8": "a GIF", b"BM": "a BMP", b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF", b"\x93NUMPY": "a .npy file of numpy", b"PK\x03\x04": "a zip archive, such as .npz, .pt or .docx",
-    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive",
-    b"\x89HDF": "HDF5", b"version https://git-lfs": "a pointer of Git LFS, whose file was not fetched (git lfs pull)",
-    b"%PDF": "a PDF", b"<!DOCTYPE": "a web page, as of a download that asks to log in", b"<html": "a web page",
-    b"\0\0\0\x1cftyp": "a video", b"\0\0\0\x18ftyp": "a video", b"\0\0\0 ftyp": "a video", b"RIFF": "a WebP or AVI",
-}  # fmt: skip
 
 
+class Kind(NamedTuple):
+    """What a file is, and what can be done with it where something else is expected; both empty if nobody knows."""
+
+    what: str
+    remedy: str = ""
+
+
+UNPACK = "unpack it"
+KINDS = tuple(  # how files begin, as a pattern, and what they are then; the one table of the project
+    (re.compile(pattern, re.DOTALL), Kind(*kind))
+    for pattern, *kind in (
+        (rb"version https://git-lfs", "a pointer of Git LFS, whose file was not fetched", "run git lfs pull"),
+        (rb"(?i:\s*<(!doctype|html))", "a web page, such as a download gives where it needs a login",
+         "download it with the browser"),
+        (rb"\x89PNG\r\n\x1a\n", "a PNG"),
+        (rb"\xff\xd8\xff", "a JPEG"),
+        (rb"GIF8[79]a", "a GIF"),
+        (rb"BM.{4}\0{4}", "a BMP"),
+        (rb"II\*\0|MM\0\*", "a TIFF"),
+        (rb"RIFF.{4}(WEBP|AVI |WAVE)", "a WebP, AVI or WAV"),
+        (rb".{4}ftyp", "a video"),
+        (rb"\x93NUMPY", "a numpy array (.npy)"),
+        (rb"\x89HDF", "an HDF5 file, as Keras writes it"),
+        (rb"GGUF", "a GGUF file"),
+        (rb"%PDF", "a PDF"),
+        (rb"{\\rtf", "a Word document (RTF)"),
+        (rb"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)"),
+        (rb"PK\x03\x04", "a zip file, such as an Excel workbook (.xlsx), .docx, .npz or .pt"),
+        (rb"\x1f\x8b", "a gzip file", UNPACK),
+        (rb"BZh[1-9]", "a bzip2 file", UNPACK),
+        (rb"\xfd7zXZ", "an xz file", UNPACK),
+        (rb"\x28\xb5\x2f\xfd", "a zstd file", UNPACK),
+        (rb"7z\xbc\xaf", "a 7z archive", UNPACK),
+        (rb"Rar!", "a RAR archive", UNPACK),
+        (rb".{257}ustar", "a tar archive", UNPACK),
+    )
+)  # fmt: skip
+SHOWN = 3  # names in a message, of however many
 COPIES = "second copies of a name that is there (delete them)"
 OTHERS = "files that are no part of a sequence"
 DEEPER = "folders within a view"
@@ -46,16 +77,16 @@ def is_leftover(name: str) -> bool:
 def natural(name: str) -> tuple:
     """Sort key: numbers by their value, so that 2 stands before 10; names with equally long numbers as text sorts them."""
     pieces = re.split(r"([0-9]+)", name)
-    return *((text, int(number)) for text, number in zip(pieces[::2], [*pieces[1::2], "0"], strict=True)), name
+    return [(text, int(number)) for text, number in zip(pieces[::2], [*pieces[1::2], "0"], strict=True)], name
 
 
 def has_suffix(name: str, suffixes: Iterable[str]) -> bool:
     return name.lower().endswith(tuple(suffixes))
 
 
-def kind_of(content: bytes) -> str:
-    """What a file is by its first bytes, such as "a JPEG"; empty if they say nothing."""
-    return next((kind for magic, kind in KINDS.items() if content.startswith(magic)), "")
+def kind_of(content: bytes) -> Kind:
+    """What a file is by its first bytes (262 of them tell all), such as "a JPEG"."""
+    return next((kind for pattern, kind in KINDS if pattern.match(content)), Kind(""))
 
 
 class Listing(NamedTuple):
@@ -95,9 +126,54 @@ def mask_names(folder: Path) -> list[str]:
     return list_folder(folder, *MASKS).used
 
 
-def remarks(unused: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for each reason why something is not used, with the number and three names."""
-    return [f"not used ({len(names)}): {reason}: {abbreviate(names, 3)}" for reason, names in unused.items() if names]
+def missing_numbers(names: Iterable[str]) -> int:
+    """How many numbers are missing between those at the end of file names, such as 3 of 000.png, 001.png, 005.png.
+
+    Every second frame is no gap: what counts is the smallest step. Names that differ before the number are not compared.
+    """
+    numbers: dict[str, set[int]] = {}
+    for name in names:
+        if found := re.fullmatch(r"(.*?)([0-9]+)\D*", name.partition(".")[0]):
+            numbers.setdefault(found[1], set()).add(int(found[2]))
+    missing = 0
+    for found in numbers.values():
+        steps = [after - before for before, after in itertools.pairwise(sorted(found))]
+        missing += sum(step // min(steps) - 1 for step in steps)
+    return missing
+
+
+class Unused:
+    """What is not used, by the reason why: how many things, and the names of the first of them.
+
+    `count` and `names` have the same keys. A tree that a Mac has packed has as many leftovers as masks, so their names are not
+    all kept.
+    """
+
+    def __init__(self, shown: int | None = SHOWN):
+        self.shown = shown  # number of names that are kept for each reason; None: all
+        self.count: dict[str, int] = {}
+        self.names: dict[str, list[str]] = {}
+
+    def add(self, reason: str, folder: str, names: Sequence[str]) -> None:
+        """Add what lies in a folder; its names are kept as paths."""
+        if names:
+            kept = self.names.setdefault(reason, [])
+            room = None if self.shown is None else self.shown - len(kept)
+            kept += [os.path.join(folder, name) for name in names[:room]]
+            self.count[reason] = self.count.get(reason, 0) + len(names)
+
+    def as_json(self) -> dict[str, dict[str, Any]]:
+        return {reason: {"count": count, "names": self.names[reason]} for reason, count in self.count.items()}
+
+
+def remarks(unused: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each reason in what `Unused.as_json` gave, with the number and three names."""
+    lines = []
+    for reason, found in unused.items():
+        names, count = found["names"][:SHOWN], found["count"]
+        more = f" and {count - len(names)} more" if count > len(names) else ""
+        lines.append(f"not used ({count}): {reason}: {', '.join(names)}{more}")
+    return lines
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data_pipelines.interrupts import let_imports_end
+from data_pipelines.schema import DataError
 
 
 def wait_for_holder(place: str) -> Callable[[str], None]:
@@ -35,6 +37,8 @@ def alone(
         returns, the lock is waited for.
       report: receives a line for the user.
       clear: remove the folder of the lock file if it is empty, whoever made it.
+
+    Raises `DataError` where `path` is there and no regular file, and OSError where it cannot be written.
     """
     locked, said = False, False
     made = [path.parent] * clear
@@ -51,9 +55,9 @@ def alone(
             made += [parent for parent in path.parents if not parent.exists() and parent not in made]
             path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):  # the previous holder has removed the folder or the file: try again
-                file = held.enter_context(path.open("a+", encoding="utf-8", errors="replace"))
+                file = held.enter_context(_open(path))
                 locked = _lock(file, tell)
-                if not locked or os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                if not locked or os.path.samestat(os.fstat(file.fileno()), path.lstat()):
                     break
             held.close()
         if locked:
@@ -68,6 +72,24 @@ def alone(
             with contextlib.suppress(OSError):  # the folder is not empty
                 for parent in made:
                     parent.rmdir()
+
+
+def _open(path: Path) -> TextIO:
+    """A lock file to read and to append to, made where it is missing; a link is not followed, and a pipe not waited for."""
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _no_lock_file(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise _no_lock_file(path)
+    return open(number, "r+", encoding="utf-8", errors="replace")
+
+
+def _no_lock_file(path: Path) -> DataError:
+    return DataError(f"{path} is no lock file, but a link, a folder or a device, which no command of ours made; move it away")
 
 
 def _lock(file: TextIO, busy: Callable[[str], None]) -> bool:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from data_pipelines.command import Parser, expanded_path, make_parser, report_errors
+from data_pipelines.command import Parser, expanded_path, make_parser, report_errors, whole_number
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SilhouetteSet
 from data_pipelines.silhouettes import normalise_sequence
 
@@ -223,9 +223,13 @@ def arguments() -> Parser:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--output", type=expanded_path, metavar="DIR", help="folder to make; must not exist or be empty")
     target.add_argument("--sheet", type=expanded_path, metavar="FILE", help="PNG to draw a few walkers into, instead")
-    parser.add_argument("--subjects", type=int, default=60, metavar="N", help="number of walkers; default %(default)s")
-    parser.add_argument("--frames", type=int, default=60, metavar="N", help="frames of each walk; default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the walkers; default %(default)s")
+    parser.add_argument(
+        "--subjects", type=whole_number(3), default=60, metavar="N", help="number of walkers; default %(default)s"
+    )
+    parser.add_argument(
+        "--frames", type=whole_number(1), default=60, metavar="N", help="frames of each walk; default %(default)s"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="seed of the walkers; default %(default)s")
     return parser
 
 

@@ -11,4 +11,8 @@ class Stopped(Exception):  # noqa: N818, nothing went wrong
 
 def one_line(error: BaseException) -> str:
     """The message of a library's error, short enough to stand inside a message of ours."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # of a class whose text cannot be made
+        text = ""
+    return " ".join(text.split())[:200] or type(error).__name__

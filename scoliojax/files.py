@@ -5,6 +5,7 @@ import csv
 import functools
 import json
 import math
+import os
 import re
 import secrets
 import shutil
@@ -161,6 +162,9 @@ def refuse_foreign(folder: Path, ours: set[str], kind: str) -> None:
     """Raise `RunError` when a folder to be replaced holds anything but files of the kind that replaces them."""
     if folder.is_file():
         raise RunError(f"--output={folder} is a file; give a new folder")
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(there, os.W_OK | os.X_OK) or not os.access(folder.parent if folder.exists() else there, os.W_OK | os.X_OK):
+        raise RunError(f"--output={folder} cannot be made: you may not write in {there}; give another folder with --output")
     there = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if other := sorted(name for name in there - ours if not OURS.fullmatch(name)):
         raise RunError(f"--output={folder} holds something else than {kind} ({abbreviate(other)}); give a new folder")

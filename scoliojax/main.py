@@ -1,9 +1,10 @@
 """Train and evaluate: `python -m scoliojax.main --config configs/sconet_mt.py --workdir runs/sconet_mt`."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from data_pipelines.command import Parser, expanded_path, make_parser
-from scoliojax.runs.command import add_allow_missing, add_part, add_recipe, add_screening, add_step, refuse_rest, report_errors
+from scoliojax.runs import command
 
 
 def arguments() -> Parser:
@@ -14,8 +15,8 @@ def arguments() -> Parser:
         "scoliojax.main --config configs/sconet_mt.py:quickstart --workdir runs/quickstart",
         "scoliojax.main --mode eval --workdir runs/quickstart --step best",
     )
-    add_recipe(parser)
-    add_allow_missing(parser)
+    command.add_recipe(parser)
+    command.add_allow_missing(parser)
     parser.add_argument("--workdir", type=expanded_path, metavar="DIR", help="run directory: checkpoints, logs and results")
     parser.add_argument(
         "--mode",
@@ -23,21 +24,18 @@ def arguments() -> Parser:
         choices=["train", "eval"],
         help="train (default), then evaluate; or only evaluate a checkpoint",
     )
-    add_step(parser)
-    add_part(parser)
-    add_screening(parser)
+    command.add_step(parser)
+    command.add_part(parser)
+    command.add_screening(parser)
     parser.add_argument("--profile", type=expanded_path, metavar="DIR", help="write a profiler trace of steps 11 to 15 here")
-    hosts = parser.add_argument_group("several hosts that jax does not recognise by itself")
-    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    hosts.add_argument("--processes", type=int, metavar="N", help="number of processes; 1 alone: this is the only one")
-    hosts.add_argument("--process", type=int, metavar="I", help="number of this process, from 0")
+    command.add_hosts(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = arguments()
     args, changes = parser.parse_known_args(argv)
-    refuse_rest(parser, changes)
+    command.refuse_rest(parser, changes)
     changes += args.allow_missing
     if args.workdir is None:
         parser.error("--workdir is missing; give a folder for checkpoints, logs and results")
@@ -45,16 +43,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--step and --part belong to --mode eval; training evaluates its last step on the test part")
     if args.mode == "eval" and args.profile:
         parser.error("--profile belongs to --mode train; an evaluation has no training steps")
-    with report_errors():
+    with command.report_errors(
+        "nothing was written" if args.mode == "eval" else partial(command.left_by_training, args.workdir)
+    ):
         from scoliojax.devices import cluster
         from scoliojax.errors import RunError
-        from scoliojax.runs.command import configure_runtime
         from scoliojax.runs.evaluation import Screening, open_network, write_evaluation
         from scoliojax.runs.recipe import read_recipe
         from scoliojax.runs.run import open_run, recorded_config
         from scoliojax.runs.training import run_training
 
-        configure_runtime()
+        command.configure_runtime()
         cluster.join(args.coordinator, args.processes, args.process)
         if args.config:
             config = read_recipe(args.config, changes)

@@ -291,7 +291,7 @@ sys.meta_path.insert(0, Interrupting())
         ("data_pipelines.prepare", "argparse", "nothing was written"),
         ("data_pipelines.prepare", "tensorflow_datasets", "nothing was written, start the same command again"),
         ("scoliojax.main", "data_pipelines.schema", "nothing was written"),
-        ("scoliojax.main", "jax", "the same command goes on from the newest checkpoint"),
+        ("scoliojax.main", "jax", "there is no checkpoint yet: the same command begins anew"),
         ("scoliojax.screen", "data_pipelines.video.walk", "the answers so far are whole"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_study_killed_in_the_middle_ends_with_the_table_of_one_left_in_peace(t
         (["--models=sconet,sconet"], "names one twice"),
         (["--ratios=1:1:8,1:1:8"], "names one twice"),
         (["--ratios=1:1:2,"], "names one twice, or none"),
-        (["--seeds=0"], "--seeds=0 must be at least 1"),
+        (["--seeds=0"], "argument --seeds: '0' is no whole number from 1"),
         (["--ratios=1:1:2,1:0:2"], "no zero in the ratio"),
         (["--ratios=1:1:2,nowhere.json"], "neither a file nor a ratio"),
         (["--config.data.subjects_per_batch=200"], "data.subjects_per_batch=200 but the training part"),

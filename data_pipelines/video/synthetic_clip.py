@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.command import Parser, expanded_path, make_parser, report_errors, unwritable
+from data_pipelines.command import Parser, expanded_path, make_parser, report_errors, unwritable, whole_number
 from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.synthetic import draw_walker, render_walk
 
@@ -98,16 +98,16 @@ def arguments() -> Parser:
     )
     parser.add_argument("--output", required=True, type=expanded_path, metavar="FILE", help="video to write, e.g. walk.mp4")
     parser.add_argument("--label", default="positive", choices=CLASSES, help="class of the walker; default %(default)s")
-    parser.add_argument("--frames", type=int, default=90, metavar="N", help="frames of the clip; default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the walker; default %(default)s")
+    parser.add_argument(
+        "--frames", type=whole_number(2, 3000), default=90, metavar="N", help="frames of the clip; default %(default)s"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="seed of the walker; default %(default)s")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     with report_errors("the clip is not complete; delete it"):
-        if not 2 <= args.frames <= 3000:
-            raise DataError(f"--frames={args.frames} must lie between 2 and 3000")
         images, _ = walk_across(args.seed, CLASSES.index(args.label), args.frames, (480, 854), 3.6)
         try:
             write_clip(args.output, images)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.command import Parser, expanded_path, make_parser
+from data_pipelines.command import Parser, expanded_path, make_parser, whole_number
 from scoliojax.runs.command import configure_runtime, report_errors
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def arguments() -> Parser:
     names = ", ".join(SECTIONS + ASKED)
     add = parser.add_argument
     add("--only", default=",".join(SECTIONS), metavar="A,B", help=f"some of {names}; default all but recipe")
-    add("--rounds", type=int, default=5, metavar="N", help="repetitions; default 5")
-    add("--steps", type=int, default=2000, metavar="N", help="steps of the section memory; default 2000")
+    add("--rounds", type=whole_number(1), default=5, metavar="N", help="repetitions; default 5")
+    add("--steps", type=whole_number(10), default=2000, metavar="N", help="steps of the section memory; default 2000")
     add("--precision", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 elsewhere")
     add("--json", type=expanded_path, metavar="FILE", help="write the rows, with every single time, here as well")
     return parser
@@ -72,8 +72,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--only={args.only}: {unknown[0]!r} is none of {', '.join(SECTIONS + ASKED)}")
     if options and ("recipe" not in chosen or not all(option.startswith("--config.") for option in options)):
         parser.error(f"unexpected {' '.join(options)}; the section recipe alone takes --config.KEY=VALUE")
-    if args.rounds < 1 or args.steps < 10:
-        parser.error(f"--rounds={args.rounds} must be at least 1, --steps={args.steps} at least 10")
     if args.json and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
         parser.error(f"--json={args.json} cannot be written; give a file in a folder that exists")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch wants some of a GPU's memory, too

@@ -32,8 +32,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
     jax recognises Cloud TPU, SLURM and Open MPI. Elsewhere all arguments are needed: `host:port` of process 0, the number of
     processes, and the number of this one, from 0; `processes` = 1 alone means that there are no others, whatever a launcher's
-    variables say. Raises `RunError` when some are missing, or a process cannot be reached for `JOIN_TIMEOUT` seconds; after
-    `JOIN_NOTICE` a line says for whom it waits.
+    variables say, and so does a launcher's own count of 1. Raises `RunError` when some are missing, or a process cannot be
+    reached for `JOIN_TIMEOUT` seconds; after `JOIN_NOTICE` a line says for whom it waits.
     """
     if processes == 1 and coordinator is None and process in (None, 0):
         return
@@ -48,6 +48,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         return
     if coordinator is not None and not re.fullmatch(r"\S+:[0-9]{1,5}", coordinator):
         raise RunError(f"--coordinator={coordinator!r} is no address; give host:port of process 0, e.g. node1:1234")
+    if missing and (counts := _announced()) and max(counts.values()) == 1:  # one task of a launcher, which has no others
+        return
     how = f"--processes={processes}" if not missing else ", ".join(f"{name}={count}" for name, count in _announced().items())
     how = how or "the cluster that jax found"
     try:

@@ -3,12 +3,15 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines import command
-from data_pipelines.command import Parser, expanded_path
+from data_pipelines.command import Parser, expanded_path, unwritable, whole_number
 from data_pipelines.schema import DataError, cache_folder
 from scoliojax.errors import RunError, Stopped
 
@@ -77,19 +80,45 @@ def refuse_rest(parser: Parser, rest: list[str]) -> None:
         parser.error(f"unexpected argument {stray[0]!r}; every option begins with --")
 
 
+def add_hosts(parser: Parser) -> None:
+    """The options that `devices.cluster.join` takes."""
+    hosts = parser.add_argument_group("several hosts that jax does not recognise by itself")
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    hosts.add_argument(
+        "--processes", type=whole_number(1), metavar="N", help="number of processes; 1 alone: this is the only one"
+    )
+    hosts.add_argument("--process", type=whole_number(0), metavar="I", help="number of this process, from 0")
+
+
+def left_by_training(workdir: Path) -> str:
+    """What a training that ends early leaves, for `report_errors`."""
+    if any(path.name.isdigit() for path in workdir.glob("checkpoints/*")):
+        return "the same command goes on from the newest checkpoint"
+    return "there is no checkpoint yet: the same command begins anew"
+
+
 def configure_runtime() -> None:
     """Silence libraries, and cache compiled programs on disk, unless the user has set another cache."""
     import jax
     from absl import logging
 
     logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and prints the errors that it raises
+    for doing in ("reading", "writing"):  # jax warns of every program
+        warnings.filterwarnings("ignore", f"Error {doing} persistent compilation cache entry")
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+        folder = cache_folder() / "compiled"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            print(f"warning: compiled programs are not kept; {folder} {unwritable(error)}", file=sys.stderr)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @contextmanager
-def report_errors(state: str = "the same command goes on from the newest checkpoint") -> Iterator[None]:
+def report_errors(state: str | Callable[[], str] = "the same command goes on from the newest checkpoint") -> Iterator[None]:
     """As `data_pipelines.command.report_errors`; a run that SIGTERM stopped ends with status 75."""
     try:
         with command.report_errors(state, (DataError, RunError), _leave):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.command import unwritable
 from data_pipelines.schema import abbreviate
 from data_pipelines.splits import RATIO
 from scoliojax.devices import cluster
@@ -19,7 +21,9 @@ from scoliojax.runs import settings
 from scoliojax.runs.environment import RATES, RateChange, environment, read_rates
 from scoliojax.runs.settings import FREE_KEYS
 
+UNKNOWN_PARTS = "an older version trained this run without recording which sequences it trained on"
 REMEDY = "restore it from a copy, or start again in another folder"
+FOLDERS = ("checkpoints", "best", "evaluation", "calibration", "tensorboard")
 RATE = "optimizer.learning_rate"  # may be lowered when a run goes on
 Parts = Mapping[str, Sequence[str]]  # ids of the sequences by part
 
@@ -58,9 +62,12 @@ def read_config(workdir: Path, field: str = "--workdir") -> dict[str, Any]:
     """
     name = f"{field}={workdir}: config.json"
     try:
-        config = settings.complete(read_json(workdir / "config.json", dict[str, Any], REMEDY, name))
+        config = settings.with_tuples(read_json(workdir / "config.json", dict[str, Any], REMEDY, name))
     except FileNotFoundError:
         raise RunError(f"{field}={workdir} holds no run (no config.json); train there first") from None
+    if isinstance(data := config.get("data"), dict):
+        data.setdefault("share_frames", False)  # as before there was this key: sharing changes the last digits
+    settings.complete(config)
     if problem := settings.no_config(config):
         raise RunError(f"{name} cannot be read ({problem}); {REMEDY}")
     if isinstance(data := config.get("data"), dict):
@@ -88,9 +95,23 @@ def check_places(workdir: Path, config: dict[str, Any], field: str = "--workdir"
     for key, path in _places(config["data"]).items():
         if not os.path.exists(_place(path, workdir)):
             raise RunError(
-                f"{field}={workdir}: data.{key}={path!r} is not there; say where it is now with --config.data.{key}=PATH, once "
-                "in a command scoliojax.main --mode train or eval"
+                f"{field}={workdir}: data.{key}={path!r} is not there; say where with --config.data.{key}=PATH: to each "
+                "scoliojax.main --mode eval, or once to a training, which records it"
             )
+
+
+def check_layout(workdir: Path) -> None:
+    """Raise `RunError` where something stands in the way of a folder of the run, or checkpoints stand there without config."""
+    for name in FOLDERS:
+        if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
+            raise RunError(f"--workdir={workdir}: {name} is no folder; move it away, or give another --workdir")
+    if not (workdir / "config.json").exists():
+        for name in ("checkpoints", "best"):
+            if any(path.name.isdigit() for path in workdir.glob(f"{name}/*")):
+                raise RunError(
+                    f"--workdir={workdir} has {name} and no config.json, so nothing says what they were trained on; restore "
+                    "config.json and data.json from a copy, or give another --workdir"
+                )
 
 
 def claim(workdir: Path, config: dict[str, Any], data_digest: str | None, parts: Parts | None = None) -> None:
@@ -105,7 +126,9 @@ def claim(workdir: Path, config: dict[str, Any], data_digest: str | None, parts:
     if (workdir / "config.json").exists():
         check_config(workdir, config, lower=True)
         check_data(workdir, data_digest, parts)
-        rate = read_config(workdir)["optimizer"]["learning_rate"]
+        rate = rate_of(read_config(workdir))
+        if parts is not None and not parts_known(workdir):
+            cluster.print_once(f"{UNKNOWN_PARTS}; those of today's partition are recorded now")
     if not cluster.is_first():
         return
     try:
@@ -115,7 +138,14 @@ def claim(workdir: Path, config: dict[str, Any], data_digest: str | None, parts:
             write_json(workdir / "environment.json", environment())
         _write_config(workdir, config, rate)
     except OSError as error:
-        raise RunError(f"--workdir={workdir} cannot be written ({error.strerror}); give another folder") from None
+        raise RunError(f"--workdir={workdir} {unwritable(error)}") from None
+
+
+def origin_of(config: dict[str, Any], data_digest: str | None, parts: Parts | None) -> str | None:
+    """What the checkpoints of a run are marked with, so that another run's are told; None where the data are not known."""
+    if data_digest is None or parts is None:
+        return None
+    return f"seed {config['seed']}, data {data_digest}, parts {digest_of(parts)}"
 
 
 def record_data(workdir: Path, data_digest: str | None, parts: Parts | None) -> None:
@@ -124,11 +154,15 @@ def record_data(workdir: Path, data_digest: str | None, parts: Parts | None) -> 
     write_json(workdir / "data.json", asdict(RunData(data_digest, ids, None if ids is None else digest_of(ids))))
 
 
-def record_parts(workdir: Path, parts: Parts) -> None:
-    """Record the parts of a run that an older version trained without recording them."""
+def parts_known(workdir: Path) -> bool:
+    """False for a run that an older version trained without recording the ids of its parts."""
     recorded = read_data(workdir)
-    if recorded.digest is not None and recorded.parts is None:
-        record_data(workdir, recorded.digest, parts)
+    return recorded.digest is None or recorded.parts is not None
+
+
+def rate_of(config: dict[str, Any]) -> float | None:
+    """The learning rate of a config; None where its optimiser has no such key."""
+    return config["optimizer"].get("learning_rate")
 
 
 def _write_config(workdir: Path, config: dict[str, Any], rate: float | None = None) -> None:
@@ -144,7 +178,9 @@ def record_rate(workdir: Path, config: dict[str, Any], step: int) -> str | None:
 
     The history is `learning_rates.json`; where a run goes on from an earlier step than before, it is cut there.
     """
-    old, new = (one["optimizer"]["learning_rate"] for one in (read_config(workdir), config))
+    old, new = rate_of(read_config(workdir)), rate_of(config)
+    if old is None or new is None:
+        return None
     known, latest = read_rates(workdir), RateChange(step, old, new)
     changes = [replace(change, step=min(change.step, step)) for change in known]
     if old != new:
@@ -168,12 +204,18 @@ def check_config(workdir: Path, config: dict[str, Any], lower: bool = False) -> 
     differing = [key for key in sorted((recorded.keys() | given.keys()) - FREE_KEYS) if recorded.get(key) != given.get(key)]
     if "data.partition" in differing and _same_partition(workdir, recorded["data.partition"], given["data.partition"]):
         differing.remove("data.partition")
-    if lower and isinstance(recorded.get(RATE), (int, float)) and given[RATE] < recorded[RATE] and RATE in differing:
+    lowered = lower and RATE in differing and isinstance(recorded.get(RATE), (int, float))
+    if lowered and given.get(RATE, math.inf) < recorded[RATE]:
         differing.remove(RATE)
     if not differing:
         return
     texts = [f"{key} ({recorded.get(key, 'absent')!r} there, {given.get(key, 'absent')!r} here)" for key in differing]
-    hint = f"; {RATE} may only be lowered, and only in training" if RATE in differing else ""
+    hint = ""
+    if RATE in differing:
+        hint = (
+            f"; {RATE} may only be lowered, and only in training: leave --config out, which takes the recorded one, or "
+            f"give --config.{RATE}={recorded.get(RATE)}"
+        )
     raise RunError(f"--workdir={workdir} belongs to another config: {', '.join(texts)}; give another --workdir{hint}")
 
 

@@ -78,7 +78,7 @@ def record_environment(workdir: Path, imported_from: str | None = None) -> None:
     path, origin = workdir / "environment.json", imported_from
     if path.exists():
         try:
-            origin = origin or read_environment(workdir).get("imported_from")
+            origin = origin or _recorded(workdir).imported_from
         except RunError as error:
             aside = path.with_name("damaged-environment.json")
             path.replace(aside)
@@ -91,13 +91,18 @@ def read_environment(workdir: Path) -> dict[str, Any]:
 
     Raises `RunError` where it cannot be read.
     """
-    name, remedy = f"--workdir={workdir}: environment.json", "restore it from a copy, or train on there, which writes it anew"
-    try:
-        found = vars(read_json(workdir / "environment.json", Environment, remedy, name))
-    except FileNotFoundError:
-        raise RunError(f"{name} is missing; {remedy}") from None
+    found = vars(_recorded(workdir))
     changes = [asdict(change) for change in read_rates(workdir)]
     return {key: value for key, value in found.items() if value is not None} | ({"learning_rates": changes} if changes else {})
+
+
+def _recorded(workdir: Path) -> Environment:
+    """The content of `environment.json`; raises `RunError` where it cannot be read."""
+    name, remedy = f"--workdir={workdir}: environment.json", "restore it from a copy, or train on there, which writes it anew"
+    try:
+        return read_json(workdir / "environment.json", Environment, remedy, name)
+    except FileNotFoundError:
+        raise RunError(f"{name} is missing; {remedy}") from None
 
 
 def read_rates(workdir: Path) -> list[RateChange]:

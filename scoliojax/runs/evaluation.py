@@ -1,7 +1,6 @@
 """Predictions, calibration and scores of a trained network on a part of its cohort."""
 
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,12 +160,12 @@ def write_evaluation(network: TrainedNetwork, cohort: Cohort, part: str, screeni
     evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity)
     if not cluster.is_first():
         return
-    with suppress(OSError):  # a run that can only be read
-        run_directory.record_parts(network.directory, cohort.parts)
     metrics, problem = keep_results(network, evaluation, screening.prevalence)
     print(results_table(metrics))
     for line in near_duplicate_warning(duplicates):
         print(f"warning: {line}")
+    if not run_directory.parts_known(network.directory):
+        print(f"warning: {run_directory.UNKNOWN_PARTS}; the scores hold if data.partition is still what it was")
     if problem:
         sys.stdout.flush()
         raise RunError(f"the results above are not kept; {problem}")

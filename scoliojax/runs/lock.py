@@ -5,7 +5,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from data_pipelines.command import unwritable
 from data_pipelines.locks import alone
+from data_pipelines.schema import DataError
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
 
@@ -15,7 +17,8 @@ def only_training(directory: Path) -> Iterator[None]:
     """Hold the lock `.lock` of a run directory, which is made where it is missing, and removed again if it stays empty.
 
     All processes of the run must call this; the first holds the lock. Raises `RunError` in all of them where another training
-    holds it, or the directory cannot be written. Whoever only reads the run needs no lock.
+    holds it, or the directory cannot be written, and `DataError` where `.lock` is no file. Whoever only reads the run needs no
+    lock.
     """
 
     def refuse(holder: str) -> NoReturn:
@@ -28,10 +31,10 @@ def only_training(directory: Path) -> Iterator[None]:
         try:
             if cluster.is_first():
                 held.enter_context(alone(directory / ".lock", refuse))
-        except RunError as error:
+        except (RunError, DataError) as error:
             reason = error
         except OSError as error:
-            reason = RunError(f"--workdir={directory} cannot be written ({error.strerror}); give another folder")
+            reason = RunError(f"--workdir={directory} {unwritable(error)}")
         if not cluster.all_agree(reason is None):
             raise reason or RunError(f"--workdir={directory} cannot be trained in; the first process says why") from None
         yield

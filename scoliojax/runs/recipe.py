@@ -1,6 +1,7 @@
 """Recipes: a config file and the changes that the command line makes to it."""
 
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def read_recipe(file: str, changes: Sequence[str] = ()) -> Config:
     recipe that does not load, with its line, for an unknown key, and for a value that cannot be; the message names the known
     keys.
     """
-    path, colon, variant = file.partition(":")
+    path, colon, variant = (file, "", "") if os.path.isfile(file) else file.partition(":")
     here, installed = Path(os.path.expanduser(path)), Path(configs.__file__).parent.parent / path
     if not os.path.exists(here) and path.startswith("configs/") and os.path.exists(installed):
         here = installed
@@ -32,13 +33,19 @@ def read_recipe(file: str, changes: Sequence[str] = ()) -> Config:
     try:
         settings.check(config)
     except RunError as error:
-        raise RunError(f"--config={file}: {error}") from None
+        raise RunError(str(error) if changes else f"--config={file}: {error}") from None
     return config
 
 
 def change_config(config: Config, changes: Sequence[str]) -> Config:
     """A config with `--config.KEY=VALUE` changes, of a key given twice the last; `RunError` for an unknown or mistyped one."""
     changes = list({change.partition("=")[0]: change for change in changes}.values())  # ml_collections would join two tuples
+    for change in changes:
+        if not all(part.isidentifier() for part in change.removeprefix("--config.").partition("=")[0].split(".")):
+            raise RunError(f"{change[:60]!r} names no key of the config; write --config.KEY=VALUE")
+    for key in ("--config.data.root", "--config.data.partition"):
+        if f"{key}=" in [change.strip() for change in changes]:
+            raise RunError(f"{key}= is empty (is a variable not set?); give a value, or leave it out")
     values, argv = flags.FlagValues(), ["scoliojax", *changes]  # a new set of flags, so that a process can run several commands
     try:
         holder = config_flags.DEFINE_config_dict("config", ConfigDict(config), flag_values=values, sys_argv=argv)
@@ -55,6 +62,7 @@ def _load(path: Path, file: str, arguments: list[str]) -> Config:
     """What `get_config` of a recipe returns; `file`: the recipe as the user named it; `arguments`: its variant, if any."""
     recipe = ModuleType("recipe")
     recipe.__file__ = str(path)
+    sys.modules[recipe.__name__] = recipe  # where dataclasses and pickles of the recipe's look for its names
     try:
         content = read_regular(path)
         if content.lstrip()[:1] == b"{":
@@ -67,13 +75,17 @@ def _load(path: Path, file: str, arguments: list[str]) -> Config:
             kind = type(config).__name__
             raise RunError(f"--config={file}: get_config returns no ConfigDict but {kind}; see configs/sconet_mt.py")
         settings.refuse_unknown(config)
-        return ConfigDict(settings.complete(config.to_dict()))
+        with config.unlocked():
+            settings.complete(config)
+        return config
     except RunError as error:
         text = str(error)
         raise RunError(text if text.startswith("--config") else f"--config={file}: {text}") from None
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"--config={file} does not exist; give a recipe, e.g. configs/sconet_mt.py") from None
-    except (Exception, SystemExit) as error:  # a recipe is a program: it can raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a recipe is a program: it can raise anything
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         lines += [error.lineno] if isinstance(error, SyntaxError) and error.filename == str(path) else []
         where = f", line {lines[-1]}" if lines and lines[-1] else ""

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,13 @@ class Run:
         return jax.device_put(create_state(self._params, self._batch_stats, self.optimizer), replicated(self.mesh))
 
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.directory / "checkpoints", self.config.train.checkpoints_to_keep, cluster.print_once)
+        keep = self.config.train.checkpoints_to_keep
+        return Checkpoints(self.directory / "checkpoints", keep, cluster.print_once, origin=self.origin())
+
+    def origin(self) -> str | None:
+        """The mark of this run's checkpoints, by what `data.json` says; None where that is not known."""
+        data = run_directory.read_data(self.directory)
+        return run_directory.origin_of(self.config.to_dict(), data.digest, data.parts)
 
     def network(self, which: str, sharding: Sharding | None = None) -> "TrainedNetwork":
         """The network of a checkpoint, `newest`, `best` (by validation) or a step; the run directory is not changed.
@@ -76,7 +82,8 @@ class Run:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             jax.eval_shape(lambda: create_state(self._params, self._batch_stats, self.optimizer)),
         )
-        checkpoints = Checkpoints(folder, None, lambda line: cluster.print_once(line, sys.stderr), read_only=True)
+        say = partial(cluster.print_once, stream=sys.stderr)
+        checkpoints = Checkpoints(folder, None, say, read_only=True, origin=self.origin())
         state = checkpoints.restore(like, int(which) if which.isdigit() else None)
         checkpoints.close()
         if state is None:
@@ -149,11 +156,12 @@ def recorded_config(directory: Path, field: str = "--workdir", changes: Sequence
             f"{field}={directory} is a checkpoint of another modality: its network {name!r} does not read silhouettes; give a "
             f"run of {', '.join(sorted(build.MODELS))}"
         )
-    config = change_config(ConfigDict(recorded), changes)
     try:
-        settings.check(config)
+        settings.check(ConfigDict(recorded))
     except RunError as error:
         raise RunError(f"{field}={directory}: config.json: {error}; correct it there, or restore it from a copy") from None
+    config = change_config(ConfigDict(recorded), changes)
+    settings.check(config)
     return config
 
 

@@ -31,8 +31,8 @@ FREE_KEYS = {
     "train.checkpoints_to_keep",
     "train.eval_every",
 }
-# Keys that a config may lack, because it was written before they were there: no number that a run computes depends on them, so
-# they get the value of the published recipe. Any other key that is missing is an error.
+# Keys that a config may lack, because it was written before they were there. They get the value of the published recipe, on
+# which no number depends; a recorded run without `data.share_frames` gets False. Any other missing key is an error.
 MAY_LACK = {
     "data.allow_missing",
     "data.sequences_per_eval_batch",
@@ -48,6 +48,7 @@ MAY_LACK = {
 MOST = 2**31 - 1  # of any whole number; steps and frames are counted in 32 bits
 LIMITS = {  # least and largest value of what no constructor judges before data are prepared
     "seed": (0, 2**63 - 1),
+    "optimizer.learning_rate": (1e-30, 1e30),  # beyond, it is 0 or infinite in float32
     "data.subjects_per_batch": (1, MOST),
     "data.clips_per_subject": (1, MOST),
     "data.frames_per_clip": (1, MOST),
@@ -94,17 +95,22 @@ def check(config: build.Config) -> None:
     build.build_loss(config)
 
 
-def complete(config: dict[str, Any]) -> dict[str, Any]:
-    """A recorded config with the recipe's values for the keys of `MAY_LACK` that it lacks, and its lists as tuples."""
-    config = _with_tuples(config)
+def complete(config: Any) -> None:
+    """Give a config, a ConfigDict or a dictionary, the recipe's values for the keys of `MAY_LACK` that it lacks."""
     for key, value in _recipe().items():
         *sections, leaf = key.split(".")
-        section: Any = config
+        section = config
         for name in sections:
-            section = section.get(name) if isinstance(section, dict) else None
-        if key in MAY_LACK and isinstance(section, dict):
-            section.setdefault(leaf, value)
-    return config
+            section = section.get(name) if isinstance(section, (dict, ConfigDict)) else None
+        if key in MAY_LACK and isinstance(section, (dict, ConfigDict)) and leaf not in section:
+            section[leaf] = value
+
+
+def with_tuples(value: Any) -> Any:
+    """A recorded config with its lists as tuples, as recipes have them."""
+    if isinstance(value, dict):
+        return {key: with_tuples(one) for key, one in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def no_config(config: dict[str, Any]) -> str | None:
@@ -142,12 +148,6 @@ def _leaves(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _with_tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_tuples(one) for key, one in value.items()}
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _foreign(config: build.Config) -> set[str]:

@@ -50,7 +50,7 @@ def run_training(
     """
     settings.check(config)
     place, root = directory.resolve(), config.data.root
-    if root and Path(os.path.expanduser(root)).resolve() in (place, *place.parents):
+    if root and not directory.exists() and Path(os.path.expanduser(root)).resolve() in (place, *place.parents):
         raise RunError(f"--workdir={directory} lies in data.root={root!r}, and would become a part of it; give another folder")
     with only_training(directory):
         _run_training(config, directory, screening or Screening(), profile)
@@ -58,6 +58,7 @@ def run_training(
 
 def _run_training(config: build.Config, directory: Path, screening: Screening, profile: Path | None) -> None:
     schedule = training_schedule(config)
+    run_directory.check_layout(directory)
     if (directory / "config.json").exists():  # errors before data are prepared or anything is written
         run_directory.check_config(directory, config.to_dict(), lower=True)
         environment.read_rates(directory)
@@ -78,8 +79,8 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
     start = int(state.step)
     if start:
         cluster.print_once(f"going on from step {start}")
-    rate = run_directory.read_config(directory)["optimizer"]["learning_rate"]
-    if start >= schedule.steps and config.optimizer.learning_rate != rate:
+    rate = run_directory.rate_of(run_directory.read_config(directory))
+    if start >= schedule.steps and rate != run_directory.rate_of(config.to_dict()):
         cluster.print_once(f"no step is left, so {run_directory.RATE} stays {rate:g}")
     if start < schedule.steps:
         environment.record_environment(directory)
@@ -87,7 +88,7 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
             cluster.print_once(lowered)
         validate = None
         if schedule.eval_every:
-            store = Checkpoints(directory / "best", None, cluster.print_once)
+            store = Checkpoints(directory / "best", None, cluster.print_once, origin=run.origin())
             validate = BestCheckpoint(
                 lambda state: validation_scores(TrainedNetwork(run, state), cohort), store, BEST_BY, initial
             )

@@ -37,11 +37,10 @@ class Calibration:
     notes: tuple[str, ...] = ()  # reasons for each None
 
     def __post_init__(self):
-        if self.temperature is not None and not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature} is not positive")
-        if self.threshold is not None and not 0 <= self.threshold < math.inf:
-            raise ValueError(f"threshold={self.threshold} is negative")
-        shares = {name: getattr(self, name) for name in ("wanted_sensitivity", "sensitivity", "specificity")}
+        low, high = TEMPERATURES
+        if self.temperature is not None and not low <= self.temperature <= high:
+            raise ValueError(f"temperature={self.temperature} is not from {low} to {high}")
+        shares = {name: getattr(self, name) for name in ("threshold", "wanted_sensitivity", "sensitivity", "specificity")}
         for name, share in shares.items():
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} is no share")

@@ -56,7 +56,7 @@ def results_table(metrics: Metrics) -> str:
     yes = metrics.n - metrics.classes[classes[0]]
     lines += [line(decisions[name], name, yes) for name in decisions if f"{name}/sensitivity" in scores]
     if metrics.subgroups:
-        names = subgroup_headlines(metrics)[-3:-1]
+        names = [name for name in subgroup_headlines(metrics) if name.endswith(("/sensitivity", "/specificity"))]
         lines.append(f"  {decisions[names[0].split('/')[0]]}, by subgroup; fewer than {FEW_SUBJECTS} subjects are too small")
     for column, groups in metrics.subgroups.items():
         for name, group in groups.items():
@@ -73,9 +73,9 @@ def subgroup_headlines(metrics: Metrics) -> tuple[str, ...]:
 
 
 def cell(estimate: Estimate, reason: bool = False) -> str:
-    """A score and its interval as text, or that it is too small; with `reason`, also the note of the estimate."""
-    if estimate.note.startswith(TOO_SMALL) and not reason:
-        return "too small"
+    """A score and its interval as text, or that too few stand behind it; with `reason`, also the note of the estimate."""
+    if estimate.note.startswith(TOO_SMALL):
+        return estimate.note if reason else "too small"
     if estimate.value is None:
         return estimate.note if reason else "undefined"
     upper = "unbounded" if estimate.high is None else f"{estimate.high:.3f}"

@@ -71,7 +71,7 @@ def _thirds(given: list[str], subjects: Sequence[str]) -> tuple[list[str], list[
     numbers = np.array([np.nan if value == NOT_GIVEN else float(value.replace(",", ".")) for value in given])  # n
     people = [number for _, number in {*zip(subjects, numbers.tolist(), strict=True)} if not np.isnan(number)]
     low, high = np.quantile(people, [1 / 3, 2 / 3], method="closest_observation")
-    order = [f"up to {low:g}", f"above {low:g}, up to {high:g}", f"above {high:g}"]
+    order = [f"up to {low:.12g}", f"above {low:.12g}, up to {high:.12g}", f"above {high:.12g}"]
     names = np.select([np.isnan(numbers), numbers <= low, numbers <= high], [NOT_GIVEN, *order[:2]], order[2])  # n
     return names.tolist(), order
 

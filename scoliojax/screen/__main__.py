@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser
+from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser, whole_number
 from data_pipelines.locks import alone
 from data_pipelines.schema import DataError, abbreviate
 from scoliojax.errors import RunError
@@ -37,25 +37,31 @@ def arguments() -> Parser:
     add("--backend", default="auto", choices=("auto", "pose", "background", "onnx"), help="way to find people; default auto")
     add("--models", type=_path, metavar="DIR", help="folder of the pose models, if not where fetch puts them")
     add("--onnx-model", type=_path, metavar="FILE", help="model of --backend onnx; a .json beside it describes it")
-    add("--person", type=int, nargs="+", metavar="N", help="person, where several walk; several numbers are joined")
-    add("--window", type=int, default=WINDOW, metavar="FRAMES", help="length of a window; default %(default)s")
+    add("--person", type=whole_number(1), nargs="+", metavar="N", help="person, where several walk; several numbers are joined")
+    add(
+        "--window",
+        type=whole_number(LEAST_WINDOW),
+        default=WINDOW,
+        metavar="FRAMES",
+        help="length of a window; default %(default)s",
+    )
     add("--keep-frames", action="store_true", help="also write the frames that were used (faces!)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
+    without = 0
     with report_errors("the answers so far are whole"):
-        if screen(args):
-            sys.exit(MISTAKE)
+        without = screen(args)
+    if without:
+        sys.exit(MISTAKE)
 
 
 def screen(args: argparse.Namespace) -> int:
     """Answer for every input; returns the number of inputs without an answer."""
     from data_pipelines.video.walk import needs_segmenter
 
-    if args.window < LEAST_WINDOW:
-        raise RunError(f"--window={args.window} is too short to answer for; give at least {LEAST_WINDOW} frames")
     inputs = [path for argument in args.inputs for path in _inputs_of(argument, alone=len(args.inputs) == 1)]
     several = inputs != args.inputs or len(inputs) > 1
     if several and args.person:

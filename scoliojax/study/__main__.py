@@ -6,7 +6,7 @@ continued: after a stop, run the same command again.
 
 from collections.abc import Sequence
 
-from data_pipelines.command import Parser, expanded_path, make_parser
+from data_pipelines.command import Parser, expanded_path, make_parser, whole_number
 from scoliojax.runs.command import add_allow_missing, add_recipe, configure_runtime, refuse_rest, report_errors
 from scoliojax.study import MODELS
 
@@ -24,7 +24,9 @@ def arguments() -> Parser:
         "--ratios", default="1:1:2,1:1:4,1:1:8,1:1:16", metavar="A,B", help="ratios or partition files; default %(default)s"
     )
     parser.add_argument("--models", default=",".join(MODELS), metavar="A,B", help="networks; default %(default)s")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds, from the recipe's on; default 3")
+    parser.add_argument(
+        "--seeds", type=whole_number(1, 10000), default=3, metavar="N", help="number of seeds, from the recipe's on; default 3"
+    )
     parser.add_argument("--workdir", required=True, type=expanded_path, metavar="DIR", help="folder of the study")
     return parser
 

@@ -11,6 +11,7 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipelines.splits import RATIO
 from scoliojax import build
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
@@ -64,6 +65,7 @@ def cells(recipe: build.Config, ratios: list[str], models: list[str], seeds: int
     for ratio, model, seed in itertools.product(ratios, models, range(recipe.seed, recipe.seed + seeds)):
         config = copy.deepcopy(recipe)
         config.data.partition, config.seed = ratio, seed
+        config.data.allow_missing = recipe.data.allow_missing and not RATIO.fullmatch(ratio)  # it belongs to a file
         config.loss.triplet_weight = (recipe.loss.triplet_weight or 1.0) if model == "sconet_mt" else 0.0
         study.append(Cell(ratio, model, seed, workdir / names[ratio] / model / f"seed-{seed}", config))
     return study
@@ -88,6 +90,11 @@ def finish(cell: Cell) -> Metrics:
     """Train or continue a cell unless it is finished; returns its metrics on the test part."""
     name = f"{cell.ratio} {cell.model} seed {cell.seed}"
     if metrics := find_metrics(cell.folder, cell.config.train.steps):
+        if Path(metrics.partition).name != Path(cell.ratio).name:
+            raise RunError(
+                f"{name}: the metrics.json of step {metrics.step} in {cell.folder} is of data.partition={metrics.partition!r}; "
+                "delete that evaluation, and run the same command again"
+            )
         cluster.print_once(f"== {name}: finished")
         return metrics
     cluster.print_once(f"== {name}")

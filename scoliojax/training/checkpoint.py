@@ -58,19 +58,28 @@ def _patient_loops() -> Iterator[None]:
 
 def check_which(which: str) -> None:
     """Raise `RunError` for a `--step` that is neither newest nor best nor a number."""
-    if which not in ("newest", "best") and not re.fullmatch("[0-9]+", which):
-        raise RunError(f"--step={which} is neither newest nor best nor a number of steps")
+    if which not in ("newest", "best") and not re.fullmatch("[0-9]{1,18}", which):
+        raise RunError(f"--step={which[:40]} is neither newest nor best nor a number of steps")
 
 
 class Checkpoints:
     """The checkpoints of a folder, `<folder>/<step>`; the folder is created when missing.
 
     `keep`: number of the newest to keep, None for all; `report`: receives lines for the user; `read_only`: move or delete
-    nothing, because a run may be writing to the folder.
+    nothing, because a run may be writing to the folder; `origin`: text that marks the run, and tells another run's checkpoints,
+    None where it is not known.
     """
 
-    def __init__(self, folder: Path, keep: int | None, report: Callable[[str], None], read_only: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        keep: int | None,
+        report: Callable[[str], None],
+        read_only: bool = False,
+        origin: str | None = None,
+    ):
         self.keep, self._folder, self._report, self._read_only = keep, folder.absolute(), report, read_only
+        self._origin = origin
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=not read_only, read_only=read_only, create=not read_only
         )
@@ -90,7 +99,7 @@ class Checkpoints:
                 f"of steps {self.steps()} are whole. Make room, then run the same command again"
             )
         step = int(state.step)
-        meta = {"step": step, "digest": digest(state), **notes}
+        meta = {"step": step, "digest": digest(state), **notes} | ({"origin": self._origin} if self._origin else {})
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._explained():
             self._manager.save(step, args=items, force=True)  # even where a later step exists
@@ -158,6 +167,10 @@ class Checkpoints:
             numbers = jax.tree.map(np.asarray, restored["state"])
             if digest(numbers) != restored["meta"]["digest"]:
                 raise ValueError("its contents do not match their checksum")
+            if int(numbers.step) != step:
+                raise ValueError(f"it holds step {int(numbers.step)} under another name")
+            if self._origin and (origin := restored["meta"].get("origin", self._origin)) != self._origin:
+                raise ValueError(f"it is of another run, with {origin}; this one has {self._origin}")
             # Saved before states were judged. Not on the devices: a process that cannot read would be missing there.
             parts = {name: jax.tree.leaves(part) for name, part in named_parts(numbers).items()}
             if spoilt := [name for name, part in parts.items() if not all(np.isfinite(leaf).all() for leaf in part)]:

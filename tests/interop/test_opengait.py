@@ -372,9 +372,9 @@ def test_the_order_of_the_classes_is_undone_in_weights_and_momentum(order, check
 
 ARGUMENTS = {  # options that are refused as such, and words of the line
     "--strips 4 2 --strips 4 2": "--strips is given twice",
-    "--strips 4 x": "invalid int value: 'x'",
+    "--strips 4 x": "'x' is no whole number",
     "--strips 3 3": "strips (3, 3) do not fit",
-    "--strips 0": "do not fit",
+    "--strips 0": "'0' is no whole number from 1",
     f"--classes {OLD} --classes {OLD}": "--classes is given twice",
     "--classes negative,positive": "no order of the three classes",
     "--classes negative,positive,neutral,": "no order of the three classes",

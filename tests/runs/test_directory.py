@@ -88,7 +88,7 @@ def test_a_partition_file_and_data_may_move(copied, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_older_run_opens_and_records_its_parts_when_it_is_evaluated(copied, monkeypatch):
+def test_an_older_run_opens_with_a_warning_and_records_its_parts_when_it_is_trained_on(copied):
     workdir = copied / "run"
     recorded = run_directory.read_data(workdir)
     (workdir / "data.json").write_text(json.dumps({"digest": recorded.digest}), encoding="utf-8")
@@ -98,7 +98,13 @@ def test_an_older_run_opens_and_records_its_parts_when_it_is_evaluated(copied, m
     with pytest.raises(RunError, match=r"another config: data\.partition"):  # nothing tells that it is the same
         run_directory.check_config(workdir, other.to_dict())
     assert run_directory.read_data(workdir).parts is None
-    assert evaluate(workdir).returncode == 0
+    evaluated = evaluate(workdir)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "warning: an older version trained this run without recording which sequences" in evaluated.stdout
+    assert run_directory.read_data(workdir).parts is None
+    trained = run_here("scoliojax.main", f"--workdir={workdir}")
+    assert trained.returncode == 0, trained.stderr
+    assert "those of today's partition are recorded now" in trained.stdout
     assert run_directory.read_data(workdir) == recorded
     run_directory.check_config(workdir, other.to_dict())
     with pytest.raises(RunError, match=r"00011 \(train there, in no part here\)"):
@@ -180,3 +186,41 @@ def test_an_existing_run_takes_more_steps_and_another_root_without_a_recipe(copi
     for arguments in (("--mode=eval",), ()):
         moved = run_here("scoliojax.main", *arguments, f"--workdir={workdir}", "--config.data.root=/nowhere/at/all")
         assert_one_clear_error(moved, "/nowhere/at/all")  # the key is known; that folder is not there
+
+
+@pytest.mark.slow
+def test_checkpoints_without_a_config_are_nobody_s(copied):
+    workdir = copied / "run"
+    (workdir / "config.json").unlink()
+    with pytest.raises(RunError, match=r"has checkpoints and no config\.json, so nothing says what they were trained on"):
+        run_training(make_tiny_config(), workdir)
+    assert not (workdir / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_checkpoints_of_another_run_or_under_another_name_are_not_taken(copied):
+    workdir = copied / "run"
+    shutil.copytree(workdir, other := copied / "other")
+    content = json.loads((other / "config.json").read_text(encoding="utf-8"))
+    (other / "config.json").write_text(json.dumps(content | {"seed": 5}), encoding="utf-8")
+    mixed = evaluate(other)
+    assert_one_clear_error(mixed, "it is of another run, with seed 0, data", "this one has seed 5")
+    (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "200")
+    renamed = evaluate(workdir)
+    assert renamed.returncode == 0
+    assert "checkpoint 200 is damaged and left out (it holds step 2 under another name)" in renamed.stderr
+    assert_one_clear_error(evaluate(workdir, "--step=200"), "it holds step 2 under another name")
+
+
+@pytest.mark.parametrize("name", run_directory.FOLDERS)
+@pytest.mark.parametrize("kind", ["file", "dead link"])
+def test_what_stands_in_the_way_of_a_folder_is_named_at_once(name, kind, tmp_path):
+    way = tmp_path / "run" / name
+    way.parent.mkdir()
+    if kind == "file":
+        way.write_text("mine", encoding="utf-8")
+    else:
+        way.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=f"{name} is no folder; move it away"):
+        run_training(make_tiny_config(), tmp_path / "run")
+    assert [path.name for path in way.parent.iterdir()] == [name]

@@ -188,7 +188,7 @@ def test_an_older_config_gets_what_came_later_and_nothing_else(workdir):
         del content["data"][key]
     (workdir / "config.json").write_text(json.dumps(content), encoding="utf-8")
     config = open_run(workdir).config
-    assert (config.data.share_frames, config.data.cache_gigabytes) == (True, 2.0)
+    assert (config.data.share_frames, config.data.cache_gigabytes) == (False, 2.0)  # frames were not shared then
     del content["loss"]["margin"]
     (workdir / "config.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(RunError, match=r"config\.json: the config has no loss\.margin, e\.g\. 0\.2"):

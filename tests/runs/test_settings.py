@@ -164,3 +164,26 @@ def test_a_recipe_of_the_users_own_may_lack_what_came_later(tmp_path):
     )
     assert read_recipe(f"{path}:quickstart").data.cache_gigabytes == 2.0
     assert read_recipe(str(path), ["--config.data.cache_gigabytes=1"]).train.steps == 20_000
+
+
+def test_references_in_a_recipe_follow_what_they_refer_to(tmp_path):
+    (tmp_path / "recipe.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from configs import sconet_mt\n"
+        "from ml_collections import config_dict\n"
+        "@dataclass\n"
+        "class Mine:\n    seed: int = 3\n"
+        "def get_config():\n"
+        "    config = sconet_mt.get_config('quickstart')\n"
+        "    config.train.checkpoint_every = config.train.get_ref('steps')\n"
+        "    config.data.max_eval_frames = config.data.get_oneway_ref('frames_per_clip') * 3\n"
+        "    config.seed = config_dict.placeholder(int)\n"
+        "    return config\n",
+        encoding="utf-8",
+    )
+    changes = ["--config.train.steps=4", "--config.data.frames_per_clip=7", "--config.seed=3"]
+    config = read_recipe(str(tmp_path / "recipe.py"), changes)
+    assert (config.train.checkpoint_every, config.data.max_eval_frames, config.seed) == (4, 21, 3)
+    with pytest.raises(RunError, match="seed"):
+        read_recipe(str(tmp_path / "recipe.py"), changes[:2])

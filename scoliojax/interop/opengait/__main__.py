@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipelines.command import Parser, expanded_path, expanded_text, make_parser
+from data_pipelines.command import Parser, expanded_path, expanded_text, make_parser, whole_number
 from scoliojax.interop.opengait.classes import OLD_CLASSES, OLD_FILES, parse_order
 from scoliojax.runs.command import add_recipe, add_run, add_step, configure_runtime, refuse_rest, report_errors
 
@@ -35,7 +35,7 @@ def arguments() -> Parser:
         sub.add_argument(
             "--strips",
             action=_Once,
-            type=int,
+            type=whole_number(1, 64),
             nargs="+",
             metavar="N",
             help="strips of each level of the pyramid, e.g. 16 8; default: from the sizes",

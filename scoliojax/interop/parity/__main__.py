@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from data_pipelines.command import Parser, expanded_path, make_parser
+from data_pipelines.command import Parser, expanded_path, make_parser, whole_number
 from scoliojax.runs.command import add_run, configure_runtime, report_errors
 
 
@@ -18,10 +18,12 @@ def arguments() -> Parser:
         sub = commands.add_parser(name, help=about, allow_abbrev=False)
         sub.add_argument("folder", type=expanded_path, metavar="DIR", help="folder of a recorded run")
     sub = commands.add_parser("live", help="against our PyTorch reference, computed now", allow_abbrev=False)
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="seed of network and clips; default 0")
+    sub.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="seed of network and clips; default 0")
     sub = commands.add_parser("bfloat16", help="decisions in bfloat16 against float32", allow_abbrev=False)
     add_run(sub)
-    sub.add_argument("--sequences", type=int, default=500, metavar="N", help="synthetic walkers to decide on; default 500")
+    sub.add_argument(
+        "--sequences", type=whole_number(3), default=500, metavar="N", help="synthetic walkers to decide on; default 500"
+    )
     return parser
 
 
