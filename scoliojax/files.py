@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_pipelines.files import read_regular
+from data_pipelines.interrupts import let_imports_end
 from data_pipelines.locks import alone, wait_for_holder
 from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError, one_line
@@ -32,7 +33,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Of several processes nobody waits, and the file is that of the last to end: a rename is whole without a lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    let_imports_end()
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
     for other in [other for other in path.parent.iterdir() if _leftover(path).fullmatch(other.name)]:
         with suppress(OSError):  # another process removes it, or may not
             if time.time() - other.lstat().st_mtime > ABANDONED:
@@ -103,16 +106,17 @@ def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) 
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, replace: bool = True) -> Iterator[Path]:
     """The place to write a folder that replaces `folder` at the end; after an error `folder` is unchanged.
 
+    Without `replace` it takes the place of an empty folder or none, and raises `OSError` where there is something else.
     Of several processes one writes at a time, the others say for whom they wait, and the folder is that of the last.
     """
     with _place(folder, wait_for_holder(str(folder))) as fresh:
         fresh.mkdir()
         yield fresh
         old = fresh.with_suffix(".replaced")
-        if folder.exists():
+        if replace and folder.exists():
             folder.rename(old)
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)

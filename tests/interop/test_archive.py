@@ -235,9 +235,10 @@ BAD_NUMBERS = [  # section, key, value, words
 REFUSED = {  # what the file is: how it is made, and words of the line
     "empty": (lambda c, p: written(p, b""), "is empty"),
     "zeros": (lambda c, p: written(p, bytes(5000)), "full of zeros"),
-    "folder": (lambda c, p: p.mkdir(), "is a folder"),
-    "pipe": (lambda c, p: os.mkfifo(p), "no regular file"),
-    "device": (lambda c, p: p.symlink_to("/dev/zero"), "no regular file"),
+    "folder": (lambda c, p: p.mkdir(), "it is a folder, no file; give a checkpoint"),
+    "pipe": (lambda c, p: os.mkfifo(p), "it is a FIFO, no file"),
+    "device": (lambda c, p: p.symlink_to("/dev/zero"), "it is a device, no file"),
+    "link in a circle": (lambda c, p: p.symlink_to(p), "links run in a circle"),
     "dead link": (lambda c, p: p.symlink_to(p.parent / "none"), "does not exist"),
     "text": (lambda c, p: written(p, "grüße\n".encode() * 300), "a text file that begins 'grüße"),
     "UTF-16 text": (lambda c, p: written(p, "hello\n".encode("utf-16")), "a text file that begins 'hello"),

@@ -7,7 +7,6 @@ that were asked for, and fit, are read, each number against the archive's checks
 
 import io
 import itertools
-import stat
 import struct
 import zipfile
 from collections import Counter
@@ -19,6 +18,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from data_pipelines.command import remedy
+from data_pipelines.files import open_regular
 from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError, one_line
 from scoliojax.interop.opengait.description import Pickle, Refused, Storage, Stored, label
@@ -78,11 +79,18 @@ def _reported(path: Path) -> Iterator[None]:
     except RunError:
         raise
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror or one_line(error)})") from None
+        raise RunError(f"{path} cannot be read ({error.strerror or one_line(error)}); {remedy(error)}") from None
     except Refused as error:
         raise RunError(f"{path} is refused: {error}") from None
     except Exception as error:  # bytes from outside can make zip and pickle raise anything; all of it means the same
         raise RunError(f"{path} is damaged ({type(error).__name__}: {one_line(error)}); copy it again") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except ValueError as error:
+        raise RunError(f"{path}: {error}; {GIVE}") from None
 
 
 @contextmanager
@@ -90,10 +98,7 @@ def opened(path: Path) -> Iterator[Archive]:
     """Describe a file of `torch.save`; `RunError` says what the file is where it is none, or what is wrong with it."""
     with ExitStack() as stack:
         with _reported(path):
-            if not stat.S_ISREG(path.stat().st_mode):
-                kind = "a folder" if path.is_dir() else "no regular file (a pipe, a device or a socket)"
-                raise RunError(f"{path} is {kind}; {GIVE}")
-            file = stack.enter_context(path.open("rb"))
+            file = stack.enter_context(_open(path))
             refuse_others(path, file)
             open_format = _open_zip if file.read(4) == b"PK\3\4" else _open_legacy
             archive = stack.enter_context(open_format(path, file))
