@@ -21,7 +21,7 @@ import numpy as np
 
 from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError, one_line
-from scoliojax.interop.opengait.description import Pickle, Refused, Storage, Stored
+from scoliojax.interop.opengait.description import Pickle, Refused, Storage, Stored, label
 from scoliojax.interop.opengait.kinds import GIVE, refuse_others
 
 DESCRIPTION_LIMIT = 2**21  # bytes of a pickle or of an archive's directory; the published network's have about 20 kB each
@@ -172,9 +172,11 @@ def _open_legacy(path: Path, file: BinaryIO) -> Iterator[Archive]:
         raise RunError(f"{path} is {kind}; {GIVE}")
     magic, version, system = (Pickle(head).content() for _ in range(3))
     if magic != MAGIC or version != 1001 or system.get("little_endian") is not True:
-        raise RunError(f"{path} is of an unknown version {version!r:.40} or of a machine with another byte order")
+        raise RunError(f"{path} is of an unknown version ({label(version)}) or of a machine with another byte order")
     main = Pickle(head)
     content, keys = main.content(), Pickle(head).content()
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("its last pickle is no list of the names of storages")
     position, places = head.tell(), {}
     for key in keys:
         storage = main.storages[key]
