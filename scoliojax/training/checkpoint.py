@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from scoliojax.devices import cluster
 from scoliojax.errors import RunError, one_line
 from scoliojax.training.state import TrainState, not_finite
 
+_READING = threading.Lock()  # one thread at a time changes which loops asyncio makes
+SPOILT = "are not finite"
 ATTEMPTS = 5  # to read a folder in which a run deletes its older checkpoints meanwhile
 
 
@@ -45,11 +48,12 @@ def _patient_loops() -> Iterator[None]:
 
     It would close its loop at once, and TensorStore print a traceback, "Event loop is closed", for every other read.
     """
-    before, asyncio.new_event_loop = asyncio.new_event_loop, _PatientLoop
-    try:
-        yield
-    finally:
-        asyncio.new_event_loop = before
+    with _READING:
+        before, asyncio.new_event_loop = asyncio.new_event_loop, _PatientLoop
+        try:
+            yield
+        finally:
+            asyncio.new_event_loop = before
 
 
 def check_which(which: str) -> None:
@@ -133,10 +137,13 @@ class Checkpoints:
         if step is not None:
             raise RunError(f"--step={step}: that checkpoint is damaged ({reasons[step]}); pick one of {steps}")
         if steps:
+            remedy = "Fix the folder's rights or disk, or start again in a new --workdir"
+            if all(reason.endswith(SPOILT) for reason in reasons.values()):
+                remedy = "Start again in a new --workdir, with a lower --config.optimizer.learning_rate"
             raise RunError(
                 f"no checkpoint in {self._folder} can be read ("
                 + "; ".join(f"{damaged}: {reason}" for damaged, reason in reasons.items())
-                + "); nothing was changed. Fix the folder's rights or disk, or start again in a new --workdir"
+                + f"); nothing was changed. {remedy}"
             )
         return None
 
@@ -148,10 +155,11 @@ class Checkpoints:
         try:
             with _patient_loops():
                 restored = self._manager.restore(step, args=wanted)
-            if digest(restored["state"]) != restored["meta"]["digest"]:
+            numbers = jax.tree.map(np.asarray, restored["state"])
+            if digest(numbers) != restored["meta"]["digest"]:
                 raise ValueError("its contents do not match their checksum")
-            if spoilt := not_finite(restored["state"]):  # saved before states were judged
-                raise ValueError(f"its {' and '.join(spoilt)} are not finite")
+            if spoilt := not_finite(numbers):  # saved before states were judged; not on the devices, which need every process
+                raise ValueError(f"its {' and '.join(spoilt)} {SPOILT}")
             items = restored
         except Exception as error:  # damage can make Orbax, TensorStore or JSON raise anything
             reason = one_line(error)

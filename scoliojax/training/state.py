@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx, struct
 
@@ -44,8 +45,10 @@ def _all_finite(parts: dict[str, Any]) -> dict[str, jax.Array]:
 def not_finite(state: TrainState) -> list[str]:
     """Which parts of a state have a number that is not finite: parameters, batch statistics, sums of the optimiser.
 
-    They are reduced on the devices, a scalar each.
+    They are reduced on the devices, a scalar each; of a state in the host's memory, here.
     """
     parts = {"parameters": state.params, "batch statistics": state.batch_stats, "sums of the optimiser": state.opt_state}
+    if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(parts)):
+        return [name for name, part in parts.items() if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))]
     finite = jax.device_get(_all_finite({name: part for name, part in parts.items() if jax.tree.leaves(part)}))
     return [name for name in parts if not finite.get(name, True)]

@@ -228,7 +228,7 @@ class Pickle:
             raise Refused("it holds a network as a Python object; save its state_dict() with torch.save")
         if len(description) > 6:
             raise ValueError("a storage of too many parts")
-        _, type_name, key, _, count, *view = description
+        _, type_name, key, _, count, *view = list[Any](description)
         size, dtype = STORAGES[type_name.name.rpartition(".")[2].removesuffix("Storage")]
         if not isinstance(key, str) or len(key) > LONGEST_NAME or not _is_count(count) or (view and view[0] is not None):
             raise ValueError("a storage without key or count")
