@@ -91,6 +91,7 @@ def middle(name: str) -> str:
     return name.replace("forward_block.", "_orig_mod.forward_block.module.")
 
 
+LEGACY = {"_use_new_zipfile_serialization": False}
 WEIGHTS = {"step": 0}  # what a file of weights alone has instead of the whole checkpoint's
 TAKEN = {  # name of the clothes: how they are put on, and what is different afterwards
     "as OpenGait writes it": (save, {}),
@@ -114,6 +115,40 @@ TAKEN = {  # name of the clothes: how they are put on, and what is different aft
     "bfloat16": (lambda c, p: save(converted(c, torch.Tensor.bfloat16), p), {}),
     "float64": (lambda c, p: save(converted(c, torch.Tensor.double), p), {}),
     "parameters": (lambda c, p: save(converted(c, lambda v: torch.nn.Parameter(v, v.is_floating_point())), p), {}),
+    "numbers with the other sign": (
+        lambda c, p: save(converted(c, lambda v: torch._neg_view(-v) if v.is_floating_point() else v), p), {},
+    ),
+    "bfloat16 with the other sign": (
+        lambda c, p: save(converted(c, lambda v: torch._neg_view(-v.bfloat16()) if v.dim() == 4 else v), p), {},
+    ),
+    "model.": (lambda c, p: save(renamed(c, lambda n: f"model.{n}"), p), {}),
+    "Lightning": (lambda c, p: save({"state_dict": renamed(c, lambda n: f"net.{n}")["model"], "global_step": 3}, p), WEIGHTS),
+    "any prefix, with what wrappers add": (lambda c, p: save(renamed(c, lambda n: f"module.a_b.c._orig_mod.{n}"), p), {}),
+    "checkpoint: model": (lambda c, p: save({"checkpoint": c}, p), {}),
+    "many inside each other": (lambda c, p: save({"a": {"b": {"state_dict": {"module": c["model"]}}}, "d": 1}, p), WEIGHTS),
+    "optimiser beside what holds the model": (lambda c, p: save(c | {"model": {"net": c["model"]}}, p), {}),
+    "ema_state_dict": (lambda c, p: save({"ema_state_dict": c["model"]}, p), WEIGHTS),
+    "model and its average": (lambda c, p: save(c | {"ema": converted(c, torch.zeros_like)["model"]}, p), {}),
+    "model and its average by prefix": (
+        lambda c, p: save({"state_dict": renamed(c, lambda n: f"model.{n}")["model"] | renamed(
+            converted(c, torch.zeros_like), lambda n: f"model_ema.{n}")["model"]}, p), WEIGHTS,
+    ),
+    "a loss with tensors beside": (
+        lambda c, p: save({"state_dict": renamed(c, lambda n: f"net.{n}")["model"] | {"loss.weight": torch.ones(3)}}, p),
+        WEIGHTS,
+    ),
+    "the same model twice": (lambda c, p: save(c | {"state_dict": c["model"]}, p), {}),
+    "a step of numpy": (beside(iteration=np.int64(3)), {}),
+    "a step of numpy, protocol 5": (lambda c, p: save(c | {"iteration": np.uint8(3)}, p, pickle_protocol=5), {}),
+    "a step of numpy, before PyTorch 1.6": (lambda c, p: save(c | {"iteration": np.int32(3)}, p, **LEGACY), {}),
+    "a tensor as step": (beside(iteration=torch.tensor(3)), {}),
+    "a slice of a negated tensor as step": (beside(iteration=torch._neg_view(torch.tensor([1, -3]))[1:]), {}),
+    "numbers of numpy in the optimiser": (
+        lambda c, p: save(
+            with_setting(with_setting(c, "group", "lr", np.float64(0.1)), "scheduler", "last_epoch", np.int64(3)), p
+        ),
+        {},
+    ),
     "channels last": (lambda c, p: save(converted(c, channels_last), p), {}),
     "slices of one buffer, without counts": (lambda c, p: save(shared_buffer(c), p), {}),
     "a namespace beside": (beside(args=argparse.Namespace(lr=1)), {}),
@@ -219,7 +254,6 @@ def other_network(content: dict, *names: str) -> dict:
     return {"model": {f"{name}.{number}.weight": torch.zeros(3) for name in names for number in range(40)}}
 
 
-LEGACY = {"_use_new_zipfile_serialization": False}
 BAD_NUMBERS = [  # section, key, value, words
     *(("group", key, value, "learning" if key[-2:] == "lr" and value == -1.0 else key)
       for key in ("lr", "initial_lr", "momentum", "weight_decay")
@@ -230,7 +264,8 @@ BAD_NUMBERS = [  # section, key, value, words
     ("scheduler", "milestones", {-1: 1}, "milestones"),
     ("scheduler", "milestones", {10: 2}, "several times"),
     ("scheduler", "last_epoch", 99, "at step 99"),
-    ("group", "nesterov", True, "nesterov"),
+    *(("group", key, value, "--weights-only") for key, value in {"nesterov": True, "maximize": True, "dampening": 0.5}.items()),
+    ("group", "lr", 0.5, "--weights-only"),
 ]  # fmt: skip
 REFUSED = {  # what the file is: how it is made, and words of the line
     "empty": (lambda c, p: written(p, b""), "is empty"),
@@ -264,9 +299,25 @@ REFUSED = {  # what the file is: how it is made, and words of the line
     "a tensor": (lambda c, p: save(torch.zeros(3), p), "a tensor (3,) float32, expected a dictionary"),
     "a list": (lambda c, p: save([c], p), "a list, expected a dictionary"),
     "a number": (lambda c, p: save(3, p), "holds 3, expected a dictionary"),
-    "an empty dictionary": (lambda c, p: save({}, p), "holds nothing, and no tensors"),
-    "an optimiser": (lambda c, p: save(c["optimizer"], p), "holds state, param_groups, and no tensors"),
-    "two networks": (lambda c, p: save(c | {"state_dict": c["model"]}, p), "model and state_dict"),
+    "an empty dictionary": (lambda c, p: save({}, p), "holds nothing, and no network"),
+    "an optimiser": (lambda c, p: save(c["optimizer"], p), "holds state, param_groups, and no network"),
+    "two networks": (lambda c, p: save(c | {"state_dict": dict(c["model"])}, p), "model and state_dict, which may be two"),
+    "two averages": (lambda c, p: save({"ema": c["model"], "swa": dict(c["model"])}, p), "holds ema and swa, which"),
+    "two networks by prefix": (
+        lambda c, p: save(renamed(c, lambda n: f"a.{n}")["model"] | renamed(c, lambda n: f"b.{n}")["model"], p),
+        "a and b, which",
+    ),
+    "another network inside others": (lambda c, p: save({"a": {"b": other_network(c, "layer0")}}, p), "like DeepGaitV2"),
+    "a prefix that one name lacks": (
+        lambda c, p: save(renamed(c, lambda n: n if n == NAMES["fc"] else f"net.{n}"), p), "missing: FCs.fc_bin",
+    ),
+    "conjugate": (
+        tensors(fc=torch.ones(6, 5, 4, dtype=torch.complex64).conj()), "is a tensor with the bit conj",
+    ),
+    "a network changed after it was made": (
+        lambda c, p: repack(c, p, change=lambda n, d: {n: d.replace(b"R", b"R}b", 2) if n.endswith("pkl") else d}),
+        "changes a tensor",
+    ),
     "both names": (tensors(fc_again=torch.zeros(6, 5, 4)), "FCs.fc_bin and module.FCs.fc_bin"),
     "other wrappers' names": (
         lambda c, p: save({"_orig_mod.FCs.fc_bin": torch.zeros(1), "module.FCs.fc_bin": torch.zeros(1)}, p),
@@ -296,7 +347,19 @@ REFUSED = {  # what the file is: how it is made, and words of the line
     "NaN as step": (beside(iteration=float("nan")), "iteration is nan"),
     "part of a step": (beside(iteration=2.5), "iteration is 2.5"),
     "a negative step": (beside(iteration=-1), "iteration is -1"),
-    "a tensor as step": (beside(iteration=torch.tensor(3)), "iteration is a tensor"),
+    "tensors as step": (beside(iteration=torch.tensor([3, 4])), "iteration is a tensor"),
+    "a part in a tensor as step": (beside(iteration=torch.tensor(3.5)), "--weights-only leaves them out): iteration"),
+    "a step of numpy with a part": (beside(iteration=np.float64(3.5)), "iteration is 3.5"),
+    "another byte order of numpy": (
+        lambda c, p: changed_bytes(c | {"iteration": np.int64(3)}, p, b"X\1\0\0\0<", b"X\1\0\0\0>"),
+        "another byte order",
+    ),
+    "momentum that is not finite": (
+        lambda c, p: save(
+            with_setting(c, "optimizer", "state", {0: {"momentum_buffer": torch.full((2, 1, 3, 3), float("inf"))}}), p
+        ),
+        "--weights-only leaves the momentum out",
+    ),
     "Adam": (lambda c, p: save(with_setting(c, "group", "betas", (0.9, 0.99)) | {"scheduler": {}}, p), "--weights-only"),
     "two groups": (
         lambda c, p: save(with_setting(c, "optimizer", "param_groups", c["optimizer"]["param_groups"] * 2), p), "groups of",
@@ -336,6 +399,28 @@ def test_anything_else_is_refused_as_what_it_is(kind, content, tmp_path, monkeyp
     assert "\n" not in message
     assert len(re.sub(r"/\S+", "", message)) < 700, message
     assert not (tmp_path / "hostile-was-here").exists()
+
+
+def test_a_step_that_is_none_is_not_blamed_on_the_schedule(content, tmp_path):
+    save(content | {"iteration": 2.5}, tmp_path / "given.pt")
+    with pytest.raises(RunError) as caught:
+        opengait.read(tmp_path / "given.pt", (4, 2))
+    assert "scheduler" not in str(caught.value)
+    assert opengait.read(tmp_path / "given.pt", (4, 2), weights_only=True).step == 0
+
+
+@pytest.mark.parametrize(
+    ("clothes", "note"),
+    [
+        ("ema_state_dict", "the network is that of ema_state_dict"),
+        ("model and its average", "the network is that of model; left out: ema"),
+        ("model and its average by prefix", "the network is that of state_dict.model; left out: state_dict.model_ema"),
+        ("a loss with tensors beside", "left out, because their names do not begin with net.: loss.weight"),
+    ],
+)
+def test_a_choice_among_tensors_is_said(clothes, note, content, tmp_path):
+    TAKEN[clothes][0](content, tmp_path / "given.pt")
+    assert note in opengait.read(tmp_path / "given.pt", (4, 2)).notes
 
 
 def test_the_optimiser_may_be_left_out(content, tmp_path):

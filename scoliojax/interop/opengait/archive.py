@@ -7,6 +7,7 @@ that were asked for, and fit, are read, each number against the archive's checks
 
 import io
 import itertools
+import math
 import struct
 import zipfile
 from collections import Counter
@@ -30,6 +31,8 @@ NUMBERS_LIMIT = 2**28  # bytes of all tensors read; those of the published netwo
 MAGIC = 0x1950A86A20F9469CFC6C  # the first number in a file of the format before PyTorch 1.6
 
 FLOATS = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}  # bfloat16: the upper half of a float32
+INTEGERS = {"int64": "<i8", "int32": "<i4", "int16": "<i2", "int8": "<i1", "uint8": "<u1"}
+MOST_BESIDE = 1000  # numbers in the storage of a tensor that stands for one integer
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,19 @@ class Archive:
             for tensor, name in views:
                 strides = [stride * storage.size for stride in tensor.strides]
                 array = np.array(np.lib.stride_tricks.as_strided(stored[tensor.offset :], tensor.shape, strides))
-                found[name] = (array.astype(np.uint32) << 16).view(np.float32) if storage.dtype == "bfloat16" else array
+                array = (array.astype(np.uint32) << 16).view(np.float32) if storage.dtype == "bfloat16" else array
+                found[name] = -array if tensor.negated else array
         return found
+
+    def plain(self, value: Any) -> Any:
+        """The integer in a tensor that holds nothing else; any other value as it is."""
+        if not isinstance(value, Stored) or value.storage.dtype not in INTEGERS or math.prod(value.shape) != 1:
+            return value
+        if value.storage.count > MOST_BESIDE or value.misfit():
+            return value
+        with _reported(self.path):
+            number = int(np.frombuffer(self.load(value.storage), INTEGERS[value.storage.dtype])[value.offset])
+        return -number if value.negated else number
 
 
 @contextmanager

@@ -104,11 +104,11 @@ def read(
     """
     path, problems = Path(path), Problems()
     with archive.opened(path) as file:
-        tensors, holder = find_network(path, file.content)
+        tensors, holder, notes = find_network(path, file.content)
         content = {} if weights_only else holder
         sizes = find_sizes(path, tensors, strips)
         wanted = find_tensors(tensors, {entry.name: entry for entry in entries(sizes)}, problems)
-        step = find_step(content, problems)
+        step = find_step(content, file.plain, problems)
         moved, optimizer = find_optimizer(content, sizes, step, problems)
         problems.refuse(path)
         found = to_float32(file.numbers(wanted | {f"{MOMENTUM}{name}": tensor for name, tensor in moved.items()}), problems)
@@ -122,19 +122,18 @@ def read(
         for arrays in (found, momentum):
             arrays[CLASS_TENSOR] = arrays[CLASS_TENSOR][..., to_ours(classes)]
     params, batch_stats = (to_tree(sizes, kind, found) for kind in ("params", "batch_stats"))
-    notes = []
     if others := sorted({tensor.storage.dtype for tensor in [*wanted.values(), *moved.values()]} - {"float32"}):
         notes.append(f"{' and '.join(others)} became float32; nothing is lost")
     if optimizer is None:
         notes.append("weights alone: no momentum, and the optimiser of the recipe")
-    return Checkpoint(sizes, params, batch_stats, to_tree(sizes, "params", momentum), step, optimizer, tuple(notes))
+    return Checkpoint(sizes, params, batch_stats, to_tree(sizes, "params", momentum), step or 0, optimizer, tuple(notes))
 
 
 def read_tensors(path: str | Path, strips: tuple[int, ...] | None = None) -> dict[str, np.ndarray]:
     """The network's float32 numbers by PyTorch's names, classes in the file's order; arguments and errors as of `read`."""
     path, problems = Path(path), Problems()
     with archive.opened(path) as file:
-        tensors, _ = find_network(path, file.content)
+        tensors, _, _ = find_network(path, file.content)
         wanted = find_tensors(tensors, {entry.name: entry for entry in entries(find_sizes(path, tensors, strips))}, problems)
         problems.refuse(path)
         found = to_float32(file.numbers(wanted), problems)

@@ -2,9 +2,10 @@
 
 import math
 import operator
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,10 @@ OTHER_NETWORKS = {  # by how a name of theirs begins
     "PGA.": "a DRF, which reads skeleton maps", "attention_layer.": "a DRF, which reads skeleton maps",
     "layer0.": "a network named like DeepGaitV2", "set_block1.": "a network named like GaitSet",
 }  # fmt: skip
+STARTS = re.compile(r"(?:^|(?<=\.))(?:Backbone|FCs|BNNecks)\.")  # how the names of a ScoNet's tensors begin
 MOMENTUM = "momentum of "
+DEEPEST = 10  # dictionaries inside each other that are searched for a network
+OPTIONAL = "optimiser and step (--weights-only leaves them out)"
 MOST_MILESTONES = 1000
 
 
@@ -41,6 +45,9 @@ class Problems:
         """Raise `RunError` where there are any."""
         if self._kinds:
             parts = [f"{kind}: {abbreviate(texts, 3)}" if kind else "; ".join(texts) for kind, texts in self._kinds.items()]
+            texts = [text for each in self._kinds.values() for text in each]
+            if OPTIONAL not in self._kinds and any(text.startswith(MOMENTUM) for text in texts):
+                parts.append("--weights-only leaves the momentum out")
             raise RunError(f"{path} is no usable checkpoint of a ScoNet; {'; '.join(parts)}; save it again, or give another")
 
 
@@ -53,35 +60,99 @@ def _shown(value: Any) -> str:
     return f"a {label(value.name)}" if isinstance(value, Other) else f"a {type(value).__name__}"
 
 
-def find_network(path: Path, content: Any) -> tuple[dict[str, Any], dict[Any, Any]]:
-    """The network's tensors by name, without the parts of names that wrappers add, and the dictionary that held them.
+class _Found(NamedTuple):
+    """A dictionary of tensors in a file, or the part of one whose names begin alike."""
 
-    That dictionary is empty where the tensors are the whole content.
+    keys: tuple[str, ...]  # that lead to the dictionary
+    prefix: str  # of the names, with the dot at its end
+    size: int  # how many names of a ScoNet, or tensors of another network, it has
+    content: dict[Any, Any]
+    around: tuple[dict[Any, Any], ...]  # the dictionaries that hold it, the outermost first
+
+    @property
+    def way(self) -> str:
+        return label(".".join([*self.keys, *filter(None, [self.prefix.rstrip(".")])])) or "the outermost names"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a trainer keeps the network, and not a copy of it, under such a name."""
+        last = [*self.keys, *self.prefix.split(".")[:-1]][-1:]
+        return not last or last[0] in NETWORK_KEYS
+
+
+def _bare(name: Any) -> str:
+    """A name without the parts that wrappers add."""
+    return ".".join(part for part in str(name).split(".") if part not in WRAPPERS)
+
+
+def _find_all(content: dict[Any, Any]) -> tuple[list[_Found], list[_Found]]:
+    """The networks in a file, however deep: those with names of a ScoNet below one prefix each, and any other tensors."""
+    ours = {entry.name for entry in entries(PUBLISHED_SIZES)}
+    networks, others, seen, splits = [], [], {id(content)}, {}
+    queue: list[tuple[tuple[str, ...], dict[Any, Any], tuple[dict[Any, Any], ...]]] = [((), content, ())]
+    for keys, found, around in queue:
+        names: dict[str, set[str]] = {}
+        for key, value in found.items():
+            if isinstance(value, dict) and isinstance(key, str) and len(keys) < DEEPEST and id(value) not in seen:
+                seen.add(id(value))
+                queue.append(((*keys, key), value, (*around, found)))
+            if isinstance(value, Stored | Other) and isinstance(key, str):
+                if key not in splits:
+                    bare, at = _bare(key), [match.start() for match in STARTS.finditer(_bare(key))]
+                    splits[key] = next(((bare[:i], bare[i:]) for i in at if bare[i:] in ours), None)
+                if splits[key]:
+                    names.setdefault(splits[key][0], set()).add(splits[key][1])
+        networks += [_Found(keys, prefix, len(each), found, around) for prefix, each in names.items()]
+        if count := sum(isinstance(value, Stored) for value in found.values()):
+            others.append(_Found(keys, "", count, found, around))
+    return networks, others
+
+
+def find_network(path: Path, content: Any) -> tuple[dict[str, Any], dict[Any, Any], list[str]]:
+    """The network's tensors by name, the dictionary with their optimiser and step, and what a user should know of the choice.
+
+    The network is found in any dictionary inside others, below any prefix that all its names have. The names come without the
+    prefix and without the parts that wrappers add. The second dictionary is empty where no optimiser or step is in the file.
     """
-    found, holder, way = content, {}, "it"
-    for _ in range(4):  # one inside another, as where a whole checkpoint was saved as a "model"
-        inside = [key for key in NETWORK_KEYS if isinstance(found, dict) and isinstance(found.get(key), dict)]
-        if len(inside) > 1:
-            raise RunError(f"{path} holds {' and '.join(inside)}, which may be two networks; save one of them alone")
-        if not inside:
-            break
-        found, holder, way = found[inside[0]], found, f'its "{inside[0]}"'
-    if not isinstance(found, dict):
-        raise RunError(f"{path} holds {_shown(found)}, expected a dictionary of tensors; save the network's state_dict()")
-    if not any(isinstance(value, Stored | Other) for value in found.values()):
-        keys = abbreviate([label(key) for key in found], 3) or "nothing"
-        raise RunError(f"{path}: {way} holds {keys}, and no tensors; expected an OpenGait checkpoint with model and optimizer")
+    if not isinstance(content, dict):
+        raise RunError(f"{path} holds {_shown(content)}, expected a dictionary of tensors; save the network's state_dict()")
+    networks, others = _find_all(content)
+    if not networks and not others:
+        keys = abbreviate([label(key) for key in content], 3) or "nothing"
+        raise RunError(f"{path}: it holds {keys}, and no network; expected an OpenGait checkpoint with model and optimizer")
+    largest = max(networks or others, key=lambda one: one.size)
+    rivals = [one for one in networks if 2 * one.size > largest.size] or [largest]  # smaller ones are strays
+    named = [one for one in rivals if one.is_named] if len(rivals) > 1 else rivals
+    if len(named) != 1:
+        ways = [one.way for one in named or rivals]
+        raise RunError(
+            f"{path} holds {' and '.join(ways[:3])}{f' and {len(ways) - 3} more' if ways[3:] else ''}, which may be "
+            f"{'two' if len(ways) == 2 else len(ways)} networks; save one of them alone"
+        )
+    (taken,) = named
+    notes = []
+    if len(rivals) > 1 or not taken.is_named:
+        rest = abbreviate([one.way for one in rivals if one is not taken], 3)
+        notes.append(f"the network is that of {taken.way}" + (f"; left out: {rest}" if rest else ""))
     tensors: dict[str, Any] = {}
     given: dict[str, str] = {}
-    for name, tensor in found.items():
-        bare = ".".join(part for part in str(name).split(".") if part not in WRAPPERS)
+    outside = []
+    for name, tensor in taken.content.items():
+        bare = _bare(name)
+        if taken.prefix and not bare.startswith(taken.prefix):
+            if not any(one.content is taken.content and one.prefix and bare.startswith(one.prefix) for one in rivals):
+                outside.append(label(name))
+            continue
+        bare = bare.removeprefix(taken.prefix)
         if bare in tensors:
             both = " and ".join(label(one) for one in (given[bare], name))
             raise RunError(
                 f"{path} holds {both}, one name without what wrappers add ({abbreviate(WRAPPERS, 2)}); keep one of them"
             )
         tensors[bare], given[bare] = tensor, name
-    return tensors, holder
+    if outside:
+        notes.append(f"left out, because their names do not begin with {label(taken.prefix)}: {abbreviate(outside, 3)}")
+    return tensors, next((one for one in taken.around[::-1] if "optimizer" in one or "iteration" in one), {}), notes
 
 
 def find_sizes(path: Path, tensors: dict[str, Any], strips: tuple[int, ...] | None) -> Sizes:
@@ -148,13 +219,16 @@ def to_float32(arrays: dict[str, np.ndarray], problems: Problems) -> dict[str, n
     return found
 
 
-def find_step(content: dict[Any, Any], problems: Problems) -> int:
-    """The number of finished steps; 0 where the content states none."""
-    step = content.get("iteration", 0)
+def find_step(content: dict[Any, Any], plain: Callable[[Any], Any], problems: Problems) -> int | None:
+    """The number of finished steps, 0 where the content states none, None where it states no number of steps.
+
+    `plain` gives the integer in a tensor.
+    """
+    step = plain(content.get("iteration", 0))
     if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**31:
         return step
-    problems.add("", f"iteration is {_shown(step)}, expected a number of steps")
-    return 0
+    problems.add(OPTIONAL, f"iteration is {_shown(step)}, expected a number of steps")
+    return None
 
 
 def _number(section: dict[str, Any], key: str) -> float:
@@ -165,7 +239,7 @@ def _number(section: dict[str, Any], key: str) -> float:
 
 
 def find_optimizer(
-    content: dict[str, Any], sizes: Sizes, step: int, problems: Problems
+    content: dict[str, Any], sizes: Sizes, step: int | None, problems: Problems
 ) -> tuple[dict[str, Stored], dict[str, Any] | None]:
     """Momentum by name and settings; a checkpoint without an optimiser (weights alone) has neither.
 
@@ -207,16 +281,18 @@ def find_optimizer(
         }
         sgd(**settings)  # checks the ranges
         if group["dampening"] or group["nesterov"] or group.get("maximize"):
-            problems.add("", "the optimizer uses dampening, nesterov or maximize, which the published recipe does not")
+            problems.add(OPTIONAL, "the optimizer uses dampening, nesterov or maximize, which the published recipe does not")
+        if step is None:
+            return moved, settings  # the rest would follow from a step
         if scheduler["last_epoch"] != step:
-            problems.add("", f"the scheduler is at step {_shown(scheduler['last_epoch'])}, the run at {step}")
+            problems.add(OPTIONAL, f"the scheduler is at step {_shown(scheduler['last_epoch'])}, the run at {step}")
         schedule = multi_step(settings["learning_rate"], settings["milestones"], settings["decay"])
         rate = float(np.asarray(schedule(step)))
         if not np.isclose(rate, _number(group, "lr"), rtol=1e-5):
-            problems.add("", f"the learning rate is {_shown(group['lr'])}, by its schedule it would be {rate:g} at step {step}")
+            problems.add(
+                OPTIONAL, f"the learning rate is {_shown(group['lr'])}, by its schedule it would be {rate:g} at step {step}"
+            )
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else one_line(error)
-        problems.add(
-            "", f"optimizer or scheduler are not those of SGD with MultiStepLR ({reason}); --weights-only leaves them out"
-        )
+        problems.add(OPTIONAL, f"optimizer or scheduler are not those of SGD with MultiStepLR ({reason})")
     return moved, settings

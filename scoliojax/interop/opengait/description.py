@@ -10,6 +10,8 @@ import pickletools
 from collections.abc import Callable, Collection
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
+
 STORAGES = {  # bytes of a number and its type, by the name of its storage class
     "Float": (4, "float32"), "Double": (8, "float64"), "Half": (2, "float16"), "BFloat16": (2, "bfloat16"),
     "Long": (8, "int64"), "Int": (4, "int32"), "Short": (2, "int16"), "Char": (1, "int8"), "Byte": (1, "uint8"),
@@ -28,9 +30,12 @@ OTHER_TENSORS = {  # what the others of PyTorch's functions rebuild
 }  # fmt: skip
 DICTIONARIES = {"collections.OrderedDict", "collections.Counter", "collections.defaultdict"}
 PLAIN_DATA = {  # beside tensors, in files of common trainers; never built
-    "argparse.Namespace", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "_codecs.encode",
-    "pathlib.PosixPath", "pathlib.WindowsPath", "torch.device", "torch.serialization._get_layout", "builtins.set",
+    "argparse.Namespace", "_codecs.encode", "pathlib.PosixPath", "pathlib.WindowsPath", "torch.device",
+    "torch.serialization._get_layout", "builtins.set",
 }  # fmt: skip
+
+NUMPY_SCALARS = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"}
+NUMPY_TYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 
 LONGEST_NAME, LONGEST_KEY = 200, 1000  # signs
 MOST_ARGUMENTS = 100  # of a call
@@ -55,6 +60,7 @@ class Stored(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]  # in numbers
+    negated: bool = False  # its numbers are stored with the other sign, PyTorch's "neg" bit
 
     @property
     def end(self) -> int:
@@ -77,6 +83,7 @@ class Other(NamedTuple):
     """Anything else that a file names, by its name or kind; nothing was called to make it."""
 
     name: str
+    code: Any = None  # of a numpy.dtype: its first argument
 
 
 class Refused(ValueError):  # noqa: N818, as the pickle is
@@ -183,7 +190,7 @@ class Pickle:
             raise Refused(f"its pickle has a call with {len(arguments)} arguments, expected {MOST_ARGUMENTS} or less")
         module, _, name = function.name.rpartition(".")
         if module == "torch._utils" and name in TENSORS:
-            self._push(_tensor(*arguments[:4]))
+            self._push(_tensor(*arguments[:4], *arguments[6:]))
         elif module == "torch._utils" and name in PARAMETERS:
             self._push(arguments[0])
         elif name in OTHER_TENSORS and module in ("torch._utils", "torch._tensor"):
@@ -194,6 +201,12 @@ class Pickle:
             self._made({_key(key): value for key, value in self._copy(given.items() if isinstance(given, dict) else given)})
         elif function.name == "torch.Size":
             self._made(tuple(self._copy(arguments[0])))
+        elif function.name == "_codecs.encode" and arguments[1:] == ("latin1",) and _is_short(arguments[0]):
+            self._push(arguments[0].encode("latin1"))  # bytes, in pickles before protocol 3
+        elif function.name == "numpy.dtype":
+            self._push(Other(function.name, arguments[0]))
+        elif function.name in NUMPY_SCALARS:
+            self._push(_number(function.name, *arguments))
         elif function.name in PLAIN_DATA:
             self._push(Other(function.name))
         else:
@@ -203,7 +216,11 @@ class Pickle:
             )
 
     def _build(self, _: Any) -> None:
-        self._stack.pop()  # attributes of a dictionary or of what is not built
+        state, target = self._stack.pop(), self._stack[-1]  # attributes of a dictionary or of what is not built
+        if isinstance(target, Stored):
+            raise Refused("its pickle changes a tensor after it was made")
+        if isinstance(target, Other) and target.name == "numpy.dtype" and (not isinstance(state, tuple) or ">" in state[:2]):
+            raise Refused("it holds a number of numpy in another byte order; save it as a number of Python")
 
     def _storage(self, _: Any) -> None:
         description = self._stack.pop()
@@ -235,11 +252,29 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Stored:
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 8
+
+
+def _number(name: str, kind: Any = None, data: Any = None) -> Any:
+    """The number in the arguments of numpy's `scalar`; of types other than numbers only the name."""
+    if not isinstance(kind, Other) or not isinstance(kind.code, str) or kind.code not in NUMPY_TYPES:
+        return Other(name)
+    if not isinstance(data, bytes) or len(data) != int(kind.code[1:]):
+        raise ValueError("a number of numpy without its bytes")
+    return np.frombuffer(data, f"<{kind.code}")[0].item()
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, bits: Any = None, *more: Any) -> Stored | Other:
     whole = isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(strides, tuple)
     if not whole or not len(shape) == len(strides) <= 8 or not all(map(_is_count, [offset, *shape, *strides])):
         raise ValueError("a tensor without storage, shape or strides")
-    return Stored(storage, offset, shape, strides)
+    bits = {} if bits is None else bits
+    if more or not isinstance(bits, dict) or not all(isinstance(bit, bool) for bit in bits.values()):
+        raise ValueError("a tensor with arguments of another kind")
+    if others := [label(bit) for bit, is_set in bits.items() if is_set and bit != "neg"]:
+        return Other(f"tensor with the bit {others[0]}, whose numbers are not those stored")
+    return Stored(storage, offset, shape, strides, bits.get("neg", False))
 
 
 def label(name: Any) -> str:
