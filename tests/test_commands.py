@@ -7,6 +7,8 @@ import io
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,13 +19,14 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.command import report_errors as data_errors
+from data_pipelines.sources import open_prepared
 from scoliojax import build
 from scoliojax.__main__ import COMMANDS
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.command import report_errors
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.state import create_state
-from tests.conftest import ROOT, assert_one_clear_error, quick_flags, run_here, run_module
+from tests.conftest import ROOT, assert_one_clear_error, quick_flags, run_here, run_module, write_tree
 
 # Each process leaves a list of what it imported: the one that runs the commands, and those that a command starts.
 LISTING = """
@@ -272,6 +275,62 @@ def test_a_full_disk_is_named_and_what_is_left_there(tmp_path):
     )
 
 
+NOWHERE = {  # standard output, standard error: closed, without room, or a pipe without a reader
+    "all closed": "{} <&- >&- 2>&-",
+    "error without room": "{} 2>/dev/full",
+    "error without a reader": "{{ sleep 0.5; exec {}; }} 2> >(exec true)",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", NOWHERE)
+@pytest.mark.skipif(not (Path("/dev/full").exists() and shutil.which("bash")), reason="no /dev/full, or no bash")
+def test_work_and_status_do_not_depend_on_who_listens(how, tmp_path):
+    tree, output = write_tree(tmp_path / "tree"), tmp_path / "prepared"
+    for arguments, status in (
+        (f"data_pipelines.prepare --input={tree} --output={output}", 0),
+        ("data_pipelines.synthetic --output=x --seed=-1", 2),
+    ):
+        command = NOWHERE[how].format(shlex.join([sys.executable, "-m", *arguments.split()]))
+        done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False, encoding="utf-8")
+        assert done.returncode == status, (arguments, done)
+        assert "Traceback" not in done.stderr
+    assert len(open_prepared(output)) == 6
+
+
+NUMBERS = [  # a command, its option, and values beside -1, nan and the like that are out of its range
+    ("data_pipelines.synthetic --output=x", "--subjects", "2"),
+    ("data_pipelines.synthetic --output=x", "--frames", "0"),
+    ("data_pipelines.synthetic --output=x", "--seed"),
+    ("data_pipelines.video.synthetic_clip --output=x.mp4", "--frames", "1", "3001"),
+    ("data_pipelines.video.synthetic_clip --output=x.mp4", "--seed"),
+    (f"scoliojax.study {RECIPE} --workdir=x", "--seeds", "0"),
+    ("scoliojax.main --mode=eval --workdir=x", "--processes", "0"),
+    ("scoliojax.main --mode=eval --workdir=x", "--process"),
+    ("scoliojax.screen x --checkpoint=x", "--window", "0"),
+    ("scoliojax.screen x --checkpoint=x", "--person", "0"),
+    ("scoliojax.app --checkpoint=x", "--port", "65536"),
+    ("scoliojax.app --checkpoint=x", "--megabytes", "0"),
+    ("scoliojax.benchmark", "--rounds", "0"),
+    ("scoliojax.benchmark", "--steps", "9"),
+    ("scoliojax.interop.parity live", "--seed"),
+    ("scoliojax.interop.parity bfloat16 --workdir=x", "--sequences", "0"),
+    ("scoliojax.interop.opengait verify x.pt", "--strips", "0"),
+]
+
+
+@pytest.mark.parametrize(("command", "option", "beyond"), [(command, option, beyond) for command, option, *beyond in NUMBERS])
+def test_a_number_out_of_its_range_is_named_with_the_range(command, option, beyond, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module, *arguments = command.split()
+    for text in ("-1", "1.5", "nan", "inf", "", "9" * 20, "9" * 5000, *beyond):
+        result = run_here(module, *arguments, f"{option}={text}")
+        assert_one_clear_error(result, f"argument {option}: ", "is no whole number from ")
+        assert result.returncode == 2
+        assert len(result.stderr) < 250
+    assert not list(tmp_path.iterdir())
+
+
 INTERRUPT = """
 import os, signal, sys
 import importlib.abc
@@ -279,12 +338,17 @@ import importlib.abc
 class Interrupting(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == os.environ["SCOLIOJAX_INTERRUPTED_AT"] and "data_pipelines.interrupts" in sys.modules:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), int(os.environ["SCOLIOJAX_SIGNAL"]))
 
 sys.meta_path.insert(0, Interrupting())
 """
 
 
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, -signal.SIGTERM, "stopped, as asked")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
 @pytest.mark.parametrize(
     ("module", "at", "left"),
     [
@@ -295,7 +359,7 @@ sys.meta_path.insert(0, Interrupting())
         ("scoliojax.screen", "data_pipelines.video.walk", "the answers so far are whole"),
     ],
 )
-def test_ctrl_c_during_an_import_is_one_line_and_status_130(module, at, left, tmp_path):
+def test_a_stop_during_an_import_is_one_line(module, at, left, number, status, said, tmp_path):
     """Libraries that are interrupted while they are imported swallow it, print tracebacks, or crash."""
     (tmp_path / "sitecustomize.py").write_text(INTERRUPT, encoding="utf-8")
     (tmp_path / "walk.mp4").write_bytes(b"")
@@ -305,8 +369,10 @@ def test_ctrl_c_during_an_import_is_one_line_and_status_130(module, at, left, tm
         "scoliojax.screen": [str(tmp_path / "walk.mp4"), f"--checkpoint={tmp_path}"],
     }[module]
     path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
-    done = run_module(module, *arguments, env={"PYTHONPATH": path, "SCOLIOJAX_INTERRUPTED_AT": at})
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"interrupted; {left}\n")
+    done = run_module(
+        module, *arguments, env={"PYTHONPATH": path, "SCOLIOJAX_INTERRUPTED_AT": at, "SCOLIOJAX_SIGNAL": str(int(number))}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", f"{said}; {left}\n")
     assert not (tmp_path / "run").exists()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.locks import alone
+from data_pipelines.schema import DataError
 from tests.conftest import ROOT
 
 HOLD = """
@@ -101,6 +102,26 @@ def test_the_folders_made_for_a_lock_go_if_they_stay_empty(tmp_path):
     with alone(tmp_path / "a" / "b" / ".lock", refuse):
         (tmp_path / "a" / "kept").touch()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "kept"]
+
+
+FOREIGN = {  # what may lie in the place of a lock file
+    "link to nothing": lambda path: path.symlink_to("/nonexistent/file"),
+    "link to a file": lambda path: path.symlink_to(__file__),
+    "link to itself": lambda path: path.symlink_to(path),
+    "named pipe": os.mkfifo,
+    "folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_is_no_lock_file_is_named_and_left_alone(kind, tmp_path):
+    path = tmp_path / ".lock"
+    FOREIGN[kind](path)
+    before, content = path.lstat(), Path(__file__).read_bytes()
+    with pytest.raises(DataError, match=r"\.lock is no lock file, .*; move it away"), alone(path, refuse):
+        raise AssertionError
+    assert path.lstat() == before
+    assert Path(__file__).read_bytes() == content
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])

@@ -105,6 +105,7 @@ SLURM = {
 }
 UNFIT = "the variables of the launcher do not fit"
 LAUNCHERS = [  # variables, and words of the line
+    (SLURM | {"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "nohost.invalid"}, ["joined"]),  # one task is alone
     ({"PMI_SIZE": "four"}, ["PMI_SIZE='four' is no number of processes", "--processes=1"]),
     ({"OMPI_COMM_WORLD_SIZE": "-1"}, ["OMPI_COMM_WORLD_SIZE='-1'", "--processes=1"]),
     ({"SLURM_STEP_NUM_TASKS": "1e3"}, ["SLURM_STEP_NUM_TASKS='1e3'"]),
