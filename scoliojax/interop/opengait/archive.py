@@ -23,8 +23,9 @@ from data_pipelines.command import remedy
 from data_pipelines.files import open_regular
 from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError, one_line
-from scoliojax.interop.opengait.description import Pickle, Refused, Storage, Stored, label
+from scoliojax.interop.opengait.description import Pickle, Refused
 from scoliojax.interop.opengait.kinds import GIVE, refuse_others
+from scoliojax.interop.opengait.stored import Storage, Stored, label
 
 DESCRIPTION_LIMIT = 2**21  # bytes of a pickle or of an archive's directory; the published network's have about 20 kB each
 NUMBERS_LIMIT = 2**28  # bytes of all tensors read; those of the published network and its momentum have 56 MB

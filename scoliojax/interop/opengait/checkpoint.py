@@ -25,7 +25,6 @@ from scoliojax.interop.opengait.classes import from_ours, to_ours
 from scoliojax.interop.opengait.contents import (
     MOMENTUM,
     Problems,
-    find_network,
     find_optimizer,
     find_sizes,
     find_step,
@@ -33,6 +32,7 @@ from scoliojax.interop.opengait.contents import (
     to_float32,
 )
 from scoliojax.interop.opengait.names import Sizes, entries, from_tree, to_tree, trained
+from scoliojax.interop.opengait.networks import find_network
 from scoliojax.models.sconet import ScoNet
 from scoliojax.training.optim import sgd
 from scoliojax.training.state import TrainState, Tree, create_state, split_model

@@ -5,12 +5,13 @@ are long: a pickle of two bytes can ask for what another sign has made, so that 
 hash has a limit.
 """
 
-import math
 import pickletools
 from collections.abc import Callable, Collection
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
+
+from scoliojax.interop.opengait.stored import Other, Storage, Stored, label
 
 STORAGES = {  # bytes of a number and its type, by the name of its storage class
     "Float": (4, "float32"), "Double": (8, "float64"), "Half": (2, "float16"), "BFloat16": (2, "bfloat16"),
@@ -42,48 +43,6 @@ MOST_ARGUMENTS = 100  # of a call
 DEEPEST = 50  # containers inside each other; those of a checkpoint are 6 deep
 MOST_NESTED = 100_000  # containers with others inside
 LARGEST = 2**21  # places in a container and all those inside, counted as often as they stand there; or in all copies
-
-
-class Storage(NamedTuple):
-    """A row of numbers in a file; `count` as the file states it."""
-
-    key: str
-    dtype: str
-    size: int  # bytes of one number
-    count: int
-
-
-class Stored(NamedTuple):
-    """A tensor as its file describes it: a view of a storage; no number of it has been read."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]  # in numbers
-    negated: bool = False  # its numbers are stored with the other sign, PyTorch's "neg" bit
-
-    @property
-    def end(self) -> int:
-        """The place in the storage behind its last number."""
-        return self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True)) + 1
-
-    def misfit(self) -> str | None:
-        """Why this is no view of different numbers of its storage; None where it is."""
-        asked, reach = math.prod(self.shape), 0
-        for stride, n in sorted((stride, n) for n, stride in zip(self.shape, self.strides, strict=True) if n > 1):
-            if stride <= reach:
-                return f"repeats its numbers ({asked} from {self.storage.count} stored: an expanded view)"
-            reach += (n - 1) * stride
-        if asked and self.end > self.storage.count:
-            return f"asks for {self.end} numbers of {self.storage.count} stored"
-        return None
-
-
-class Other(NamedTuple):
-    """Anything else that a file names, by its name or kind; nothing was called to make it."""
-
-    name: str
-    code: Any = None  # of a numpy.dtype: its first argument
 
 
 class Refused(ValueError):  # noqa: N818, as the pickle is
@@ -275,12 +234,6 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, bits: Any = Non
     if others := [label(bit) for bit, is_set in bits.items() if is_set and bit != "neg"]:
         return Other(f"tensor with the bit {others[0]}, whose numbers are not those stored")
     return Stored(storage, offset, shape, strides, bits.get("neg", False))
-
-
-def label(name: Any) -> str:
-    """A name out of a file, fit to stand in a message."""
-    name = str(name)[:80] if isinstance(name, (str, int)) else type(name).__name__
-    return name if name.isprintable() else repr(name)
 
 
 _STEPS: dict[str, Callable[[Pickle, Any], None]] = {
