@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.files import kind_of, read_file
-from data_pipelines.schema import DataError
+from data_pipelines.schema import DataError, abbreviate
 
 MOST_BYTES = 2**27  # of a PNG file
 MOST_PIXELS = 2**25  # of a mask; a frame of 8K video has 33.2 million
@@ -19,7 +19,10 @@ MOST_DEFLATED = 1032  # bytes that a byte of deflate can become
 PIECE = 2**20  # bytes that are inflated at a time
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of the PNG colour types
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-VISIBLE = 127  # largest alpha of a pixel that counts as background
+MOST_LABELS = 16  # so many colours or, of 16 bits, grey levels are labels; photographs have more
+AS_MASK = "write the person as 255 and all others as 0"
+SAMPLE = 2**16  # pixels of a cut-out whose colours are counted
+LEAST_SHARE, MOST_SHARE = 0.01, 0.9  # of a cut-out: smallest area of a label, and what the labels together fill
 PASSES = ((0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1))  # of Adam7: y, x
 
 
@@ -98,16 +101,11 @@ def _grey(content: bytes) -> np.ndarray:
         raise ValueError(error.err) from None
     if picture is None:
         raise ValueError("the decoder refuses it")
-    if picture.dtype != np.uint8:  # 16 bits, or 8 in the place of 16
-        picture = (picture if picture.max() <= 255 else np.right_shift(picture, 8)).astype(np.uint8)
     if picture.ndim == 2:
-        return picture  # h w
-    colours = np.ascontiguousarray(picture[..., :3])  # h w 3
-    if picture.shape[2] == 4 and (alpha := picture[..., 3]).min() < 255 and (alpha.min() != alpha.max() or not alpha.any()):
-        if _count(colours[alpha > VISIBLE]) == 2:
-            raise _NoMaskError(
-                "holds two masks, one in its colours and one in its transparency; write one of them as grey, 0 and 255"
-            )
+        return _eight_bits(picture)  # h w
+    colours, alpha = _eight_bits(np.ascontiguousarray(picture[..., :3])), picture[..., 3:]  # h w 3, h w 0 or h w 1
+    if alpha.size and (alpha := _eight_bits(alpha[..., 0])).min() < 255 and (alpha.min() != alpha.max() or not alpha.any()):
+        _refuse_labels(colours[(alpha == alpha.max()) & (alpha > 0)])
         return np.ascontiguousarray(alpha)  # h w
     if (colours[..., :1] == colours[..., 1:]).all():
         return np.ascontiguousarray(colours[..., 0])  # h w
@@ -117,6 +115,38 @@ def _grey(content: bytes) -> np.ndarray:
     if grey.min() == grey.max():
         raise _NoMaskError("has two colours that are equally bright; write masks as grey, 0 and 255")
     return grey
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Values as uint8, of 16 bits the upper 8, unless they are 8 bits in the place of 16; raises for labels merged by that."""
+    import cv2  # imported here so that commands answer --help without it
+
+    if values.dtype == np.uint8:
+        return values
+    if values.max() <= 255:
+        return values.astype(np.uint8)
+    upper = np.right_shift(values, 8).astype(np.uint8)
+    if values.ndim == 2:
+        given = np.flatnonzero(cv2.calcHist([np.ascontiguousarray(values)], [0], None, [2**16], [0, 2**16]))
+        given = np.append(given[given < 255 << 8], given[given >= 255 << 8][:1])  # nearly white is white
+        if len(given) > len(np.unique(given >> 8)) <= MOST_LABELS:
+            raise _NoMaskError(f"is a label map of 16 bits with the values {abbreviate(given, 4)}; {AS_MASK}")
+    return upper
+
+
+def _refuse_labels(colours: np.ndarray) -> None:
+    """Raise for colours of a cut-out, `[pixels, 3]`, that are few and fill areas: people or parts, each in its own colour."""
+    colours = colours[:: max(1, len(colours) // SAMPLE)].astype(np.uint32)
+    numbers, counts = np.unique(colours[:, 0] << 16 | colours[:, 1] << 8 | colours[:, 2], return_counts=True)
+    order = np.argsort(-counts)
+    numbers, counts = numbers[order], counts[order]
+    filling = int((counts[:MOST_LABELS] >= LEAST_SHARE * counts.sum()).sum())
+    if filling < 2 or counts[:MOST_LABELS].sum() < MOST_SHARE * counts.sum():
+        return
+    if filling == 2 and {*numbers[:2].tolist()} == {0, 0xFFFFFF}:
+        what = "holds two masks, one in its colours and one in its transparency"
+        raise _NoMaskError(f"{what}; write one of them as grey, 0 and 255")
+    raise _NoMaskError(f"is a label map of {filling} colours on a transparent ground; {AS_MASK}")
 
 
 def _count(colours: np.ndarray) -> int:

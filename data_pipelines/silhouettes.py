@@ -8,15 +8,17 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from data_pipelines.schema import FRAME_SIZE, SIDE_CUT
+from data_pipelines.schema import FRAME_SIZE, SIDE_CUT, DataError
 
 MIN_PIXEL_SUM = 10_000  # sum of grey values, about 39 white pixels
+MOST_SCALED = 2**20  # pixels of width at height 64; a single row of a frame of 8K video becomes 491,520
 
 
 def normalise_silhouette(mask: np.ndarray) -> np.ndarray | None:
     """Crop, scale and centre one raw mask, uint8 `[h, w]` with 0 for background and 255 for the person: uint8 `[64, 64]`.
 
     None for a frame to be dropped: the mask is (almost) empty, no column is left at height 64, or no centre column exists.
+    `DataError`, without the name of a file, for a mask so wide and a person so low that scaling would take gigabytes.
     """
     import cv2  # imported here so that commands answer --help without it
 
@@ -28,6 +30,8 @@ def normalise_silhouette(mask: np.ndarray) -> np.ndarray | None:
     scaled_width = int(FRAME_SIZE * width / height)
     if scaled_width == 0:
         return None
+    if scaled_width > MOST_SCALED:
+        raise DataError(f"{width:,} pixels wide, and what it shows is {height:,} high, so it is no mask of a person; remove it")
     person = cv2.resize(person, (scaled_width, FRAME_SIZE), interpolation=cv2.INTER_CUBIC)  # 64 w
     area_to_the_left = np.cumsum(person.sum(axis=0, dtype=np.int64))  # w
     centre = int(np.argmax(area_to_the_left > area_to_the_left[-1] / 2))

@@ -6,11 +6,11 @@ at the end, as views of bytes that the file holds, so a short file cannot ask fo
 
 import contextlib
 import functools
+import gzip
 import io
 import pickle
 import pickletools
 import threading
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ LARGE_ONES = threading.Lock()
 MOST_OPERATIONS = 10**6  # of a pickle; one of an array has 40, a list of 300 frames 4,000
 GZIP = b"\x1f\x8b"
 BLOCK = 256  # frames whose numbers are looked at together
+GZIP_DEFLATE = GZIP + b"\x08"  # begins a member
+MOST_MEMBERS = 10_000  # blocks of 64 kB, as some programs write them, would be 2,000 at most
 WHOLE = 1e-3  # grey levels; the most by which fractions of 255 may differ from whole grey levels
 OPCODES = frozenset(  # of protocols 0 to 5: numbers, text, bytes, tuples, lists, names, and what refers to them
     """PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1
@@ -133,12 +135,16 @@ class _Parts(NamedTuple):
     dtype: np.dtype
     shape: tuple[int, ...]
     order: str
+    axes: tuple[int, ...] | None  # in whose order the array is then seen
 
 
 def _parts(note: Any) -> _Parts:
     """What an array is made of, as its note has it."""
-    if isinstance(note, _Note) and note.name == "frombuffer" and len(note.arguments) == 4:
-        content, kind, shape, order = note.arguments
+    axes = None
+    if isinstance(note, _Note) and note.name == "frombuffer" and len(note.arguments) in (4, 5):
+        content, kind, shape, order, *more = note.arguments
+        if order == "K" and more:  # as numpy 2.4 writes it: the order of the axes follows
+            order, axes = "C", more[0]
     elif isinstance(note, _Note) and note.name == "reconstruct" and isinstance(note.state, tuple) and len(note.state) == 5:
         kind, shape = (*note.arguments, None, None)[:2]
         if not isinstance(kind, _Note) or kind.name != "ndarray" or shape != (0,):
@@ -154,7 +160,11 @@ def _parts(note: Any) -> _Parts:
     sizes = isinstance(shape, tuple) and len(shape) <= 8 and all(type(size) is int and 0 <= size < 2**31 for size in shape)
     if not sizes or order not in ("C", "F", b"C", b"F"):
         raise pickle.UnpicklingError("an array without a shape")
-    return _Parts(content, _dtype(kind), shape, order if isinstance(order, str) else order.decode("ascii"))
+    if axes is not None and not (
+        isinstance(axes, tuple) and all(type(axis) is int for axis in axes) and sorted(axes) == [*range(len(shape))]
+    ):
+        raise pickle.UnpicklingError("an array without an order of its axes")
+    return _Parts(content, _dtype(kind), shape, order if isinstance(order, str) else order.decode("ascii"), axes)
 
 
 def _array(part: _Parts) -> np.ndarray:
@@ -164,7 +174,8 @@ def _array(part: _Parts) -> np.ndarray:
         size *= extent
     if len(content) != size:
         raise pickle.UnpicklingError(f"shape {part.shape} needs {size:,} bytes, and there are {len(content):,}")
-    return np.frombuffer(content, part.dtype).reshape(part.shape, order="F" if part.order == "F" else "C")
+    array = np.frombuffer(content, part.dtype).reshape(part.shape, order="F" if part.order == "F" else "C")
+    return array if part.axes is None else array.transpose(part.axes)
 
 
 def _rebuild(content: bytes) -> np.ndarray:
@@ -190,12 +201,12 @@ def _rebuild(content: bytes) -> np.ndarray:
 
 
 def _unzip(content: bytes, path: Path) -> bytes:
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    plain = inflater.decompress(content, MOST_BYTES)
-    if inflater.unconsumed_tail:
+    """What a gzip file holds: all its members one after another."""
+    if content.count(GZIP_DEFLATE) > MOST_MEMBERS:
+        raise _Refused(f"is a gzip file of more than {MOST_MEMBERS:,} members; refused")
+    plain = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MOST_BYTES + 1)
+    if len(plain) > MOST_BYTES:
         raise DataError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes; give one sequence")
-    if not inflater.eof:
-        raise zlib.error("the gzip file is cut off")
     return plain
 
 
@@ -277,13 +288,16 @@ def load_silhouettes(path: Path) -> np.ndarray:
 
 
 def _load(content: bytes, path: Path) -> np.ndarray:
+    zipped = content.startswith(GZIP)
     try:
-        return _rebuild(_unzip(content, path) if content.startswith(GZIP) else content)
+        if zipped:
+            content = _unzip(content, path)
+        return _rebuild(content)
     except DataError:
         raise
     except _Refused as error:
         raise DataError(f"{path}: {error}; give numpy's array [frames, {FRAME_SIZE}, {FRAME_SIZE}], uint8") from error
     except Exception as error:  # damaged or hostile bytes can make an unpickler raise anything
         kind, remedy = kind_of(content.removeprefix(GZIP)) if content else ("empty", "")  # gzip is no other kind, but damaged
-        what = f"it is {kind}{'; ' * bool(remedy)}{remedy}" if kind else f"{type(error).__name__}: {error}"
+        what = f"it is {kind}{' in gzip' * zipped}{'; ' * bool(remedy)}{remedy}" if kind else f"{type(error).__name__}: {error}"
         raise DataError(f"{path}: not a readable pickle of a numpy array ({what})") from error

@@ -117,6 +117,41 @@ def interlaced(mask: np.ndarray) -> bytes:
 
 LABELS = np.where(INSIDE, 1 + np.arange(PLAIN.shape[1])[:, None] % 3, 0).astype(np.uint8)  # s h w; 0 to 3
 GREYS = NOISE[..., 0]  # s h w
+BESIDE = np.zeros_like(INSIDE)
+BESIDE[:, 10:40, 4:14] = True
+BESIDE &= ~INSIDE  # s h w; a bag, or a second person
+TWO = np.where(INSIDE, 1, 2 * BESIDE)  # s h w; 0 to 2
+
+
+def coloured(labels: np.ndarray, visible: int) -> list[bytes]:
+    """Every label in its own colour, with one alpha, on a transparent ground."""
+    colours = np.array([[0, 0, 0], [30, 144, 255], [220, 20, 60], [1, 200, 3]], np.uint8)
+    return [cut_out(colours[one], np.where(one > 0, visible, 0).astype(np.uint8)) for one in labels]
+
+
+def deep(colours: np.ndarray, alpha: np.ndarray) -> bytes:
+    """A PNG of 16 bits with transparency; three equal colours."""
+    return cv2.imencode(".png", np.dstack([colours, colours, colours, alpha]).astype(np.uint16))[1].tobytes()
+
+
+def cropped(mask: np.ndarray) -> np.ndarray:
+    return mask[np.ix_(mask.any(axis=1), mask.any(axis=0))]
+
+
+def dusted(mask: np.ndarray) -> np.ndarray:
+    """With a faint pixel in two opposite corners."""
+    mask = mask.copy()
+    mask[0, 0] = mask[-1, -1] = 1
+    return mask
+
+
+def thread(width: int) -> np.ndarray:
+    """One white row in a picture of 33."""
+    mask = np.zeros((33, width), np.uint8)
+    mask[15] = 255
+    return mask
+
+
 PICTURES = {
     "0 and 255": (every(png), None),
     "0 and 1": (every(png, PLAIN // 255), None),
@@ -190,6 +225,35 @@ PICTURES = {
     "100,000 x 100,000": (among(header(100_000, 100_000)), "100,000 x 100,000 pixels; at most"),
     "more than it can hold": (among(header(5_000, 5_000, zlib.compress(bytes(99)))), "cannot hold them"),
     "0 x 0": (among(header(0, 0)), "0 x 0 pixels"),
+    "a bag of 128 beside 255": (every(png, np.where(BESIDE, 128, PLAIN).astype(np.uint8)), "128 fills whole areas"),
+    "a person of 100 beside 255": (every(png, np.where(BESIDE, 100, SOFT).astype(np.uint8)), "100 fills whole areas"),
+    "16 bits, instances 26001 and 26002": (
+        every(png, np.where(TWO > 0, TWO + 26000, 0).astype(np.uint16)),
+        "is a label map of 16 bits with the values 0, 26001, 26002",
+    ),
+    "16 bits, instances 1 and 300": (every(png, np.choose(TWO, (0, 1, 300)).astype(np.uint16)), "with the values 0, 1, 300"),
+    "16 bits, 0 and 26001": (every(png, np.where(INSIDE, 26001, 0).astype(np.uint16)), None),
+    "16 bits, alpha, colours 0 and 255": ([deep(mask, np.full(mask.shape, 65535)) for mask in PLAIN], None),
+    "16 bits, alpha 0 and 65535": ([deep(*pair) for pair in zip(GREYS * 257.0, PLAIN * 257.0, strict=True)], None),
+    "three colours on a transparent ground": (coloured(LABELS, 255), "is a label map of 3 colours on a transparent ground"),
+    "three colours, half transparent": (coloured(LABELS, 128), "is a label map of 3 colours on a transparent ground"),
+    "two colours on a transparent ground": (coloured(TWO, 255), "is a label map of 2 colours on a transparent ground"),
+    "two colours, a third opaque": (coloured(TWO, 89), "is a label map of 2 colours on a transparent ground"),
+    "one colour, a third opaque": (coloured(INSIDE.astype(int), 89), None),
+    "palette of labels with transparency": (
+        [palette(one, 0, 0, 0, 128, 0, 0, 0, 128, 0, 0, 0, 128, clear=0) for one in LABELS],
+        "is a label map of 3 colours on a transparent ground",
+    ),
+    "six dim frames": (
+        every(png, PLAIN[:10]) + every(png, PLAIN[10:] // 2),
+        "grey in 6 of 16 (010.png, 011.png, 012.png and 3",
+    ),
+    "crops, three inverted": (
+        [png(cropped(mask) if number > 2 else 255 - cropped(mask)) for number, mask in enumerate(PLAIN)],
+        "000.png, 001.png, 002.png: inverted (a black person)",
+    ),
+    "faint pixels in two corners": (among(png(dusted(PLAIN[8]))), "008.png: faint pixels off the person"),
+    "1,000,000 x 33": (among(png(thread(1_000_000))), "1,000,000 pixels wide, and what it shows is 1 high"),
     "no header": (among(whole([(b"IEND", b"")])), "not a readable PNG"),
 }
 
@@ -229,6 +293,21 @@ class Calls:
         return self.call
 
 
+def framed(count: int) -> np.ndarray:
+    """So many frames along the last axis."""
+    return np.ascontiguousarray(np.moveaxis(np.concatenate([SHARP] * 4)[:count], 0, 2))
+
+
+class ByAxes:
+    """Pickled by protocol 5 of numpy 2.4 as frames that lie last in memory."""
+
+    def __reduce__(self):
+        buffer = np.ascontiguousarray(np.moveaxis(SHARP, 0, 2)).tobytes()
+        return sys.modules["numpy._core.numeric"].__dict__["_frombuffer"], (buffer, SHARP.dtype, (64, 64, 16), "K", (2, 0, 1))
+
+
+BAG = np.zeros((64, 64), np.uint8)  # h w
+BAG[5:20, 1:9] = 128
 GOOD = pickle.dumps(SHARP)
 NESTED = b"K\x01" + b"".join(b"q%ch%c\x86" % (level, level) for level in range(60))  # a tuple of itself twice, 60 deep
 
@@ -324,6 +403,37 @@ PICKLED = {
         "its arrays need 26,214",
     ),
     "a million operations": (b"\x80\x02(" + b"N" * 1_100_000 + b"l.", "more than 1,000,000 operations"),
+    "frames last in memory, by numpy 2.4": (pickle.dumps(ByAxes(), 5), None),
+    "frames last in memory, of axes that are none": (
+        pickle.dumps(ByAxes(), 5).replace(b"K\x02K\x00K\x01\x87", b"K\x02K\x00K\x02\x87"),
+        "without an order of its axes",
+    ),
+    "gzip of two members": (gzip.compress(GOOD[:1000]) + gzip.compress(GOOD[1000:]), None),
+    "gzip filled up with zeros": (gzip.compress(GOOD) + bytes(512), None),
+    "gzip of two pickles": (gzip.compress(GOOD) + gzip.compress(GOOD), "holds more than one pickle"),
+    "gzip and something else": (gzip.compress(GOOD) + b"abc", "BadGzipFile"),
+    "gzip with a wrong checksum": (gzip.compress(GOOD)[:-8] + b"abcd" + gzip.compress(GOOD)[-4:], "CRC check failed"),
+    "gzip of a .npy file": (gzip.compress(b"\x93NUMPY" + bytes(99)), "it is a .npy file of numpy in gzip"),
+    "a gzip of a million members": (gzip.compress(b"") * 10**6, "more than 10,000 members"),
+    "a bag of 128 beside 255": (pickle.dumps(np.maximum(SHARP, BAG)), "128 fills whole areas"),
+    "six dim frames": (
+        pickle.dumps(np.concatenate([SHARP[:10], SHARP[10:] // 2])),
+        "grey in 6 of 16 (frame 10, frame 11, frame 12 and 3",
+    ),
+    "one inverted": (
+        pickle.dumps(np.concatenate([SHARP[:9], 255 - SHARP[9:10], SHARP[10:]])),
+        "frame 9: inverted (a black person)",
+    ),
+    "five inverted": (
+        pickle.dumps(np.concatenate([255 - SHARP[:5], SHARP[5:]])),
+        "frame 0, frame 1, frame 2 and 2 more: inverted",
+    ),
+    "lying": (
+        pickle.dumps(np.ascontiguousarray(SHARP.transpose(0, 2, 1))),
+        "give the axes in the order [frames, rows, columns]",
+    ),
+    "64 frames, last": (pickle.dumps(framed(64)), "give the axes in the order [frames, rows, columns]"),
+    "44 frames, last": (pickle.dumps(framed(44)), "give the axes in the order [frames, rows, columns]"),
     "a gzip of 1 GB": (gzip.compress(bytes(2**30), 1), "unpacks to more than"),
     "digits": (b"L" + b"9" * 100_000 + b"L\n.", "not a readable pickle"),
 }  # fmt: skip
@@ -524,14 +634,19 @@ def test_hostile_files_take_little_memory_and_time(doors, no_files, tmp_path):
     ]
     large = np.zeros((4096, 8192, 4), np.uint8)
     large[::2] = 255
-    (tmp_path / "000.png").write_bytes(cv2.imencode(".png", large, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
+    (tmp_path / "greys").mkdir()
+    greys = np.where(np.arange(64)[:, None] % 2, 100, np.arange(64) % 2 * 50 + 33).astype(np.uint8)  # h w
+    greys = gzip.compress(pickle.dumps(np.broadcast_to(greys, (32_000, 64, 64))), 1)
+    (tmp_path / "greys" / "000_180.pkl.gz").write_bytes(greys)
+    hostile = [tmp_path / "000.png", tmp_path / "greys" / "000_180.pkl.gz"]
+    hostile[0].write_bytes(cv2.imencode(".png", large, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
     result = subprocess.run(
-        [sys.executable, "-c", READ, *map(str, [*paths, *no_files[1], tmp_path / "000.png"])],
+        [sys.executable, "-c", READ, *map(str, [*paths, *no_files[1], *hostile])],
         cwd=ROOT, capture_output=True, encoding="utf-8", check=False, timeout=120,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == 3 * (len(paths) + len(no_files[1]) + 1) + 1
+    assert len(lines) == 3 * (len(paths) + len(no_files[1]) + len(hostile)) + 1
     assert not [line for line in lines if line.endswith("file is read")]
     assert int(lines[-1].split()[-1]) < 1000, lines[-1]  # MB; Python, numpy and OpenCV are 150 of them
 
