@@ -5,7 +5,7 @@ import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from data_pipelines.schema import DataError, abbreviate
 
@@ -100,22 +100,34 @@ def remarks(unused: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"not used ({len(names)}): {reason}: {abbreviate(names, 3)}" for reason, names in unused.items() if names]
 
 
-def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file of at most `most` bytes; raises `OSError`, or `ValueError` saying what it is instead.
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading; raises `OSError`, or `ValueError` saying what it is instead: "it is a FIFO, no file".
 
-    A FIFO is not waited for, and no device is read.
+    It is judged before it is opened, as opening a device can do something already, and again when it is open: another file may
+    have taken its place. No FIFO is waited for.
     """
+    _refuse_irregular(os.stat(path).st_mode)
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        state = os.fstat(handle)
-        if kind := irregular(state.st_mode):
-            raise ValueError(f"it is {kind}, no file")
-        if state.st_size > most:
-            raise ValueError(f"it has {state.st_size:,} bytes; at most {most:,} are read")
-        with open(handle, "rb", closefd=False) as file:
-            return file.read(state.st_size)
-    finally:
+        _refuse_irregular(os.fstat(handle).st_mode)
+        return open(handle, "rb")
+    except BaseException:
         os.close(handle)
+        raise
+
+
+def _refuse_irregular(mode: int) -> None:
+    if kind := irregular(mode):
+        raise ValueError(f"it is {kind}, no file")
+
+
+def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a file of at most `most` bytes; raises as `open_regular` does, and `ValueError` for a larger one."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"it has {size:,} bytes; at most {most:,} are read")
+        return file.read(size)
 
 
 def read_file(path: Path, most: int) -> bytes:
@@ -125,8 +137,7 @@ def read_file(path: Path, most: int) -> bytes:
     except OSError as error:
         if is_dead(path):
             raise DataError(f"{path}: is a link to {os.readlink(path)}, which is not there; bring it back") from None
-        kind = "" if isinstance(error, PermissionError) else irregular_at(path)
-        raise DataError(f"{path}: {f'it is {kind}, no file; remove it' if kind else _unreadable(error)}") from None
+        raise DataError(f"{path}: {_unreadable(error)}") from None
     except ValueError as error:
         raise DataError(f"{path}: {error}; remove it") from None
 

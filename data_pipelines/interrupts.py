@@ -4,14 +4,14 @@ import atexit
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
 INTERRUPTED = 130  # exit status, as a shell has it for SIGINT
+ASK_AGAIN = 0.05  # seconds until a Ctrl-C that came at a bad moment is heeded
 
-_interrupted = False
+_interrupted = _at_work = False
 _owner = 0  # the process that speaks; those that it forks do not
 
 
@@ -32,10 +32,11 @@ def end_in_one_line() -> None:
 
 
 def raise_between_imports(left: Callable[[], str]) -> None:
-    """From now on Ctrl-C is a KeyboardInterrupt again, but ends the process at once where it meets an import.
+    """From now on Ctrl-C is a KeyboardInterrupt again, but not within an import.
 
-    A library that is being imported may swallow a KeyboardInterrupt, print a traceback of its own, or crash. `left` says in
-    which state things are, also after SIGTERM, which goes on to end the process at once.
+    A library that is being imported may swallow a KeyboardInterrupt, print a traceback of its own, or crash. There Ctrl-C ends
+    the process at once, and `left` says in which state things are; after `let_imports_end` it waits for the end of the import.
+    SIGTERM goes on to end the process at once, and says the same.
     """
     if signal.getsignal(signal.SIGTERM) is _stop:
         signal.signal(signal.SIGTERM, lambda number, frame: _stop(number, frame, left()))
@@ -46,20 +47,29 @@ def raise_between_imports(left: Callable[[], str]) -> None:
         inner = frame
         while inner is not None:
             if inner.f_code.co_filename == "<frozen importlib._bootstrap>":
-                _end(number, frame, left())
+                if not _at_work:
+                    _end(number, frame, left())
+                signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN)
+                return
             inner = inner.f_back
+        signal.setitimer(signal.ITIMER_REAL, 0)  # one KeyboardInterrupt, however often it was asked for
         signal.default_int_handler(number, frame)
 
     def ask_again(unraisable: "sys.UnraisableHookArgs") -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             sys.__unraisablehook__(unraisable)
             return
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
-        timer.daemon = True
-        timer.start()
+        signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN)
 
     signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGALRM, handle)
     sys.unraisablehook = ask_again  # within a finaliser or a garbage collector's callback, Python drops what is raised
+
+
+def let_imports_end() -> None:
+    """From now on the process holds a lock or writes, and must not end without cleaning up."""
+    global _at_work
+    _at_work = True
 
 
 def remember() -> None:

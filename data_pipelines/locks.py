@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from data_pipelines.interrupts import let_imports_end
 from data_pipelines.schema import DataError
 
 
@@ -48,6 +49,7 @@ def alone(
             said = True
             busy(holder)
 
+    let_imports_end()
     with contextlib.ExitStack() as held:
         while True:
             made += [parent for parent in path.parents if not parent.exists() and parent not in made]

@@ -8,12 +8,14 @@ import math
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from data_pipelines.files import read_regular
+from data_pipelines.interrupts import let_imports_end
 from data_pipelines.locks import alone, wait_for_holder
 from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError, one_line
@@ -21,17 +23,28 @@ from scoliojax.errors import RunError, one_line
 T = TypeVar("T")
 
 OURS = re.compile(r"\..+\.(lock|unfinished|replaced)")  # names of locks, and of what a killed process may leave
+ABANDONED = 86_400  # seconds without a change, after which what a writer of a file left is removed
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """The place to write a file that replaces `path` at the end; after an error `path` is unchanged.
 
-    Of several processes one writes at a time, and the file is that of the last.
+    Of several processes nobody waits, and the file is that of the last to end: a rename is whole without a lock.
     """
-    with _place(path, lambda holder: None, lambda line: None) as fresh:  # a rename is whole without locks, too
+    let_imports_end()
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    for other in [other for other in path.parent.iterdir() if _leftover(path).fullmatch(other.name)]:
+        with suppress(OSError):  # another process removes it, or may not
+            if time.time() - other.lstat().st_mtime > ABANDONED:
+                other.unlink(missing_ok=True)
+    fresh = _fresh(path)
+    try:
         yield fresh
         fresh.replace(path)
+    finally:
+        _remove(fresh)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -92,30 +105,30 @@ def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) 
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, replace: bool = True) -> Iterator[Path]:
     """The place to write a folder that replaces `folder` at the end; after an error `folder` is unchanged.
 
+    Without `replace` it takes the place of an empty folder or none, and raises `OSError` where there is something else.
     Of several processes one writes at a time, the others say for whom they wait, and the folder is that of the last.
     """
     with _place(folder, wait_for_holder(str(folder))) as fresh:
         fresh.mkdir()
         yield fresh
         old = fresh.with_suffix(".replaced")
-        if folder.exists():
+        if replace and folder.exists():
             folder.rename(old)
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
-def _place(path: Path, busy: Callable[[str], None], report: Callable[[str], None] | None = None) -> Iterator[Path]:
+def _place(path: Path, busy: Callable[[str], None]) -> Iterator[Path]:
     """A name of this process's own beside `path`, free again at the end; what killed ones left beside it is removed.
 
-    `busy` and `report` as in `locks.alone`.
+    `busy` as in `locks.alone`.
     """
-    leftover = re.compile(rf"\.{re.escape(path.name)}(\.[0-9a-f]{{8}})?\.(unfinished|replaced)")
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
-    with alone(path.with_name(f".{path.name}.lock"), busy, report) as locked:
+    leftover, fresh = _leftover(path), _fresh(path)
+    with alone(path.with_name(f".{path.name}.lock"), busy) as locked:
         for other in [other for other in path.parent.iterdir() if locked and leftover.fullmatch(other.name)]:
             if other.suffix == ".replaced" and not path.exists():  # killed between two renames
                 other.rename(path)
@@ -125,6 +138,16 @@ def _place(path: Path, busy: Callable[[str], None], report: Callable[[str], None
             yield fresh
         finally:
             _remove(fresh)
+
+
+def _fresh(path: Path) -> Path:
+    """A name of this process's own beside `path`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
+
+
+def _leftover(path: Path) -> re.Pattern[str]:
+    """The names of what killed processes may have left beside `path`."""
+    return re.compile(rf"\.{re.escape(path.name)}(\.[0-9a-f]{{8}})?\.(unfinished|replaced)")
 
 
 def _remove(path: Path) -> None:

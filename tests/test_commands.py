@@ -376,6 +376,54 @@ def test_a_stop_during_an_import_is_one_line(module, at, left, number, status, s
     assert not (tmp_path / "run").exists()
 
 
+PLACES = {  # how a process writes, and what else it needs for that
+    "alone": "from data_pipelines.locks import alone, wait_for_holder\nplace = alone(there / '.lock', wait_for_holder('x'))",
+    "whole_file": "from scoliojax.files import whole_file\nplace = whole_file(there / 'file')",
+    "whole_folder": "from scoliojax.files import whole_folder\nplace = whole_folder(there / 'folder')",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_ctrl_c_during_an_import_of_a_process_that_writes_cleans_up(place, tmp_path):
+    """The import goes on to its end, whatever it swallows; only then is there a KeyboardInterrupt, and only one."""
+    (tmp_path / "late.py").write_text(
+        """
+import signal, time
+try:
+    for _ in range(3):
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)
+except BaseException:
+    print("swallowed")
+print("imported")
+""",
+        encoding="utf-8",
+    )
+    (tmp_path / "there").mkdir()
+    code = f"""
+import sys, time
+from pathlib import Path
+sys.argv = ["-m"]
+there = Path({str(tmp_path / "there")!r})
+from data_pipelines.command import report_errors
+{PLACES[place]}
+with report_errors("nothing was written"), place as fresh:
+    (fresh if isinstance(fresh, Path) and "file" in fresh.name else there / "x").touch()
+    try:
+        import late
+        time.sleep(20)
+    finally:
+        (there / "x").unlink(missing_ok=True)
+        time.sleep(0.3)
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "imported\n", "interrupted; nothing was written\n")
+    assert not list((tmp_path / "there").iterdir())
+
+
 def test_an_interrupt_that_python_drops_is_asked_for_again():
     """In a garbage collector's callback, as jax has one, or in a finaliser: there an exception is printed and ignored."""
     code = """

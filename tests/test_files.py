@@ -1,13 +1,17 @@
 """Files and folders that are whole, and of one process, whatever else happens at the same time."""
 
+import json
+import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from scoliojax.errors import RunError
-from scoliojax.files import refuse_foreign, whole_file, whole_folder
+from scoliojax.files import refuse_foreign, whole_file, whole_folder, write_json
 from tests.conftest import ROOT
 
 # A folder of many files with the number of its writer in each; `-1` waits within, to be killed there.
@@ -78,9 +82,24 @@ def test_what_killed_writers_left_is_removed_or_put_back(tmp_path):
         (fresh / "new").touch()
     assert seen == sorted([theirs.name, ".a[1].lock", fresh.name, "a[1]"])  # killed between two renames: the old one is back
     assert [path.name for path in folder.iterdir()] == ["new"]
-    with whole_file(other) as fresh:
-        fresh.write_text("x", encoding="utf-8")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a[1]", "a[1].json"]
+    for age, left in ((80_000, [theirs.name]), (90_000, [])):  # seconds; the writer of the younger may be alive
+        os.utime(theirs, (time.time() - age,) * 2)
+        with whole_file(other) as fresh:
+            fresh.write_text("x", encoding="utf-8")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [*left, "a[1]", "a[1].json"]
+
+
+def test_a_file_waits_for_no_writer_that_stands_still(tmp_path):
+    """As one that Ctrl-Z has stopped; what it has begun comes into place where it goes on."""
+    path = tmp_path / "metrics.json"
+    with whole_file(path) as stopped:
+        stopped.write_text("first", encoding="utf-8")
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: write_json(path, number), range(8), timeout=20))
+        assert json.loads(path.read_text(encoding="utf-8")) in range(8)
+        assert sorted(tmp_path.iterdir()) == sorted([path, stopped])
+    assert path.read_text(encoding="utf-8") == "first"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_error_leaves_what_was_there(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.command import Parser, expanded_path, make_parser, report_errors, whole_number
+from data_pipelines.command import Parser, expanded_path, make_parser, report_errors, unwritable, whole_number
 from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.synthetic import draw_walker, render_walk
 
@@ -113,7 +113,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_clip(args.output, images)
         except ModuleNotFoundError:
             raise DataError('writing a video needs PyAV: pip install "scoliojax[screen]"') from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise DataError(f"--output={str(args.output)!r} {unwritable(error)}") from None
+        except ValueError as error:  # of PyAV: the suffix tells no format
             raise DataError(
                 f"--output={str(args.output)!r} cannot be written ({error}); give a file such as walk.mp4"
             ) from None

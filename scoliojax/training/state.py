@@ -46,6 +46,11 @@ def not_finite(state: TrainState) -> list[str]:
 
     They are reduced on the devices, a scalar each.
     """
-    parts = {"parameters": state.params, "batch statistics": state.batch_stats, "sums of the optimiser": state.opt_state}
+    parts = named_parts(state)
     finite = jax.device_get(_all_finite({name: part for name, part in parts.items() if jax.tree.leaves(part)}))
     return [name for name in parts if not finite.get(name, True)]
+
+
+def named_parts(state: TrainState) -> Tree:
+    """What has numbers that must be finite, by its name in a message."""
+    return {"parameters": state.params, "batch statistics": state.batch_stats, "sums of the optimiser": state.opt_state}

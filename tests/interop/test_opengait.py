@@ -1,6 +1,7 @@
 """OpenGait checkpoints in and out: nothing lost on the way, and nothing let in that does not belong there."""
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -22,6 +23,7 @@ from scoliojax.interop import torch_reference  # noqa: E402
 from scoliojax.interop.opengait import __main__ as commands  # noqa: E402
 from scoliojax.interop.opengait import checkpoint as opengait  # noqa: E402
 from scoliojax.interop.opengait import classes  # noqa: E402
+from scoliojax.interop.opengait import commands as works  # noqa: E402
 from scoliojax.interop.opengait.commands import judge_order  # noqa: E402
 from scoliojax.interop.parity import compare as parity  # noqa: E402
 from scoliojax.runs.environment import read_environment, record_environment  # noqa: E402
@@ -488,5 +490,57 @@ def test_a_permuted_export_gives_the_same_predictions(checkpoint, tmp_path, caps
 def test_an_import_that_cannot_be_written_leaves_nothing(checkpoint, tmp_path, capsys):
     (tmp_path / "file").write_text("a file", encoding="utf-8")
     assert "is a file" in errors(capsys, "import", checkpoint, "--workdir", tmp_path / "file")
-    assert "cannot be written" in errors(capsys, "import", checkpoint, "--workdir", tmp_path / "file" / "run")
+    for place in (tmp_path / "file" / "run", tmp_path / "file" / "runs" / "run"):
+        assert "cannot be written" in errors(capsys, "import", checkpoint, "--workdir", place)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_import_replaces_nothing_and_removes_what_a_killed_one_left(checkpoint, tmp_path, capsys, monkeypatch):
+    (tmp_path / ".run.0123abcd.unfinished" / "checkpoints").mkdir(parents=True)
+    (tmp_path / ".other.0123abcd.unfinished").mkdir()
+    (tmp_path / "run").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(works, "record_environment", lambda *_, **__: (tmp_path / "run" / "config.json").touch())  # a training
+        assert "another process may have written there; start again" in errors(
+            capsys, "import", checkpoint, "--workdir", tmp_path / "run"
+        )
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+    assert "is not empty" in errors(capsys, "import", checkpoint, "--workdir", tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    commands.main(["import", str(checkpoint), "--workdir", str(tmp_path / "run")])
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.0123abcd.unfinished", "run"]
+
+
+def test_an_export_heeds_the_card_of_another_that_came_first(checkpoint, tmp_path, capsys, monkeypatch):
+    commands.main(["import", str(checkpoint), "--workdir", str(tmp_path / "run")])
+    card, make_card = tmp_path / "MODEL_CARD.md", works.model_card
+
+    def late(*arguments) -> str:
+        card.write_text("# other.pt\n", encoding="utf-8")
+        return make_card(*arguments)
+
+    monkeypatch.setattr(works, "model_card", late)
+    line = errors(capsys, "export", "--workdir", tmp_path / "run", "--output", tmp_path / "out.pt")
+    assert "card of another model" in line
+    assert card.read_text(encoding="utf-8") == "# other.pt\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["MODEL_CARD.md", "run"]
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "make room on the disk"), (errno.EROFS, "is read-only")])
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_the_remedy_is_that_of_the_cause(command, number, remedy, checkpoint, tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    commands.main(["import", str(checkpoint), "--workdir", str(tmp_path / "run")])
+    monkeypatch.setattr(torch, "save", fail)
+    monkeypatch.setattr(works, "record_environment", fail)
+    given = [checkpoint, "--workdir", tmp_path / "new"]
+    if command == "export":
+        given = ["--workdir", tmp_path / "run", "--output", tmp_path / "out.pt"]
+    line = errors(capsys, command, *given)
+    assert f"cannot be written ({os.strerror(number)}); " in line
+    assert remedy in line
+    assert "another place" not in line or number == errno.EROFS
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

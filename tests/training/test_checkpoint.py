@@ -1,6 +1,10 @@
+import asyncio
 import functools
 import json
+import resource
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -8,7 +12,7 @@ import numpy as np
 import pytest
 
 from scoliojax.errors import RunError
-from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints, digest
+from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints, _patient_loops, digest
 from scoliojax.training.optim import sgd
 from scoliojax.training.state import TrainState, create_state
 from tests.conftest import THOROUGH, damage
@@ -97,6 +101,65 @@ def test_a_state_that_is_not_finite_is_set_aside_like_a_damaged_one(saved, state
     assert digest(store.restore(state)) == digest(at_step(state, 3))
     (line,) = lines
     assert line.endswith("damaged-checkpoint-4 (its batch statistics are not finite)")
+
+
+def test_whether_a_state_is_finite_is_judged_without_the_devices(saved, state, monkeypatch):
+    """A process that cannot read a checkpoint would be missing where the others reduce on all devices."""
+    monkeypatch.setattr("scoliojax.training.state._all_finite", None)
+    store, _ = reopen(saved)
+    assert digest(store.restore(state)) == digest(at_step(state, 3))
+
+
+def test_where_no_state_is_finite_neither_rights_nor_disk_are_blamed(tmp_path, state):
+    store, _ = reopen(tmp_path / "checkpoints")
+    for step in (1, 2):
+        store.save(at_step(state, step).replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params)))
+    store.close()
+    with pytest.raises(RunError) as caught:
+        reopen(tmp_path / "checkpoints")[0].restore(state)
+    assert str(caught.value).endswith(
+        "(2: its parameters are not finite; 1: its parameters are not finite); nothing was changed. Start again in a new "
+        "--workdir, with a lower --config.optimizer.learning_rate"
+    )
+    assert reopen(tmp_path / "checkpoints")[0].steps() == [1, 2]
+
+
+def test_two_threads_that_read_leave_asyncio_as_it_was():
+    before, first_is_in, first_may_end = asyncio.new_event_loop, threading.Event(), threading.Event()
+
+    def first() -> None:
+        with _patient_loops():
+            first_is_in.set()
+            first_may_end.wait(10)
+
+    def second() -> None:
+        first_is_in.wait(10)
+        with _patient_loops():
+            time.sleep(0.3)  # the first ends within
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    first_may_end.set()
+    for thread in threads:
+        thread.join(10)
+    assert asyncio.new_event_loop is before
+
+
+def test_reads_that_fail_while_a_checkpoint_is_written_harm_neither(saved, state):
+    damage_cut(saved)
+    kernel = np.random.default_rng(0).normal(size=(4, 1000, 1000))
+    large = jax.tree.map(jax.numpy.asarray, at_step(state, 4).replace(params={"fc": {"kernel": kernel}}))
+    before, (store, _) = asyncio.new_event_loop, reopen(saved)
+    reader = Checkpoints(saved, 3, print, read_only=True)
+    store.save(large)
+    for _ in range(5):
+        with pytest.raises(RunError, match="--step=3: that checkpoint is damaged"):
+            reader.restore(state, 3)
+    store.close()
+    assert digest(reopen(saved)[0].restore(large, 4)) == digest(large)
+    assert asyncio.new_event_loop is before
 
 
 def test_a_reader_goes_on_to_what_a_run_has_saved_meanwhile(saved, state, monkeypatch):
@@ -260,3 +323,20 @@ def test_the_digest_sees_every_bit(state):
     kernel.view(np.uint32).flat[0] ^= 1
     changed.params["fc"]["kernel"] = kernel
     assert digest(changed) != digest(state)
+
+
+def test_a_write_that_the_disk_refuses_is_one_error_and_leaves_nothing(tmp_path, state, capfd):
+    store, _ = reopen(tmp_path / "checkpoints")
+    store.save(at_step(state, 1))
+    store.wait()
+    before, limits = asyncio.new_event_loop, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes; Python ignores the signal
+    try:
+        store.save(at_step(state, 2))
+        with pytest.raises(RunError, match=r"cannot be written to .*; those of steps \[1\] are whole"):
+            store.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert asyncio.new_event_loop is before
+    assert "Event loop is closed" not in capfd.readouterr().err
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]

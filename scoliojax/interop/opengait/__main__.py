@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_pipelines.command import Parser, expanded_path, expanded_text, make_parser, whole_number
-from scoliojax.interop.opengait.classes import OLD_CLASSES, parse_order
+from scoliojax.interop.opengait.classes import OLD_CLASSES, OLD_FILES, parse_order
 from scoliojax.runs.command import add_recipe, add_run, add_step, configure_runtime, refuse_rest, report_errors
 
 
@@ -48,7 +48,7 @@ def arguments() -> Parser:
             type=parse_order,
             metavar="A,B,C",
             help="order of the classes in the file, which it does not state; default OpenGait's present one "
-            f"(files of OpenGait from 2024-06-28 to 2025-08-27 have {','.join(OLD_CLASSES)})",
+            f"({OLD_FILES} have {','.join(OLD_CLASSES)})",
         )
     for sub in (importing, exporting):
         add_run(sub)

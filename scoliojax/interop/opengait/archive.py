@@ -7,7 +7,6 @@ that were asked for, and fit, are read, each number against the archive's checks
 
 import io
 import itertools
-import stat
 import struct
 import zipfile
 from collections import Counter
@@ -19,9 +18,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from data_pipelines.command import remedy
+from data_pipelines.files import open_regular
 from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError, one_line
-from scoliojax.interop.opengait.description import Pickle, Refused, Storage, Stored
+from scoliojax.interop.opengait.description import Pickle, Refused, Storage, Stored, label
 from scoliojax.interop.opengait.kinds import GIVE, refuse_others
 
 DESCRIPTION_LIMIT = 2**21  # bytes of a pickle or of an archive's directory; the published network's have about 20 kB each
@@ -78,11 +79,18 @@ def _reported(path: Path) -> Iterator[None]:
     except RunError:
         raise
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror or one_line(error)})") from None
+        raise RunError(f"{path} cannot be read ({error.strerror or one_line(error)}); {remedy(error)}") from None
     except Refused as error:
         raise RunError(f"{path} is refused: {error}") from None
     except Exception as error:  # bytes from outside can make zip and pickle raise anything; all of it means the same
         raise RunError(f"{path} is damaged ({type(error).__name__}: {one_line(error)}); copy it again") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except ValueError as error:
+        raise RunError(f"{path}: {error}; {GIVE}") from None
 
 
 @contextmanager
@@ -90,10 +98,7 @@ def opened(path: Path) -> Iterator[Archive]:
     """Describe a file of `torch.save`; `RunError` says what the file is where it is none, or what is wrong with it."""
     with ExitStack() as stack:
         with _reported(path):
-            if not stat.S_ISREG(path.stat().st_mode):
-                kind = "a folder" if path.is_dir() else "no regular file (a pipe, a device or a socket)"
-                raise RunError(f"{path} is {kind}; {GIVE}")
-            file = stack.enter_context(path.open("rb"))
+            file = stack.enter_context(_open(path))
             refuse_others(path, file)
             open_format = _open_zip if file.read(4) == b"PK\3\4" else _open_legacy
             archive = stack.enter_context(open_format(path, file))
@@ -172,9 +177,11 @@ def _open_legacy(path: Path, file: BinaryIO) -> Iterator[Archive]:
         raise RunError(f"{path} is {kind}; {GIVE}")
     magic, version, system = (Pickle(head).content() for _ in range(3))
     if magic != MAGIC or version != 1001 or system.get("little_endian") is not True:
-        raise RunError(f"{path} is of an unknown version {version!r:.40} or of a machine with another byte order")
+        raise RunError(f"{path} is of an unknown version ({label(version)}) or of a machine with another byte order")
     main = Pickle(head)
     content, keys = main.content(), Pickle(head).content()
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("its last pickle is no list of the names of storages")
     position, places = head.tell(), {}
     for key in keys:
         storage = main.storages[key]

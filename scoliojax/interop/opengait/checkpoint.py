@@ -15,6 +15,7 @@ import optax
 import torch
 from flax import nnx
 
+from data_pipelines.command import unwritable
 from data_pipelines.schema import CLASSES
 from scoliojax.errors import RunError, one_line
 from scoliojax.files import whole_file
@@ -182,5 +183,7 @@ def save(
     try:
         with whole_file(Path(path)) as fresh:
             torch.save({"model": tensors, "optimizer": rule, "scheduler": schedule, "iteration": step}, fresh)
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"{path} cannot be written ({one_line(error)}); give another place") from None
+    except OSError as error:
+        raise RunError(f"{path} {unwritable(error)}") from None
+    except RuntimeError as error:  # of PyTorch's writer, which keeps the cause to itself
+        raise RunError(f"{path} cannot be written ({one_line(error)}); make room on the disk, or give another place") from None

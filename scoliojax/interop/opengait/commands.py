@@ -1,7 +1,5 @@
 """Import, export and verification of OpenGait checkpoints."""
 
-import os
-import shutil
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +9,14 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from data_pipelines.command import unwritable
+from data_pipelines.locks import alone, wait_for_holder
 from data_pipelines.schema import CLASSES, SilhouetteSet
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import open_root
 from data_pipelines.synthetic import walk
 from scoliojax.errors import RunError
-from scoliojax.files import whole_file
+from scoliojax.files import whole_file, whole_folder
 from scoliojax.interop import torch_reference
 from scoliojax.interop.opengait import checkpoint as opengait
 from scoliojax.interop.opengait.classes import (
@@ -70,26 +70,31 @@ def import_checkpoint(args: Namespace) -> None:
     settings = found.optimizer or {}
     config.optimizer.update({key: value for key, value in settings.items() if f"--config.optimizer.{key}" not in given})
     workdir, record = args.directory, f"{','.join(order)} ({'given' if args.classes else 'assumed'})"
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise RunError(f"--workdir={workdir} is {'not empty' if workdir.is_dir() else 'a file'}; give a new folder")
-    fresh = workdir.with_name(f".{workdir.name}.{os.getpid()}.unfinished")  # another import may be under way
+    _refuse_old(workdir)
     try:
-        claim(fresh, config.to_dict(), None)
-        record_environment(fresh, imported_from=f"{args.checkpoint.name}, step {found.step}, class order {record}")
-        checkpoints = Checkpoints(fresh / "checkpoints", 1, print)
-        checkpoints.save(found.state())
-        checkpoints.close()
-        fresh.rename(workdir)
+        with whole_folder(workdir, replace=False) as fresh:
+            _refuse_old(workdir)  # another import may have been under way
+            claim(fresh, config.to_dict(), None)
+            record_environment(fresh, imported_from=f"{args.checkpoint.name}, step {found.step}, class order {record}")
+            checkpoints = Checkpoints(fresh / "checkpoints", 1, print)
+            checkpoints.save(found.state())
+            checkpoints.close()
     except OSError as error:
-        raise RunError(f"--workdir={workdir} cannot be written ({error.strerror}); give a new folder") from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        raise RunError(f"--workdir={workdir} {unwritable(error)}") from None
     for note in found.notes:
         print(note)
     print(f"class order of the file: {record}" + (f"; {HINT}" if args.classes is None else ""))
     print(f"step {found.step} of {args.checkpoint} in {workdir}")
     print(f"evaluate: python -m scoliojax.main --mode eval --workdir {workdir}")
     print(f"train on: python -m scoliojax.main --workdir {workdir}")
+
+
+def _refuse_old(workdir: Path) -> None:
+    """Raise `RunError` where something is: an import replaces nothing."""
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise RunError(f"--workdir={workdir} is {'not empty' if workdir.is_dir() else 'a file'}; give a new folder")
+    if file := next((parent for parent in workdir.parents if parent.is_file()), None):
+        raise RunError(f"--workdir={workdir} cannot be written ({file} is a file); give a new folder")
 
 
 def export_checkpoint(args: Namespace) -> None:
@@ -102,11 +107,12 @@ def export_checkpoint(args: Namespace) -> None:
     note = f"The last axis of `{opengait.CLASS_TENSOR}` in {title} has the classes in the order {written}."
     text = model_card(title, network.config.to_dict(), read_environment(args.directory), metrics, [note])
     try:
-        with whole_file(card) as fresh:
+        with alone(card.with_name(f".{card.name}.lock"), wait_for_holder(str(card.parent))), whole_file(card) as fresh:
             fresh.write_text(text, encoding="utf-8")
+            _card_beside(args.output)  # another export may have come first
             opengait.save(args.output, network.module(), momentum, network.step, settings, order)
     except OSError as error:
-        raise RunError(f"--output={args.output}: {card} cannot be written ({error.strerror}); give another place") from None
+        raise RunError(f"--output={args.output}: {card} {unwritable(error)}") from None
     print(f"class order in the file: {','.join(order)} ({_when(order)}); --classes writes another")
     print(f"step {network.step} of {args.directory} in {args.output}, described in {card}")
 

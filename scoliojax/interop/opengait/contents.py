@@ -23,6 +23,7 @@ OTHER_NETWORKS = {  # by how a name of theirs begins
     "layer0.": "a network named like DeepGaitV2", "set_block1.": "a network named like GaitSet",
 }  # fmt: skip
 MOMENTUM = "momentum of "
+MOST_MILESTONES = 1000
 
 
 class Problems:
@@ -179,6 +180,8 @@ def find_optimizer(
             counts = abbreviate([len(group["params"]) for group in groups], 3)
             raise ValueError(f"groups of {counts} tensors, expected one of {len(expected)}")
         group = groups[0]
+        if not all(isinstance(number, int) for number in group["params"]):
+            raise ValueError("params are no numbers")
         names = dict(zip(group["params"], expected, strict=True))
         states = content["optimizer"]["state"]
         problems.add("unknown", *(f"{MOMENTUM}parameter {label(number)}" for number in states if number not in names))
@@ -189,8 +192,12 @@ def find_optimizer(
         }
         moved = find_tensors(tensors, {entry.name: entry for entry in expected if entry.name in tensors}, problems, MOMENTUM)
         milestones = scheduler["milestones"]
+        if len(milestones) > MOST_MILESTONES:
+            raise ValueError(f"{len(milestones)} milestones, expected {MOST_MILESTONES} or fewer")
         if isinstance(milestones, dict) and any(count != 1 for count in milestones.values()):
             raise ValueError("a milestone counts several times")
+        if any(isinstance(milestone, int) and milestone >= 2**31 for milestone in milestones):
+            raise ValueError("a milestone is no number of steps")
         settings = {
             "learning_rate": _number(group, "initial_lr" if "initial_lr" in group else "lr"),
             "momentum": _number(group, "momentum"),
@@ -206,7 +213,7 @@ def find_optimizer(
         schedule = multi_step(settings["learning_rate"], settings["milestones"], settings["decay"])
         rate = float(np.asarray(schedule(step)))
         if not np.isclose(rate, _number(group, "lr"), rtol=1e-5):
-            problems.add("", f"the learning rate is {group['lr']}, by its schedule it would be {rate:g} at step {step}")
+            problems.add("", f"the learning rate is {_shown(group['lr'])}, by its schedule it would be {rate:g} at step {step}")
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else one_line(error)
         problems.add(

@@ -1,11 +1,13 @@
 """The pickle in a file of `torch.save`, read sign by sign into what it describes.
 
-Nothing that it names is called, a tensor is the place of its numbers, and no step takes longer than the pickle is long.
+Nothing that it names is called, a tensor is the place of its numbers, and no sign takes longer than it and what it consumes
+are long: a pickle of two bytes can ask for what another sign has made, so that whatever a sign copies, compares or puts into a
+hash has a limit.
 """
 
 import math
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, BinaryIO, NamedTuple
 
 STORAGES = {  # bytes of a number and its type, by the name of its storage class
@@ -29,6 +31,12 @@ PLAIN_DATA = {  # beside tensors, in files of common trainers; never built
     "argparse.Namespace", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "_codecs.encode",
     "pathlib.PosixPath", "pathlib.WindowsPath", "torch.device", "torch.serialization._get_layout", "builtins.set",
 }  # fmt: skip
+
+LONGEST_NAME, LONGEST_KEY = 200, 1000  # signs
+MOST_ARGUMENTS = 100  # of a call
+DEEPEST = 50  # containers inside each other; those of a checkpoint are 6 deep
+MOST_NESTED = 100_000  # containers with others inside
+LARGEST = 2**21  # places in a container and all those inside, counted as often as they stand there; or in all copies
 
 
 class Storage(NamedTuple):
@@ -81,6 +89,8 @@ class Pickle:
     def __init__(self, file: BinaryIO):
         self.storages: dict[str, Storage] = {}
         self._file, self._memo, self._stack, self._marks = file, {}, [], []
+        self._nested: dict[int, tuple[int, int]] = {}  # depth and size of the containers with others inside, by their id
+        self._copied = 0
 
     def content(self) -> Any:
         """What the pickle describes; the file is then at its end. `Refused` for what it may not ask for."""
@@ -111,12 +121,40 @@ class Pickle:
         self._push(self._memo[number])
 
     def _tuple(self, count: int) -> None:
-        self._stack[-count:] = [tuple(self._stack[-count:])]
+        values = tuple(self._stack[-count:])
+        del self._stack[-count:]
+        self._made(values)
+
+    def _made(self, container: tuple | list | dict) -> None:
+        self._nested.pop(id(container), None)  # of one that is gone
+        self._put(container, container.values() if isinstance(container, dict) else container)
+        self._push(container)
+
+    def _put(self, container: tuple | list | dict, values: Collection[Any]) -> None:
+        """Judge a container that is given values; others would take for ever to compare or print, or have no end."""
+        inside = [value for value in values if type(value) in (tuple, list, dict)]
+        if not inside and id(container) not in self._nested:
+            return
+        depth, size = self._nested.get(id(container), (1, 0))
+        for one in inside:
+            deep, large = self._nested.get(id(one), (1, len(one)))
+            depth, size = max(depth, deep + 1), size + large
+        size += len(values)
+        self._nested[id(container)] = depth, size
+        if depth > DEEPEST or size > LARGEST or len(self._nested) > MOST_NESTED:
+            raise Refused(f"its pickle nests containers more than {DEEPEST} deep, or the same ones too often")
+
+    def _copy(self, values: Collection[Any]) -> list[Any]:
+        self._copied += len(values)
+        if self._copied > LARGEST:
+            raise Refused("its pickle asks for copy after copy of the same values")
+        return list(values)
 
     def _extend(self, values: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):
             raise Refused("its pickle appends to what is no list")
         self._stack[-1].extend(values)
+        self._put(self._stack[-1], values)
 
     def _set(self, pairs: list[Any]) -> None:
         target = self._stack[-1]
@@ -124,15 +162,25 @@ class Pickle:
             raise Refused("its pickle sets items of what is no dictionary")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             target[_key(key)] = value
+        self._put(target, pairs[1::2])
 
-    def _name(self, _: Any = None) -> None:
+    def _name(self, _: Any) -> None:
         name, module = self._stack.pop(), self._stack.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise Refused("its pickle has a name that is no text")
+        self._named(module, name)
+
+    def _named(self, module: str, name: str) -> None:
+        if len(module) + len(name) > LONGEST_NAME:
+            raise Refused(f"its pickle has a name of {len(module) + len(name)} signs, expected {LONGEST_NAME} or less")
         self._push(Other(f"{module}.{name}"))
 
     def _call(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, Other) or not isinstance(arguments, tuple):
             raise ValueError("a call of what is no name")
+        if len(arguments) > MOST_ARGUMENTS:
+            raise Refused(f"its pickle has a call with {len(arguments)} arguments, expected {MOST_ARGUMENTS} or less")
         module, _, name = function.name.rpartition(".")
         if module == "torch._utils" and name in TENSORS:
             self._push(_tensor(*arguments[:4]))
@@ -143,9 +191,9 @@ class Pickle:
             self._push(Other(OTHER_TENSORS[name] + (f" ({kind})" if name == "_rebuild_tensor_v3" else "")))
         elif function.name in DICTIONARIES:
             (given,) = [part for part in arguments if isinstance(part, (dict, list))] or [{}]
-            self._push({_key(key): value for key, value in (given.items() if isinstance(given, dict) else given)})
+            self._made({_key(key): value for key, value in self._copy(given.items() if isinstance(given, dict) else given)})
         elif function.name == "torch.Size":
-            self._push(tuple(arguments[0]))
+            self._made(tuple(self._copy(arguments[0])))
         elif function.name in PLAIN_DATA:
             self._push(Other(function.name))
         else:
@@ -158,12 +206,14 @@ class Pickle:
         self._stack.pop()  # attributes of a dictionary or of what is not built
 
     def _storage(self, _: Any) -> None:
-        kind, *rest = self._stack.pop()
-        if kind != "storage":
+        description = self._stack.pop()
+        if not isinstance(description, tuple) or description[0] != "storage":
             raise Refused("it holds a network as a Python object; save its state_dict() with torch.save")
-        type_name, key, _, count, *view = rest
+        if len(description) > 6:
+            raise ValueError("a storage of too many parts")
+        _, type_name, key, _, count, *view = list[Any](description)
         size, dtype = STORAGES[type_name.name.rpartition(".")[2].removesuffix("Storage")]
-        if not isinstance(key, str) or not _is_count(count) or (view and view[0] is not None):
+        if not isinstance(key, str) or len(key) > LONGEST_NAME or not _is_count(count) or (view and view[0] is not None):
             raise ValueError("a storage without key or count")
         storage = Storage(key, dtype, size, count)
         if self.storages.setdefault(key, storage) != storage:
@@ -173,7 +223,10 @@ class Pickle:
 
 def _key(key: Any) -> str | int:
     """A key of a dictionary; others are refused, because some take for ever to compare."""
-    if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < 2**63):
+    if isinstance(key, str):
+        if len(key) > LONGEST_KEY:
+            raise Refused(f"a dictionary in it has a key of {len(key)} signs, expected {LONGEST_KEY} or less")
+    elif not isinstance(key, int) or abs(key) >= 2**63:
         raise Refused(f"a dictionary in it has a {type(key).__name__} as key, expected text or a small number")
     return key
 
@@ -184,7 +237,7 @@ def _is_count(value: Any) -> bool:
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Stored:
     whole = isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(strides, tuple)
-    if not whole or not all(map(_is_count, [offset, *shape, *strides])) or not len(shape) == len(strides) <= 8:
+    if not whole or not len(shape) == len(strides) <= 8 or not all(map(_is_count, [offset, *shape, *strides])):
         raise ValueError("a tensor without storage, shape or strides")
     return Stored(storage, offset, shape, strides)
 
@@ -202,16 +255,16 @@ _STEPS: dict[str, Callable[[Pickle, Any], None]] = {
     "NONE": lambda pickle, _: pickle._push(None),
     "NEWTRUE": lambda pickle, _: pickle._push(True),
     "NEWFALSE": lambda pickle, _: pickle._push(False),
-    "EMPTY_DICT": lambda pickle, _: pickle._push({}),
-    "EMPTY_LIST": lambda pickle, _: pickle._push([]),
+    "EMPTY_DICT": lambda pickle, _: pickle._made({}),
+    "EMPTY_LIST": lambda pickle, _: pickle._made([]),
     "EMPTY_TUPLE": lambda pickle, _: pickle._push(()),
-    "TUPLE": lambda pickle, _: pickle._push(tuple(pickle._marked())),
-    "LIST": lambda pickle, _: pickle._push(pickle._marked()),
+    "TUPLE": lambda pickle, _: pickle._made(tuple(pickle._marked())),
+    "LIST": lambda pickle, _: pickle._made(pickle._marked()),
     "APPEND": lambda pickle, _: pickle._extend([pickle._stack.pop()]),
     "APPENDS": lambda pickle, _: pickle._extend(pickle._marked()),
     "SETITEM": lambda pickle, _: pickle._set([pickle._stack.pop(), pickle._stack.pop()][::-1]),
     "SETITEMS": lambda pickle, _: pickle._set(pickle._marked()),
-    "GLOBAL": lambda pickle, argument: pickle._push(Other(argument.replace(" ", ".", 1))),
+    "GLOBAL": lambda pickle, argument: pickle._named(*argument.split(" ", 1)),
     "STACK_GLOBAL": Pickle._name,
     "REDUCE": Pickle._call,
     "NEWOBJ": Pickle._call,
