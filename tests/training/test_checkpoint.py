@@ -330,13 +330,19 @@ def test_a_write_that_the_disk_refuses_is_one_error_and_leaves_nothing(tmp_path,
     store.save(at_step(state, 1))
     store.wait()
     before, limits = asyncio.new_event_loop, resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes; Python ignores the signal
-    try:
-        store.save(at_step(state, 2))
-        with pytest.raises(RunError, match=r"cannot be written to .*; those of steps \[1\] are whole"):
-            store.wait()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    def write() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes; Python ignores the signal
+        try:
+            store.save(at_step(state, 2))
+        finally:
+            try:
+                store.wait()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with pytest.raises(RunError, match=r"cannot be written to .*; those of steps \[1\] are whole"):
+        write()
     assert asyncio.new_event_loop is before
     assert "Event loop is closed" not in capfd.readouterr().err
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
