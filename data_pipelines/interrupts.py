@@ -35,8 +35,8 @@ def raise_between_imports(left: Callable[[], str]) -> None:
     """From now on Ctrl-C is a KeyboardInterrupt again, but not within an import.
 
     A library that is being imported may swallow a KeyboardInterrupt, print a traceback of its own, or crash. There Ctrl-C ends
-    the process at once, and `left` says in which state things are, also after SIGTERM, which goes on to end the process at
-    once; after `let_imports_end` Ctrl-C waits for the end of the import.
+    the process at once, and `left` says in which state things are; after `let_imports_end` it waits for the end of the import.
+    SIGTERM goes on to end the process at once, and says the same.
     """
     if signal.getsignal(signal.SIGTERM) is _stop:
         signal.signal(signal.SIGTERM, lambda number, frame: _stop(number, frame, left()))

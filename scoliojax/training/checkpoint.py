@@ -6,7 +6,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from scoliojax.devices import cluster
 from scoliojax.errors import RunError, one_line
 from scoliojax.training.state import TrainState, named_parts
 
-_READING = threading.Lock()  # one thread at a time changes which loops asyncio makes
+_CHANGING = threading.Lock()  # one thread at a time changes which loops asyncio makes
+_make_loop = asyncio.new_event_loop
+_patient = 0  # how many reads and writes go on
 SPOILT = "are not finite"
 ATTEMPTS = 5  # to read a folder in which a run deletes its older checkpoints meanwhile
 
@@ -44,16 +46,22 @@ class _PatientLoop(asyncio.SelectorEventLoop):
 
 @contextmanager
 def _patient_loops() -> Iterator[None]:
-    """Within, Orbax waits for all reads of a checkpoint, also after one has failed, whose error it raises.
+    """Within, Orbax waits for all reads and writes of a checkpoint, also after one has failed, whose error it raises.
 
-    It would close its loop at once, and TensorStore print a traceback, "Event loop is closed", for every other read.
+    It would close its loop at once, and TensorStore print a traceback, "Event loop is closed", for every other one. Threads may
+    be within at the same time, and one thread several times: the last to leave restores what was before.
     """
-    with _READING:
-        before, asyncio.new_event_loop = asyncio.new_event_loop, _PatientLoop
-        try:
-            yield
-        finally:
-            asyncio.new_event_loop = before
+    global _patient
+    with _CHANGING:
+        _patient += 1
+        asyncio.new_event_loop = _PatientLoop
+    try:
+        yield
+    finally:
+        with _CHANGING:
+            _patient -= 1
+            if not _patient:
+                asyncio.new_event_loop = _make_loop
 
 
 def check_which(which: str) -> None:
@@ -84,6 +92,7 @@ class Checkpoints:
             max_to_keep=keep, cleanup_tmp_directories=not read_only, read_only=read_only, create=not read_only
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._writing = ExitStack()  # entered while a checkpoint is written in the background
 
     def steps(self) -> list[int]:
         """Finished checkpoints, oldest first."""
@@ -102,6 +111,9 @@ class Checkpoints:
         meta = {"step": step, "digest": digest(state), **notes} | ({"origin": self._origin} if self._origin else {})
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._explained():
+            self._manager.wait_until_finished()  # Orbax would, too
+            self._writing.close()
+            self._writing.enter_context(_patient_loops())
             self._manager.save(step, args=items, force=True)  # even where a later step exists
 
     def newest_note(self, like: TrainState, name: str) -> tuple[int, float] | None:
@@ -200,7 +212,10 @@ class Checkpoints:
     def wait(self) -> None:
         """Wait until the checkpoint in progress is written."""
         with self._explained():
-            self._manager.wait_until_finished()
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._writing.close()
 
     def close(self) -> None:
         """Wait until the checkpoint in progress is written, and release the folder."""
@@ -212,6 +227,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # a full disk reaches us as an error of Orbax, of TensorStore or of the system
+            if jax.process_count() == 1:  # else another process may be writing there; the next start removes it
+                for unfinished in self._folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                    shutil.rmtree(unfinished, ignore_errors=True)
             raise RunError(
                 f"a checkpoint cannot be written to {self._folder} ({one_line(error)}); those of steps {self.steps()} are "
                 "whole. Make room or fix the folder, then run the same command again"

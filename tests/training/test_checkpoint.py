@@ -1,6 +1,7 @@
 import asyncio
 import functools
 import json
+import resource
 import shutil
 import threading
 import time
@@ -322,3 +323,26 @@ def test_the_digest_sees_every_bit(state):
     kernel.view(np.uint32).flat[0] ^= 1
     changed.params["fc"]["kernel"] = kernel
     assert digest(changed) != digest(state)
+
+
+def test_a_write_that_the_disk_refuses_is_one_error_and_leaves_nothing(tmp_path, state, capfd):
+    store, _ = reopen(tmp_path / "checkpoints")
+    store.save(at_step(state, 1))
+    store.wait()
+    before, limits = asyncio.new_event_loop, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes; Python ignores the signal
+        try:
+            store.save(at_step(state, 2))
+        finally:
+            try:
+                store.wait()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with pytest.raises(RunError, match=r"cannot be written to .*; those of steps \[1\] are whole"):
+        write()
+    assert asyncio.new_event_loop is before
+    assert "Event loop is closed" not in capfd.readouterr().err
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
