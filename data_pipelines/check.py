@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from data_pipelines.files import remarks
 from data_pipelines.leaks import alike_sequences, silhouette_hash
-from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id, existing_folder
+from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id, existing_folder, printable
 from data_pipelines.scoliosis1k.release_tree import look_through, why_empty
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import _metadata, is_prepared, open_prepared, prepared_folder
 from data_pipelines.splits import make_partition
 from data_pipelines.tables import read_subjects
 
+TREE = "released tree"
 SHORT = 15  # frames; `scoliojax.screen` answers for no shorter walk
 Counts = dict[str, dict[str, int]]  # by class: number of sequences, of people and of frames
 Item = tuple[str, str, int, int, Callable[[], np.ndarray]]  # id, person, label, number of masks or 0, and how it is read
@@ -35,6 +36,7 @@ class Check:
     root: str
     kind: str  # "released tree" or "prepared set"
     problems: list[str] = field(default_factory=list)  # why something cannot be used, one line each, with the remedy
+    skippable: int = 0  # number of problems without which --skip-bad goes on
     unused: dict[str, list[str]] = field(default_factory=dict)  # paths by the reason why they are not used; harmless
     classes: Counts = field(default_factory=dict)
     parts: dict[str, Counts] = field(default_factory=dict)  # of a partition; empty without one
@@ -77,11 +79,10 @@ class Check:
         for pair in self.near_duplicates:
             yield f"  near-duplicates: {pair['sequence']} and {pair['twin']}, {pair['distance']:.2f} grey levels apart"
         for line in self.problems:
-            yield f"  problem: {line}"
+            yield f"  problem: {printable(line)}"
         count = len(self.problems)
-        yield f"{count} problem{'s' * (count != 1)}" + (
-            "; with --skip-bad prepare leaves such sequences out" if self.problems else ""
-        )
+        left = f"; with --skip-bad prepare goes on without what {self.skippable} of them are about"
+        yield f"{count} problem{'s' * (count != 1)}" + (left if self.skippable else "")
 
 
 def check(root: str | Path, subjects: str | None = None, partition: str | None = None) -> Check:
@@ -95,7 +96,7 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
     Raises `DataError` where there is no such folder; whatever is in it becomes a line of the result.
     """
     folder = existing_folder(root, "--input")
-    found = Check(str(root), "prepared set" if is_prepared(folder) else "released tree")
+    found = Check(str(root), "prepared set" if is_prepared(folder) else TREE)
     items = list((_of_set if is_prepared(folder) else _of_tree)(folder, found))
     persons = _persons(subjects, items, found)
     used, hashes = [], []
@@ -104,6 +105,7 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
         for item, result in zip(items, results, strict=True):
             if isinstance(result, str):
                 found.problems.append(result)
+                found.skippable += found.kind == TREE
                 continue
             frames, number = result
             used.append(item)
@@ -131,13 +133,19 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
             parts = make_partition(data, partition, 0.0)
             found.parts = {name: _counts(data, rows) for name, rows in vars(parts).items() if name != "validation"}
         except DataError as error:
-            found.problems.append(str(error))
+            found.problems.append(_of_options(str(error)))
     return found
+
+
+def _of_options(line: str) -> str:
+    """A message about a partition in the words of this command, which gives it by an option of its own."""
+    return line.replace("data.partition=", "--partition=").replace("(--allow-missing)", "(--allow-missing, when you train)")
 
 
 def _of_tree(folder: Path, found: Check) -> Iterator[Item]:
     survey = look_through(folder, "--input")
     found.problems += survey.problems
+    found.skippable += len(survey.problems) * bool(survey.sequences)
     found.unused = survey.unused
     if not survey.sequences:
         found.problems.append(f"--input={found.root!r} {why_empty(folder, survey)}")

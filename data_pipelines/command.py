@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines.interrupts import INTERRUPTED, raise_between_imports, remember
-from data_pipelines.schema import DataError
+from data_pipelines.schema import DataError, printable
 
 MISTAKE, CLOSED_PIPE = 2, 141  # exit statuses, as INTERRUPTED is one; the second as a shell has it for SIGPIPE
 REMEDIES = {  # of an error of the file system
@@ -129,5 +129,5 @@ def report_errors(
         line, status = f"interrupted; {left()}", INTERRUPTED
         remember()
     if line:
-        print(" ".join(line.splitlines()), file=sys.stderr, flush=True)
+        print(printable(" ".join(line.splitlines())), file=sys.stderr, flush=True)
     leave(status)

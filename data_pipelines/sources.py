@@ -25,7 +25,16 @@ from data_pipelines.schema import (
     existing_folder,
     nested,
 )
-from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, prepared_remarks, scan
+from data_pipelines.scoliosis1k.release_tree import (
+    SPLIT,
+    VERSION,
+    fingerprint,
+    is_of,
+    metadata_digest,
+    prepared_remarks,
+    refuse,
+    scan,
+)
 from data_pipelines.tables import read_subjects
 
 UNFINISHED = "incomplete."  # prefix of the folders that TFDS writes to before it renames them
@@ -83,6 +92,8 @@ def prepare(
                     later.callback(shutil.rmtree, downloads, ignore_errors=True)
                     builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
                     builder.download_and_prepare(download_dir=downloads)
+                for line in builder.subject_remarks:
+                    report(f"warning: {line}")
                 if unused := builder.unused_subjects:
                     named = f"--subjects={subjects!r}: {len(unused)} of its lines are of sequences that are not in the data"
                     report(f"warning: {named}: {abbreviate(unused, 3)}")
@@ -99,9 +110,11 @@ def prepare(
             what = remedy(error) if isinstance(error, OSError) else "make room on the disk"
             raise DataError(f"{output_name} cannot be written ({error}); {what}, or pick another folder") from None
     # Another process has prepared the folder.
-    sequences, _ = scan(tree, names[0])
+    sequences, problems = scan(tree, names[0])
+    if not skip_bad:
+        refuse(problems)
     metadata = _metadata(prepared_folder(output))
-    if metadata["source"] != fingerprint(sequences, read_subjects(subjects, [one.sequence for one in sequences]).settings()):
+    if not is_of(metadata, sequences, read_subjects(subjects, [one.sequence for one in sequences]).settings()):
         raise DataError(f"{output_name} is already prepared, from other files; delete it or pick another folder")
     if metadata["skipped"] and not skip_bad:
         raise DataError(f"{output_name} is already prepared, with --skip-bad; delete it or pick another folder")
@@ -199,7 +212,8 @@ def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
         return open_prepared(folder)
     if _unfinished(folder):
         raise DataError(f"data.root={root!r} was not prepared to its end; run data_pipelines.prepare again")
-    sequences, _ = scan(folder, "data.root")
+    sequences, problems = scan(folder, "data.root")
+    refuse(problems)  # of a tree in the cache as well: it may have grown
     cached = cache_folder() / f"prepared-{fingerprint(sequences)}"
     if not is_prepared(cached):
         report(f"data.root={root} is a released tree; preparing it once into {cached}")

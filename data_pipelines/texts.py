@@ -22,6 +22,7 @@ KINDS = {  # how files begin that are no text, what they are, and the remedy
     b"7z\xbc\xaf": ("a 7z file", UNPACK),
     b"version https://git-lfs": ("the pointer to a file in Git LFS", "fetch the {wanted} file itself"),
 }
+MOST_ZEROS = 3  # bytes; UTF-32 may end with so many
 MARKS = {"utf-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "utf-16": (b"\xff\xfe", b"\xfe\xff"), "utf-8-sig": (b"\xef\xbb\xbf",)}
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x19\x1b-\x1f]")  # signs that no text has
 
@@ -49,10 +50,17 @@ def text_of(path: str | os.PathLike[str], field: str, wanted: str) -> str:
     for start, (name, remedy) in KINDS.items():
         if content.startswith(start):
             refuse(f"is {name}; {remedy.format(wanted=wanted)}")
+    whole = content.rstrip(b"\0")
+    if len(content) - len(whole) > MOST_ZEROS and b"\0" not in whole:
+        count = len(content) - len(whole)
+        refuse(f"ends with {count:,} zero bytes, left by a save that broke off; fetch an earlier version")
     text = _decoded(content)
     if text is None or CONTROLS.search(text):
         refuse(f"is a binary file, no text; save it as {wanted}")
     text = text.lstrip("\ufeff").rstrip("\x1a\ufeff \t\r\n") + "\n"
+    if conflict := re.search(r"^(<{7}|>{7})( |$)", text, re.MULTILINE):
+        line = text.count("\n", 0, conflict.start()) + 1
+        refuse(f", line {line}: a conflict of git ({conflict[1]}); keep one of the versions, and delete git's lines")
     if text.lstrip().startswith("<"):
         refuse(f"is a web page or XML; fetch the file itself, or save it as {wanted}")
     if not text.strip():
