@@ -16,32 +16,36 @@ from tqdm import tqdm
 
 from data_pipelines.files import remarks
 from data_pipelines.leaks import alike_sequences, silhouette_hash
+from data_pipelines.names import missing_numbers
 from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id, existing_folder, printable
 from data_pipelines.scoliosis1k.release_tree import look_through, why_empty
 from data_pipelines.silhouettes import cut_sides
-from data_pipelines.sources import _metadata, is_prepared, open_prepared, prepared_folder
-from data_pipelines.splits import make_partition
+from data_pipelines.sources import is_prepared, open_prepared, prepared_folder, read_metadata, unused_lines
+from data_pipelines.splits import make_partition, refuse_single_class
 from data_pipelines.tables import read_subjects
 
-TREE = "released tree"
 SHORT = 15  # frames; `scoliojax.screen` answers for no shorter walk
+TREE, SET = "released tree", "prepared set"
 Counts = dict[str, dict[str, int]]  # by class: number of sequences, of people and of frames
 Item = tuple[str, str, int, int, Callable[[], np.ndarray]]  # id, person, label, number of masks or 0, and how it is read
 
 
 @dataclass
 class Check:
-    """What was found; every list is complete."""
+    """What was found; every list is complete, but of what a prepared set does not hold, three names are known."""
 
     root: str
-    kind: str  # "released tree" or "prepared set"
+    kind: str  # `TREE` or `SET`
     problems: list[str] = field(default_factory=list)  # why something cannot be used, one line each, with the remedy
     skippable: int = 0  # number of problems without which --skip-bad goes on
-    unused: dict[str, list[str]] = field(default_factory=dict)  # paths by the reason why they are not used; harmless
+    left_out: list[str] = field(default_factory=list)  # of a prepared set: what --skip-bad left out, and why
+    remarks: list[str] = field(default_factory=list)  # about the partition and the subjects file; what training would say, too
+    unused: dict[str, Any] = field(default_factory=dict)  # number and paths by the reason why they are not used; harmless
     classes: Counts = field(default_factory=dict)
     parts: dict[str, Counts] = field(default_factory=dict)  # of a partition; empty without one
     frames: dict[str, int] = field(default_factory=dict)  # number of frames by sequence
     dropped: dict[str, int] = field(default_factory=dict)  # number of masks with (almost) nobody in them, by sequence
+    gaps: dict[str, int] = field(default_factory=dict)  # number of masks missing between others by their numbers, by sequence
     short: dict[str, int] = field(default_factory=dict)  # sequences of fewer than `SHORT` frames
     near_duplicates: list[dict[str, Any]] = field(default_factory=list)  # sequence, twin, distance in grey levels
 
@@ -71,13 +75,16 @@ class Check:
         for title, names in (
             (f"sequences under {SHORT} frames", [f"{name} ({count})" for name, count in self.short.items()]),
             ("sequences with masks of (almost) nobody", [f"{name} ({count})" for name, count in self.dropped.items()]),
+            ("sequences with gaps in the numbers of their masks", [f"{name} ({count})" for name, count in self.gaps.items()]),
         ):
             if names:
                 yield f"  {title} ({len(names)}): {abbreviate(names, 3)}"
-        for line in remarks(self.unused):
+        for line in [*remarks(self.unused), *self.remarks]:
             yield f"  {line}"
         for pair in self.near_duplicates:
             yield f"  near-duplicates: {pair['sequence']} and {pair['twin']}, {pair['distance']:.2f} grey levels apart"
+        for line in self.left_out:
+            yield f"  left out when it was prepared: {line}"
         for line in self.problems:
             yield f"  problem: {printable(line)}"
         count = len(self.problems)
@@ -96,7 +103,7 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
     Raises `DataError` where there is no such folder; whatever is in it becomes a line of the result.
     """
     folder = existing_folder(root, "--input")
-    found = Check(str(root), "prepared set" if is_prepared(folder) else TREE)
+    found = Check(str(root), SET if is_prepared(folder) else TREE)
     items = list((_of_set if is_prepared(folder) else _of_tree)(folder, found))
     persons = _persons(subjects, items, found)
     used, hashes = [], []
@@ -130,8 +137,9 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
     found.near_duplicates = [pair._asdict() for pair in alike_sequences(names, np.stack(hashes))]
     if partition is not None:
         try:
-            parts = make_partition(data, partition, 0.0)
+            parts = make_partition(data, partition, 0.0, report=lambda line: found.remarks.append(_of_options(line)))
             found.parts = {name: _counts(data, rows) for name, rows in vars(parts).items() if name != "validation"}
+            refuse_single_class(data, parts, partition)
         except DataError as error:
             found.problems.append(_of_options(str(error)))
     return found
@@ -143,23 +151,26 @@ def _of_options(line: str) -> str:
 
 
 def _of_tree(folder: Path, found: Check) -> Iterator[Item]:
-    survey = look_through(folder, "--input")
+    survey = look_through(folder, "--input", shown=None)
     found.problems += survey.problems
     found.skippable += len(survey.problems) * bool(survey.sequences)
-    found.unused = survey.unused
+    found.unused = survey.unused.as_json()
     if not survey.sequences:
         found.problems.append(f"--input={found.root!r} {why_empty(folder, survey)}")
     for one in survey.sequences:
+        if missing := 0 if one.pickled else missing_numbers(one.names):
+            found.gaps[one.sequence] = missing
         yield one.sequence, one.sequence, one.label, 0 if one.pickled else len(one.names), one.silhouettes
 
 
 def _of_set(folder: Path, found: Check) -> Iterator[Item]:
     try:
-        data, metadata = open_prepared(folder), _metadata(prepared_folder(folder))
+        metadata = read_metadata(prepared_folder(folder))
+        data = open_prepared(folder, metadata)
     except DataError as error:
         found.problems.append(str(error))
         return
-    found.problems += [f"left out when it was prepared: {line}" for line in metadata["skipped"]]
+    found.left_out = metadata["skipped"]
     found.unused = metadata.get("unused", {})
     dropped = metadata.get("dropped", [0] * len(data))  # sets of old do not say
     for row, name in enumerate(data.sequences):
@@ -170,12 +181,14 @@ def _of_set(folder: Path, found: Check) -> Iterator[Item]:
 def _persons(subjects: str | None, items: list[Item], found: Check) -> dict[str, str]:
     """The person of each sequence in a subjects file; empty without one, or where it cannot be used."""
     try:
-        persons = read_subjects(subjects, [item[0] for item in items])
+        persons = read_subjects(subjects, [item[0] for item in items], found.remarks.append)
     except DataError as error:
         found.problems.append(str(error))
         return {}
     if persons and (unknown := [item[0] for item in items if item[0] not in persons]):
         found.problems.append(f"--subjects={subjects!r} has no line for {abbreviate(unknown, 3)}; every sequence needs one")
+    if unused := sorted(persons.keys() - {item[0] for item in items}):
+        found.remarks.append(unused_lines(subjects, unused))
     return persons
 
 

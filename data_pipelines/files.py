@@ -1,14 +1,13 @@
 """What lies in a folder of data: which names are leftovers of other systems, what a file really is, and how it is opened."""
 
-import filecmp
 import os
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from data_pipelines.names import in_order, part_copies
 from data_pipelines.schema import DataError, abbreviate, printable
 
 MOST_BYTES = 2**28  # of a file that is read as a whole, unless it has a limit of its own
@@ -23,22 +22,46 @@ LEFTOVERS = re.compile(  # further ones
     re.IGNORECASE,
 )
 PARTIAL = re.compile(r"\.(?:icloud|part|partial|filepart|crdownload|download|opdownload|aria2|!qb|!ut)$", re.IGNORECASE)
-COPY = re.compile(  # of a browser, Windows, macOS, Dropbox, Syncthing; what is left without it is the name of the original
-    r"(?: ?\(\d+\)| - (?:Copy|Kopie|Copie)(?: \(\d+\))?| copy(?: \d+)?| \([^()]*conflicted copy[^()]*\)|\.sync-conflict-[\w-]+)"
-    r"(?=(?:\.[^.]+)*$)",
-    re.IGNORECASE,
-)
-KINDS = {  # how files begin, and what they are then
-    b"\x89PNG\r\n\x1a\n": "a PNG", b"\xff\xd8\xff": "a JPEG", b"GIF8": "a GIF", b"BM": "a BMP", b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF", b"\x93NUMPY": "a .npy file of numpy", b"PK\x03\x04": "a zip archive, such as .npz, .pt or .docx",
-    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive",
-    b"\x89HDF": "HDF5", b"version https://git-lfs": "a pointer of Git LFS, whose file was not fetched (git lfs pull)",
-    b"%PDF": "a PDF", b"<!DOCTYPE": "a web page, as of a download that asks to log in", b"<html": "a web page",
-    b"\0\0\0\x1cftyp": "a video", b"\0\0\0\x18ftyp": "a video", b"\0\0\0 ftyp": "a video", b"RIFF": "a WebP or AVI",
-}  # fmt: skip
 
 
-MOST_CALLED = 0.2  # of the names in a folder; more names like those of copies, with contents of their own, are a series
+class Kind(NamedTuple):
+    """What a file is, and what can be done with it where something else is expected; both empty if nobody knows."""
+
+    what: str
+    remedy: str = ""
+
+
+UNPACK = "unpack it"
+KINDS = tuple(  # how files begin, as a pattern, and what they are then; the one table of the project
+    (re.compile(pattern, re.DOTALL), Kind(*kind))
+    for pattern, *kind in (
+        (rb"version https://git-lfs", "a pointer of Git LFS, whose file was not fetched", "run git lfs pull"),
+        (rb"(?i:\s*<(!doctype|html))", "a web page, such as a download gives where it needs a login",
+         "download it with the browser"),
+        (rb"\x89PNG\r\n\x1a\n", "a PNG"),
+        (rb"\xff\xd8\xff", "a JPEG"),
+        (rb"GIF8[79]a", "a GIF"),
+        (rb"BM.{4}\0{4}", "a BMP"),
+        (rb"II\*\0|MM\0\*", "a TIFF"),
+        (rb"RIFF.{4}(WEBP|AVI |WAVE)", "a WebP, AVI or WAV"),
+        (rb".{4}ftyp", "a video"),
+        (rb"\x93NUMPY", "a numpy array (.npy)"),
+        (rb"\x89HDF", "an HDF5 file, as Keras writes it"),
+        (rb"GGUF", "a GGUF file"),
+        (rb"%PDF", "a PDF"),
+        (rb"{\\rtf", "a Word document (RTF)"),
+        (rb"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)"),
+        (rb"PK\x03\x04", "a zip file, such as an Excel workbook (.xlsx), .docx, .npz or .pt"),
+        (rb"\x1f\x8b", "a gzip file", UNPACK),
+        (rb"BZh[1-9]", "a bzip2 file", UNPACK),
+        (rb"\xfd7zXZ", "an xz file", UNPACK),
+        (rb"\x28\xb5\x2f\xfd", "a zstd file", UNPACK),
+        (rb"7z\xbc\xaf", "a 7z archive", UNPACK),
+        (rb"Rar!", "a RAR archive", UNPACK),
+        (rb".{257}ustar", "a tar archive", UNPACK),
+    )
+)  # fmt: skip
+SHOWN = 3  # names in a message, of however many
 COPIES = "second copies of a name that is there (delete them)"
 OTHERS = "files that are no part of a sequence"
 DEEPER = "folders within a view"
@@ -58,44 +81,13 @@ def partial(name: str, suffixes: Iterable[str]) -> str:
     return whole if whole != name and has_suffix(whole, suffixes) else ""
 
 
-FRACTION = r"(?<![0-9.])[0-9]+\.[0-9]+(?!\.?[0-9])"  # a number with a point; a date has two
-FRACTIONS = rf"({FRACTION}|[0-9]+)"
-
-
-def natural(name: str, fractions: bool = False) -> tuple:
-    """Sort key: numbers by their value, so that 2 stands before 10; names with equally long numbers as text sorts them.
-
-    With `fractions` 0.24 is a number, and stands before 0.3.
-    """
-    stem = name[: len(name) - len(_suffix_of(name))]
-    pieces = re.split(FRACTIONS if fractions else r"([0-9]+)", stem)
-    return [(text, Decimal(number)) for text, number in zip(pieces[::2], [*pieces[1::2], "0"], strict=True)], name
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names in natural order. Whether 1.10 is the tenth after 1 or a fraction of 2 is told by the names together.
-
-    Fractions differ in length and end with no zero (0.2, 0.24); where all are equally long, both are the same.
-    """
-    names = list(names)
-    found = {number.partition(".")[2] for name in names for number in re.findall(FRACTION, name)}
-    lengths = {len(digits) for digits in found}
-    fractions = len(lengths) > 1 and not any(digits[1:].endswith("0") for digits in found)
-    return sorted(names, key=lambda name: natural(name, fractions))
-
-
-def _suffix_of(name: str) -> str:
-    """What stands behind points at the end, of letters alone: ".png", ".pkl.gz"."""
-    return "".join(re.findall(r"(?:\.[A-Za-z]+)+$", name))
-
-
 def has_suffix(name: str, suffixes: Iterable[str]) -> bool:
     return name.lower().endswith(tuple(suffixes))
 
 
-def kind_of(content: bytes) -> str:
-    """What a file is by its first bytes, such as "a JPEG"; empty if they say nothing."""
-    return next((kind for magic, kind in KINDS.items() if content.startswith(magic)), "")
+def kind_of(content: bytes) -> Kind:
+    """What a file is by its first bytes (262 of them tell all), such as "a JPEG"."""
+    return next((kind for pattern, kind in KINDS if pattern.match(content)), Kind(""))
 
 
 class Listing(NamedTuple):
@@ -140,44 +132,10 @@ def list_folder(folder: Path, *suffixes: str) -> Listing:
         else:
             (found.folders if kinds[name] else found.others).append(name)
     for names in (found.used, found.folders):
-        _part_copies(folder, names, found)
+        copies, problems = part_copies(folder, names)
+        found.copies.extend(copies)
+        found.problems.extend(problems)
     return found
-
-
-def _part_copies(folder: Path, names: list[str], found: Listing) -> None:
-    """Move copies among the names, and those that are only called so where most others are not."""
-    stems = {name[: len(name) - len(_suffix_of(name))]: name for name in names}
-    if len({re.sub(r"[0-9]+", "0", stem) for stem in stems}) < 2:  # no name contains another
-        return
-    called: list[str] = []
-    for stem, name in stems.items():
-        originals = _originals(stem, stems)
-        if any(_same(folder / name, folder / original) for original in originals):
-            found.copies.append(name)
-        elif originals and os.path.isfile(folder / name):
-            original = COPY.sub("", name) if COPY.sub("", name) in originals else originals[0]
-            called.append(f"{name} is called as a copy of {original} and holds something else; rename or delete it")
-    names[:] = [name for name in names if name not in {*found.copies}]
-    if len(called) <= MOST_CALLED * len(names):  # otherwise they are a series, such as mask.png, mask (1).png, mask (2).png
-        found.problems.extend(called)
-
-
-def _originals(stem: str, stems: Mapping[str, str]) -> list[str]:
-    """The names whose stems are contained in `stem`, not within a number or a word, the longest first."""
-    cuts = [piece.start() for piece in re.finditer(r"[0-9]+|[A-Za-z]+|[^0-9A-Za-z]+", stem)] + [len(stem)]
-    parts = {stem[start:end] for place, start in enumerate(cuts) for end in cuts[place + 1 :]} - {stem}
-    return [stems[part] for part in sorted(parts & stems.keys(), key=lambda part: (-len(part), part))]
-
-
-def _same(one: Path, other: Path) -> bool:
-    """True where two files, or all files of two folders, hold the same bytes; links count as what they lead to."""
-    try:
-        if not (one.is_dir() and other.is_dir()):
-            return filecmp.cmp(one, other, shallow=False)
-        inside = [{path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} for folder in (one, other)]
-        return inside[0] == inside[1] and all(filecmp.cmp(one / name, other / name, shallow=False) for name in inside[0])
-    except OSError:
-        return False
 
 
 def mask_names(folder: Path) -> list[str]:
@@ -185,28 +143,68 @@ def mask_names(folder: Path) -> list[str]:
     return list_folder(folder, *MASKS).used
 
 
-def remarks(unused: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for each reason why something is not used, with the number and three names."""
-    lines = [f"not used ({len(names)}): {reason}: {abbreviate(names, 3)}" for reason, names in unused.items() if names]
+class Unused:
+    """What is not used, by the reason why: how many things, and the names of the first of them.
+
+    `count` and `names` have the same keys. A tree that a Mac has packed has as many leftovers as masks, so their names are not
+    all kept.
+    """
+
+    def __init__(self, shown: int | None = SHOWN):
+        self.shown = shown  # number of names that are kept for each reason; None: all
+        self.count: dict[str, int] = {}
+        self.names: dict[str, list[str]] = {}
+
+    def add(self, reason: str, folder: str, names: Sequence[str]) -> None:
+        """Add what lies in a folder; its names are kept as paths."""
+        if names:
+            kept = self.names.setdefault(reason, [])
+            room = None if self.shown is None else self.shown - len(kept)
+            kept += [os.path.join(folder, name) for name in names[:room]]
+            self.count[reason] = self.count.get(reason, 0) + len(names)
+
+    def as_json(self) -> dict[str, dict[str, Any]]:
+        return {reason: {"count": count, "names": self.names[reason]} for reason, count in self.count.items()}
+
+
+def remarks(unused: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each reason in what `Unused.as_json` gave, with the number and three names."""
+    lines = []
+    for reason, found in unused.items():
+        names, count = found["names"][:SHOWN], found["count"]
+        more = f" and {count - len(names)} more" if count > len(names) else ""
+        lines.append(f"not used ({count}): {reason}: {', '.join(names)}{more}")
     return [*map(printable, lines)]
 
 
-def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file of at most `most` bytes; raises `OSError`, or `ValueError` saying what it is instead.
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading; raises `OSError`, or `ValueError` saying what it is instead: "it is a FIFO, no file".
 
-    A FIFO is not waited for, and no device is read.
+    It is judged before it is opened, as opening a device can do something already, and again when it is open: another file may
+    have taken its place. No FIFO is waited for.
     """
+    _refuse_irregular(os.stat(path).st_mode)
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        state = os.fstat(handle)
-        if kind := irregular(state.st_mode):
-            raise ValueError(f"it is {kind}, no file")
-        if state.st_size > most:
-            raise ValueError(f"it has {state.st_size:,} bytes; at most {most:,} are read")
-        with open(handle, "rb", closefd=False) as file:
-            return file.read(state.st_size)
-    finally:
+        _refuse_irregular(os.fstat(handle).st_mode)
+        return open(handle, "rb")
+    except BaseException:
         os.close(handle)
+        raise
+
+
+def _refuse_irregular(mode: int) -> None:
+    if kind := irregular(mode):
+        raise ValueError(f"it is {kind}, no file")
+
+
+def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a file of at most `most` bytes; raises as `open_regular` does, and `ValueError` for a larger one."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"it has {size:,} bytes; at most {most:,} are read")
+        return file.read(size)
 
 
 def read_file(path: Path, most: int) -> bytes:
@@ -216,8 +214,7 @@ def read_file(path: Path, most: int) -> bytes:
     except OSError as error:
         if is_dead(path):
             raise DataError(f"{path}: is a link to {os.readlink(path)}, which is not there; bring it back") from None
-        kind = "" if isinstance(error, PermissionError) else irregular_at(path)
-        raise DataError(f"{path}: {f'it is {kind}, no file; remove it' if kind else _unreadable(error)}") from None
+        raise DataError(f"{path}: {_unreadable(error)}") from None
     except ValueError as error:
         raise DataError(f"{path}: {error}; remove it") from None
 

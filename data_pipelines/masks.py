@@ -13,6 +13,7 @@ from data_pipelines.pictures import read_mask
 from data_pipelines.schema import FRAME_SIZE, DataError, abbreviate
 from data_pipelines.silhouettes import normalise_silhouette
 
+VERSION = 2  # of the rules; raise it where masks that were taken are refused or change now: what a cache holds is made anew
 BLACK, WHITE = 15, 240  # grey levels: largest of the background, smallest of the person; between are soft edges
 MOST_GREY = 0.5  # largest fraction of grey among the pixels of a sequence that are not black; small masks have soft edges
 LEAST_LEVEL = 0.5  # of a frame's pixels that are not black, this fraction lies within `SPREAD` of one grey level

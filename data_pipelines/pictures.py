@@ -31,8 +31,9 @@ def read_mask(path: Path) -> np.ndarray:
     """
     content = read_file(path, MOST_BYTES)
     if not content.startswith(SIGNATURE):
-        kind = kind_of(content) or ("empty" if not content else "something else")
-        raise DataError(f"{path}: not a readable PNG but {kind}; write masks as PNG, 0 and 255, one channel")
+        what, remedy = kind_of(content)
+        what = what + f" ({remedy})" * bool(remedy) or ("something else" if content else "empty")
+        raise DataError(f"{path}: not a readable PNG but {what}; write masks as PNG, 0 and 255, one channel")
     try:
         pixels = _check(content)
         with LARGE_ONES if pixels > LARGE else contextlib.nullcontext():

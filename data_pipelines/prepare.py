@@ -44,7 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.check and (args.partition or args.json):
         parser.error("--partition and --json are of --check")
     if args.check:
-        _check(args)
+        faulty = False
+        with report_errors():
+            faulty = _check(args)
+        if faulty:
+            sys.exit(FAULTY)
         return
     from data_pipelines.sources import is_prepared, open_prepared, prepare
 
@@ -71,26 +75,24 @@ def _refuse_input(args: argparse.Namespace) -> None:
         raise DataError(f"--json={str(args.json)!r} lies within --input={args.input!r}; give a file elsewhere")
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Print what is there; ends with status `FAULTY` if `prepare` would refuse something."""
-    with report_errors():
-        if args.json and (args.json.is_dir() or not args.json.parent.is_dir()):
-            raise DataError(f"--json={str(args.json)!r} cannot be written; give a file in a folder that exists")
-        if args.json:
-            _refuse_input(args)
-        from data_pipelines.check import check
+def _check(args: argparse.Namespace) -> bool:
+    """Print what is there; True if `prepare` would refuse something."""
+    if args.json and (args.json.is_dir() or not args.json.parent.is_dir()):
+        raise DataError(f"--json={str(args.json)!r} cannot be written; give a file in a folder that exists")
+    if args.json:
+        _refuse_input(args)
+    from data_pipelines.check import check
 
-        found = check(args.input, args.subjects, args.partition)
-        print("\n".join(found.lines()))
-        if args.json:
-            fresh = args.json.with_name(f".{args.json.name}.{os.getpid()}.unfinished")
-            try:
-                fresh.write_text(found.as_json(), encoding="utf-8")
-                fresh.replace(args.json)
-            finally:
-                fresh.unlink(missing_ok=True)
-        if found.problems:
-            sys.exit(FAULTY)
+    found = check(args.input, args.subjects, args.partition)
+    print("\n".join(found.lines()))
+    if args.json:
+        fresh = args.json.with_name(f".{args.json.name}.{os.getpid()}.unfinished")
+        try:
+            fresh.write_text(found.as_json(), encoding="utf-8")
+            fresh.replace(args.json)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return bool(found.problems)
 
 
 if __name__ == "__main__":

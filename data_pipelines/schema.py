@@ -44,9 +44,18 @@ class DataError(ValueError):
     """An error in the data that the user can correct; the message names the field, the value and the remedy."""
 
 
+def is_class(name: str) -> bool:
+    """True for a name that `class_id` knows."""
+    return _plain(name) in CLASSES
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().lower()
+
+
 def class_id(name: str) -> int:
     """Class id of a class name in any case, with or without blanks around it; raises `DataError` for an unknown name."""
-    plain = unicodedata.normalize("NFKC", name).strip().lower()
+    plain = _plain(name)
     if plain in CLASSES:
         return CLASSES.index(plain)
     near = TRANSLATED.get(plain) or next(iter(difflib.get_close_matches(plain, CLASSES, 1, 0.7)), None)

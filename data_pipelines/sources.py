@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_pipelines import masks
 from data_pipelines.command import remedy
 from data_pipelines.files import read_regular
 from data_pipelines.locks import alone
@@ -33,10 +34,11 @@ from data_pipelines.scoliosis1k.release_tree import (
     metadata_digest,
     prepared_remarks,
     refuse,
-    scan,
+    survey,
 )
 from data_pipelines.tables import read_subjects
 
+LOCK = ".preparing"  # beside the prepared folder while a preparation is at work
 UNFINISHED = "incomplete."  # prefix of the folders that TFDS writes to before it renames them
 REMEDY = "delete it and run data_pipelines.prepare again"
 
@@ -90,14 +92,13 @@ def prepare(
             if not target.exists():
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as later:  # TFDS prints about downloads
                     later.callback(shutil.rmtree, downloads, ignore_errors=True)
-                    builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, data_dir=output)
+                    builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, report=report, data_dir=output)
                     builder.download_and_prepare(download_dir=downloads)
                 for line in builder.subject_remarks:
                     report(f"warning: {line}")
                 if unused := builder.unused_subjects:
-                    named = f"--subjects={subjects!r}: {len(unused)} of its lines are of sequences that are not in the data"
-                    report(f"warning: {named}: {abbreviate(unused, 3)}")
-                metadata = _metadata(target)
+                    report(unused_lines(subjects, unused))
+                metadata = read_metadata(target)
                 for line in prepared_remarks(metadata):
                     report(line)
                 return metadata["skipped"]
@@ -110,15 +111,21 @@ def prepare(
             what = remedy(error) if isinstance(error, OSError) else "make room on the disk"
             raise DataError(f"{output_name} cannot be written ({error}); {what}, or pick another folder") from None
     # Another process has prepared the folder.
-    sequences, problems = scan(tree, names[0])
+    sequences, problems = survey(tree, names[0])[:2]
     if not skip_bad:
         refuse(problems)
-    metadata = _metadata(prepared_folder(output))
-    if not is_of(metadata, sequences, read_subjects(subjects, [one.sequence for one in sequences]).settings()):
+    metadata = read_metadata(prepared_folder(output))
+    if not is_of(metadata, sequences, read_subjects(subjects, [one.sequence for one in sequences], report).settings()):
         raise DataError(f"{output_name} is already prepared, from other files; delete it or pick another folder")
     if metadata["skipped"] and not skip_bad:
         raise DataError(f"{output_name} is already prepared, with --skip-bad; delete it or pick another folder")
     return metadata["skipped"]
+
+
+def unused_lines(subjects: str | None, unused: Sequence[str]) -> str:
+    """The warning about sequences in a subjects file that the data lack."""
+    named = f"--subjects={subjects!r}: {len(unused)} of its lines are of sequences that are not in the data"
+    return f"warning: {named}: {abbreviate(unused, 3)}"
 
 
 def _is_of(error: OSError, tree: str) -> bool:
@@ -136,10 +143,10 @@ def _preparing(output: Path, report: Callable[[str], None]) -> contextlib.Abstra
     def wait(holder: str) -> None:
         report(f"another preparation is at work in {folder} ({holder}); waiting for it")
 
-    return alone(folder / ".preparing", wait, report, clear=True)
+    return alone(folder / LOCK, wait, report, clear=True)
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> dict[str, Any]:
     """Metadata of a prepared folder; raises `DataError` if they are damaged."""
     try:
         columns = json.loads(read_regular(folder / "metadata.json"))
@@ -150,15 +157,16 @@ def _metadata(folder: Path) -> dict[str, Any]:
     return columns
 
 
-def open_prepared(root: Path) -> SilhouetteSet:
+def open_prepared(root: Path, metadata: dict[str, Any] | None = None) -> SilhouetteSet:
     """Open a prepared folder. The first read of a sequence verifies its checksum; ArrayRecord verifies its own at every read.
 
-    `DataError` names the folder or, from `read`, the record that is damaged.
+    `metadata` are those of `read_metadata`, if they are read already. `DataError` names the folder or, from `read`, the record
+    that is damaged.
     """
     import tensorflow_datasets as tfds
 
     folder = prepared_folder(root)
-    columns = _metadata(folder)
+    columns = metadata or read_metadata(folder)
     try:
         builder = tfds.builder_from_directory(folder)
         records = builder.as_data_source(split=SPLIT)  # pyright: ignore[reportCallIssue]; behind an untyped decorator
@@ -191,7 +199,9 @@ def open_prepared(root: Path) -> SilhouetteSet:
 
 
 def _unfinished(root: Path) -> bool:
-    return any(prepared_folder(root).parent.glob(f"{UNFINISHED}*"))
+    """True where a preparation is at work, perhaps before its first file, or was killed."""
+    folder = prepared_folder(root).parent
+    return (folder / LOCK).exists() or any(folder.glob(f"{UNFINISHED}*"))
 
 
 def _waited_for(root: Path, report: Callable[[str], None]) -> bool:
@@ -206,15 +216,14 @@ def _waited_for(root: Path, report: Callable[[str], None]) -> bool:
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
     """Open `data.root`, a folder made by `data_pipelines.prepare` or a released tree; `report` gets messages for the user."""
     folder = existing_folder(root, "data.root")
-    if is_prepared(folder):
-        return open_prepared(folder)
-    if _unfinished(folder) and _waited_for(folder, report):
+    # Asked for again in the end: a preparation may have ended in between.
+    if is_prepared(folder) or (_unfinished(folder) and _waited_for(folder, report)) or is_prepared(folder):
         return open_prepared(folder)
     if _unfinished(folder):
         raise DataError(f"data.root={root!r} was not prepared to its end; run data_pipelines.prepare again")
-    sequences, problems = scan(folder, "data.root")
+    sequences, problems = survey(folder, "data.root")[:2]
     refuse(problems)  # of a tree in the cache as well: it may have grown
-    cached = cache_folder() / f"prepared-{fingerprint(sequences)}"
+    cached = cache_folder() / f"prepared-{fingerprint(sequences)}-{masks.VERSION}"
     if not is_prepared(cached):
         report(f"data.root={root} is a released tree; preparing it once into {cached}")
         prepare(str(folder), cached, report=report, names=("data.root", "the cache (SCOLIOJAX_CACHE)"))

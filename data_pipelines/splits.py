@@ -137,7 +137,7 @@ def _from_file(
 ) -> tuple[np.ndarray, np.ndarray]:
     name = f"data.partition={partition!r}"
     try:
-        content = read_partition(partition, "data.partition", data.sequences)
+        content = read_partition(partition, "data.partition", data.sequences, report)
     except FileNotFoundError:
         raise DataError(f'{name} is neither a file nor a ratio such as "1:1:8" (positive:neutral:negative)') from None
     parts = [content.train, content.test]

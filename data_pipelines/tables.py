@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any, NamedTuple, NoReturn
@@ -98,17 +98,19 @@ def _number(text: str) -> str | None:
     return found and found[1]
 
 
-def read_subjects(path: str | os.PathLike[str] | None, sequences: Iterable[str] = ()) -> Subjects:
+def read_subjects(
+    path: str | os.PathLike[str] | None, sequences: Iterable[str] = (), report: Callable[[str], None] | None = None
+) -> Subjects:
     """Subject of each sequence, from a CSV file with the columns `sequence` and `subject`; empty without a path.
 
-    Ids are those of `sequences` where they are meant (7 for 00007); others stay as they are. Further columns are kept. Raises
-    `DataError` naming the file, the line and the value.
+    Ids are those of `sequences` where they are meant (7 for 00007); others stay as they are. Further columns are kept. `report`
+    receives a line where the encoding was a guess (None: standard error). Raises `DataError` naming file, line and value.
     """
     if path is None:
         return Subjects({}, {})
     name = f"--subjects={os.fspath(path)!r}"
     try:
-        text = text_of(path, "--subjects", "CSV")
+        text = text_of(path, "--subjects", "CSV", report)
         found = _subjects_of(text, Ids(sequences))
         found.remarks[:] = [f"{name}{line}" for line in found.remarks]
         return found
@@ -269,13 +271,16 @@ def _is_torn(field: str, title: str | None, separator: str, titles: list[str]) -
     return len(pieces) > 1 and (not title or title in NEEDED or title not in titles or swallowed)
 
 
-def read_partition(path: str | os.PathLike[str], field: str, sequences: Iterable[str]) -> PartitionFile:
+def read_partition(
+    path: str | os.PathLike[str], field: str, sequences: Iterable[str], report: Callable[[str], None] | None = None
+) -> PartitionFile:
     """A partition file `{"TRAIN_SET": [ids], "TEST_SET": [ids]}`; ids are those of `sequences` where they are meant.
 
+    `report` receives a line where the encoding was a guess (None: standard error).
     Raises `DataError` naming `field`, the file, the list and the value; `FileNotFoundError` where there is no file.
     """
     name = f"{field}={os.fspath(path)!r}"
-    text = text_of(path, field, "JSON").rstrip()
+    text = text_of(path, field, "JSON", report).rstrip()
     try:
         content = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
         return _partition_of(content, Ids(sequences))

@@ -1,37 +1,34 @@
 """Text files that people hand in: read in whatever encoding a spreadsheet wrote them, or refused with what they are."""
 
+import contextlib
 import os
 import re
+import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from data_pipelines.files import read_regular
+from data_pipelines.files import kind_of, read_regular
 from data_pipelines.schema import DataError
 
 LARGEST = 2**23  # bytes; a line for each of 200,000 sequences has less, and what is made of it stays far below 1 GB
-SAVE, UNPACK = "save it as {wanted}", "unpack it and give the {wanted} file in it"
-KINDS = {  # how files begin that are no text, what they are, and the remedy
-    b"PK\x03\x04": ("a zip file, such as an Excel workbook (.xlsx)", SAVE),
-    b"\xd0\xcf\x11\xe0": ("an old Excel workbook (.xls)", SAVE),
-    b"{\\rtf": ("a Word document (RTF)", SAVE),
-    b"%PDF": ("a PDF", SAVE),
-    b"\x1f\x8b": ("a gzip file", UNPACK),
-    b"BZh": ("a bzip2 file", UNPACK),
-    b"\xfd7zXZ": ("an xz file", UNPACK),
-    b"7z\xbc\xaf": ("a 7z file", UNPACK),
-    b"version https://git-lfs": ("the pointer to a file in Git LFS", "fetch the {wanted} file itself"),
-}
 MOST_ZEROS = 3  # bytes; UTF-32 may end with so many
 MARKS = {"utf-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "utf-16": (b"\xff\xfe", b"\xfe\xff"), "utf-8-sig": (b"\xef\xbb\xbf",)}
+COMMON = {  # encodings of two bytes a sign: the name, and the first and second bytes of frequent signs
+    "gb18030": ("Chinese (GB 18030)", range(0xB0, 0xD8), range(0xA1, 0xFF)),  # the 3,755 of level 1
+    "cp932": ("Japanese (Windows-932)", range(0x81, 0x99), range(0x40, 0xFD)),  # kana, and level 1 of JIS
+}
+MOSTLY = 0.75  # least fraction of frequent signs, apart from letters, among what is not ASCII
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x19\x1b-\x1f]")  # signs that no text has
 
 
-def text_of(path: str | os.PathLike[str], field: str, wanted: str) -> str:
+def text_of(path: str | os.PathLike[str], field: str, wanted: str, report: Callable[[str], None] | None = None) -> str:
     """The text of a file; `field` is the option that named it, `wanted` the kind of file, such as "CSV", for messages.
 
-    UTF-8, UTF-16 and UTF-32 with and without byte order mark; any other bytes are read as Windows-1252. Raises `DataError` for
-    what is no regular file or no text, saying what it is; `FileNotFoundError` where there is none.
+    UTF-8, UTF-16 and UTF-32 with and without byte order mark. Any other bytes are read as Chinese (GB 18030) or Japanese
+    (Windows-932) where that is clear, and else as Windows-1252; `report` (None: standard error) then receives a line that says
+    so. Raises `DataError` for what is no regular file or no text, saying what it is; `FileNotFoundError` where there is none.
     """
 
     def refuse(what: str) -> NoReturn:
@@ -47,14 +44,14 @@ def text_of(path: str | os.PathLike[str], field: str, wanted: str) -> str:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         change = "change its permissions, or " if isinstance(error, PermissionError) else ""
         refuse(f"cannot be read ({reason}); {change}give a {wanted} file")
-    for start, (name, remedy) in KINDS.items():
-        if content.startswith(start):
-            refuse(f"is {name}; {remedy.format(wanted=wanted)}")
+    what, remedy = kind_of(content)
+    if what:
+        refuse(f"is {what}; {f'{remedy} and give the {wanted} file' if remedy else f'save it as {wanted}'}")
     whole = content.rstrip(b"\0")
     if len(content) - len(whole) > MOST_ZEROS and b"\0" not in whole:
         count = len(content) - len(whole)
         refuse(f"ends with {count:,} zero bytes, left by a save that broke off; fetch an earlier version")
-    text = _decoded(content)
+    text, guess = _decoded(content)
     if text is None or CONTROLS.search(text):
         refuse(f"is a binary file, no text; save it as {wanted}")
     text = text.lstrip("\ufeff").rstrip("\x1a\ufeff \t\r\n") + "\n"
@@ -62,26 +59,51 @@ def text_of(path: str | os.PathLike[str], field: str, wanted: str) -> str:
         line = text.count("\n", 0, conflict.start()) + 1
         refuse(f", line {line}: a conflict of git ({conflict[1]}); keep one of the versions, and delete git's lines")
     if text.lstrip().startswith("<"):
-        refuse(f"is a web page or XML; fetch the file itself, or save it as {wanted}")
+        refuse(f"is XML or a web page; save it as {wanted}")
     if not text.strip():
         refuse(f"is an empty file; give the {wanted} file with your sequences")
+    if guess:
+        line = f"warning: {field}={os.fspath(path)!r} is not UTF-8 and is read as {guess}; save it as UTF-8 if names look wrong"
+        (report or (lambda line: print(line, file=sys.stderr, flush=True)))(line)
     return text
 
 
-def _decoded(content: bytes) -> str | None:
-    """Text of bytes in one of the encodings that spreadsheets write; None where they are none."""
+def _decoded(content: bytes) -> tuple[str | None, str]:
+    """Text of bytes in an encoding that spreadsheets write, None where they are none; and the encoding where it is a guess.
+
+    Chinese and Japanese are guessed where that is clear, Windows-1252 otherwise: nearly all bytes are text in it.
+    """
     marked = next((name for name, marks in MARKS.items() if content.startswith(marks)), None)
     zeros = [content[place::2].count(0) / max(len(content) // 2, 1) for place in (0, 1)]  # the share at even and odd places
     unmarked = "utf-16-be" if zeros[0] > 0.4 > zeros[1] else "utf-16-le" if zeros[1] > 0.4 > zeros[0] else "utf-8"
     try:
-        return content.decode(marked or unmarked)
+        return content.decode(marked or unmarked), ""
     except UnicodeDecodeError:
         if marked or unmarked != "utf-8":
-            return None
+            return None, ""
+    for encoding in COMMON:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = content.decode(encoding)
+            if _is_clear(text, encoding):
+                return text, COMMON[encoding][0]
     try:
-        return content.decode("cp1252")
+        return content.decode("cp1252"), "Windows-1252"
     except UnicodeDecodeError:
-        return content.decode("latin-1")
+        return content.decode("latin-1"), "Latin-1"
+
+
+def _is_clear(text: str, encoding: str) -> bool:
+    """True where bytes that read so in an encoding of `COMMON` can hardly be of another one.
+
+    A Western letter with its neighbour can look like such a sign, but a rare one, or one beside a letter.
+    """
+    _, firsts, seconds = COMMON[encoding]
+    frequent = count = 0
+    for found in re.finditer(r"[^\x00-\x7f]", text):
+        sign, beside = found[0].encode(encoding), text[max(found.start() - 1, 0) : found.end() + 1]
+        frequent += len(sign) == 2 and sign[0] in firsts and sign[1] in seconds and not re.search("[A-Za-z]", beside)
+        count += 1
+    return frequent >= MOSTLY * count
 
 
 def shown(text: str, most: int = 60) -> str:
@@ -94,7 +116,7 @@ def plain(text: str) -> str:
 
     Accents become one sign each, so that equal names are equal.
     """
-    text = unicodedata.normalize("NFC", text).strip("\ufeff\u200b\u00a0 \t\r\n\x1a")
+    text = unicodedata.normalize("NFC", text).strip("\ufeff\u200b\u00a0\u3000 \t\r\n\x1a")
     if formula := re.fullmatch(r'="(.*)"', text, re.DOTALL):
         text = formula[1]
     for _ in range(2):  # '"00007"'

@@ -204,3 +204,12 @@ def test_every_file_is_small_enough_to_hold_in_the_head():
         path = ROOT / (module.replace(".", "/") + ".py")
         if path.exists():
             assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, f"{path}: is it two rooms?"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if "report_errors(" in source(module)])
+def test_a_command_leaves_report_errors_before_it_ends_with_a_status(module):
+    """Within it an exit would skip the flush that notices a closed pipe."""
+    for block in ast.walk(ast.parse(source(module))):
+        if isinstance(block, ast.With) and "report_errors(" in "".join(ast.unparse(item) for item in block.items):
+            calls = [ast.unparse(node.func) for part in block.body for node in ast.walk(part) if isinstance(node, ast.Call)]
+            assert not {"sys.exit", "exit", "parser.exit"} & {*calls}, module

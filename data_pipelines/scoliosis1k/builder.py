@@ -76,7 +76,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
 
     Records are written file by file as they are read. A builder that shuffles would collect the whole split first, and would
     need TensorFlow for more than 1 GB.
-    `tree`, `subjects` and `skip_bad` are those of `sources.prepare`; further arguments, such as `data_dir`, go to TFDS.
+    `tree`, `subjects`, `skip_bad` and `report` are those of `sources.prepare`; other arguments, such as `data_dir`, go to TFDS.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -85,8 +85,16 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         "python -m data_pipelines.prepare --input TREE --output DIR"
     )
 
-    def __init__(self, *, tree: str, subjects: str | None = None, skip_bad: bool = False, **kwargs):
-        self._tree, self._subjects, self._skip_bad = tree, subjects, skip_bad
+    def __init__(
+        self,
+        *,
+        tree: str,
+        subjects: str | None = None,
+        skip_bad: bool = False,
+        report: Callable[[str], None] | None = None,
+        **kwargs,
+    ):
+        self._tree, self._subjects, self._skip_bad, self._report = tree, subjects, skip_bad, report
         self._columns: dict[str, list] = {name: [] for name in COLUMNS}
         self.subject_remarks: list[str] = []  # lines for the user about the subjects file
         self.unused_subjects: list[str] = []  # sequences of the subjects file that are not in the tree
@@ -112,7 +120,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         sequences, problems, unused = release_tree.survey(self._tree, "--input")
         self._refuse(problems)
         ids = [item.sequence for item in sequences]
-        subject_of = read_subjects(self._subjects, ids)
+        subject_of = read_subjects(self._subjects, ids, self._report)
         unknown = [sequence for sequence in ids if sequence not in subject_of]
         if subject_of and unknown:
             raise DataError(f"--subjects={self._subjects!r} has no line for {abbreviate(unknown)}; every sequence needs one")
@@ -130,7 +138,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
             raise DataError(f"--input={self._tree!r}: no sequence is left; {abbreviate(problems, 2)}")
         metadata = cast(tfds.core.MetadataDict, self.info.metadata)
         metadata.update(self._columns)
-        metadata.update(skipped=problems, unused=unused, source=fingerprint(sequences, subject_of.settings()))
+        metadata.update(skipped=problems, unused=unused.as_json(), source=fingerprint(sequences, subject_of.settings()))
         if subject_of.traits:
             kept = self._columns["sequences"]
             metadata["traits"] = {name: [values[one] for one in kept] for name, values in subject_of.traits.items()}

@@ -4,17 +4,31 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.files import COPY, DEEPER, MASKS, PICKLES, Listing, has_suffix, irregular_at, is_dead, list_folder, remarks
+from data_pipelines.files import (
+    DEEPER,
+    MASKS,
+    PICKLES,
+    SHOWN,
+    Listing,
+    Unused,
+    has_suffix,
+    irregular_at,
+    is_dead,
+    list_folder,
+    open_regular,
+    remarks,
+)
 from data_pipelines.masks import read_masks
-from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, abbreviate, class_id, existing_folder
-from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
+from data_pipelines.names import COPY
+from data_pipelines.schema import FRAME_SIZE, DataError, abbreviate, class_id, existing_folder, is_class
+from data_pipelines.scoliosis1k.safe_pickle import GZIP, MOST_BYTES, load_silhouettes
 from data_pipelines.scoliosis1k.twins import same_files
 
 LAYOUT = "<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *.png"
@@ -49,9 +63,14 @@ class ReleasedSequence:
         if not self.pickled:
             return FRAME_SIZE**2 * len(self.names)
         try:
-            return os.path.getsize(self.folder / self.names[0])
-        except OSError:  # a broken link, reported when it is read
+            with open_regular(self.folder / self.names[0]) as file:
+                packed, size = file.read(len(GZIP)) == GZIP, file.seek(0, os.SEEK_END)
+                if packed and size > 4:
+                    file.seek(-4, os.SEEK_END)
+                    size = max(size, int.from_bytes(file.read(4), "little"))  # gzip ends with the size of what is in it
+        except (OSError, ValueError):  # a broken link, reported when it is read
             return 0
+        return min(size, MOST_BYTES)
 
     def silhouettes(self) -> np.ndarray:
         """Normalised silhouettes, uint8 `[s, 64, 64]`; raises `DataError` naming a file that cannot be used.
@@ -72,12 +91,7 @@ class Survey(NamedTuple):
 
     sequences: list[ReleasedSequence]  # sorted by id
     problems: list[str]  # one line for each folder that cannot be used
-    unused: dict[str, list[str]]  # paths from the root by the reason why they are not used; harmless
-
-
-def scan(root: str | Path, field: str) -> tuple[list[ReleasedSequence], list[str]]:
-    """The sequences and the problems of `survey`."""
-    return survey(root, field)[:2]
+    unused: Unused  # paths from the root; harmless
 
 
 def survey(root: str | Path, field: str) -> Survey:
@@ -91,10 +105,10 @@ def survey(root: str | Path, field: str) -> Survey:
     return found
 
 
-def look_through(root: str | Path, field: str) -> Survey:
-    """As `survey`, also of a folder that holds no sequence."""
+def look_through(root: str | Path, field: str, shown: int | None = SHOWN) -> Survey:
+    """As `survey`, also of a folder that holds no sequence, and with so many names of what is not used, or all."""
     folder = existing_folder(root, field)
-    found = Survey([], [], {})
+    found = Survey([], [], Unused(shown))
     walker = _Walker(folder, found.unused)
     for part in (folder / "scoliosis1k" / VERSION, folder / VERSION, folder):
         if (part / "features.json").is_file() or (part / "dataset_info.json").is_file() or any(part.glob("*.array_record*")):
@@ -132,7 +146,7 @@ def why_empty(folder: Path, found: Survey) -> str:
     outer = [child for child in _folders(folder) if any(map(_is_identity, _folders(child)))]
     if outer:
         return f"has no sequence, but {abbreviate(outer, 3)} has (an outer folder of an archive); give that folder"
-    classes = [child for child in _folders(folder) if child.name.strip().lower() in CLASSES]
+    classes = [child for child in _folders(folder) if is_class(child.name)]
     if any(len(inner := _folders(child)) > 1 or any(map(_folders, inner)) for child in classes):
         names = abbreviate([child.name for child in classes], 3)
         return f"has the class above the sequence ({names}): the two folders changed places; expected {LAYOUT}"
@@ -144,7 +158,7 @@ def why_empty(folder: Path, found: Survey) -> str:
 
 def _is_identity(folder: Path) -> bool:
     """True for a folder with a class folder in it."""
-    return any(child.name.lower() in CLASSES for child in _folders(folder))
+    return any(is_class(child.name) for child in _folders(folder))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -156,18 +170,20 @@ def _folders(folder: Path) -> list[Path]:
 
 
 class _Walker:
-    """Lists the folders of a tree and keeps, by reason, what is not used."""
+    """Lists the folders of a tree and notes what is not used."""
 
-    def __init__(self, root: Path, unused: dict[str, list[str]]):
+    def __init__(self, root: Path, unused: Unused):
         self.root, self.unused = root, unused
 
     def look(self, folder: Path, *suffixes: str) -> Listing:
         found = list_folder(folder, *suffixes)
         found.refuse_problems(folder)
         for reason, names in found.unused.items():
-            if names:
-                self.unused.setdefault(reason, []).extend(str((folder / name).relative_to(self.root)) for name in names)
+            self.note(reason, folder, names)
         return found
+
+    def note(self, reason: str, folder: Path, names: Sequence[str]) -> None:
+        self.unused.add(reason, str(folder.relative_to(self.root)) if folder != self.root else "", names)
 
     def folders(self, folder: Path, problems: list[str]) -> list[Path]:
         """Folders within a folder of folders; what should be one and is none is a problem, such as a dead link."""
@@ -194,7 +210,7 @@ def _sequence_of(identity: Path, walker: _Walker) -> ReleasedSequence:
     views: list[Path] = []
     problems: list[str] = []
     for folder in walker.folders(identity, problems):
-        if folder.name.lower() not in CLASSES and _is_identity(folder):
+        if not is_class(folder.name) and _is_identity(folder):
             raise DataError(
                 f"{identity}: an outer folder, whose sequences lie one folder deeper; move them up into {walker.root}"
             )
@@ -212,8 +228,7 @@ def _sequence_of(identity: Path, walker: _Walker) -> ReleasedSequence:
     if len(views) != 1:
         raise DataError(f"{identity}: {len(views)} sequences where one is expected; the layout is {LAYOUT}")
     names, deeper = walker.look(views[0], *PICKLES, *MASKS)[:2]
-    if deeper:
-        walker.unused.setdefault(DEEPER, []).extend(str((views[0] / name).relative_to(walker.root)) for name in deeper)
+    walker.note(DEEPER, views[0], deeper)
     pickles, images = ([name for name in names if has_suffix(name, suffixes)] for suffixes in (PICKLES, MASKS))
     if bool(pickles) == bool(images) or len(pickles) > 1:
         raise DataError(f"{views[0]}: {len(pickles)} .pkl and {len(images)} .png files; expected one .pkl, or .png frames only")

@@ -5,6 +5,7 @@ at the end, as views of bytes that the file holds, so a short file cannot ask fo
 """
 
 import contextlib
+import functools
 import io
 import pickle
 import pickletools
@@ -24,6 +25,7 @@ LARGE = 2**24  # bytes; larger pickles are read one at a time, so that memory do
 LARGE_ONES = threading.Lock()
 MOST_OPERATIONS = 10**6  # of a pickle; one of an array has 40, a list of 300 frames 4,000
 GZIP = b"\x1f\x8b"
+BLOCK = 256  # frames whose numbers are looked at together
 WHOLE = 1e-3  # grey levels; the most by which fractions of 255 may differ from whole grey levels
 OPCODES = frozenset(  # of protocols 0 to 5: numbers, text, bytes, tuples, lists, names, and what refers to them
     """PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1
@@ -206,41 +208,56 @@ def _unzip(content: bytes, path: Path) -> bytes:
 
 
 def _as_levels(array: np.ndarray, path: Path) -> np.ndarray:
-    """Grey levels uint8 of any numbers that are such levels, or a mask's two values, or fractions of 255."""
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == bool:
-        return array.astype(np.uint8)
-    low, high = array.min(), array.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise DataError(f"{path}: dtype {array.dtype} with values that are no numbers (NaN or infinite); write uint8, 0..255")
-    if ((array == low) | (array == high)).all():
-        if low == high != 0:
-            raise DataError(f"{path}: every value is {low}, so it shows nobody; {REMEDY}")
-        return (array > low).astype(np.uint8) * np.uint8(255)
+    """Grey levels uint8 of any numbers that are such levels, or a mask's two values, or fractions of 255.
+
+    Frames are taken block by block, so that the result is all that is held beside the array.
+    """
+    if array.dtype in (np.uint8, np.bool_):
+        return array.astype(np.uint8, copy=False)
+    blocks = [array[start : start + BLOCK] for start in range(0, len(array), BLOCK)]
+    low, high = blocks[0].min(), blocks[0].max()
+    for block in blocks:
+        low, high = np.minimum(low, block.min()), np.maximum(high, block.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            what = f"dtype {array.dtype} with values that are no numbers (NaN or infinite)"
+            raise DataError(f"{path}: {what}; write uint8, 0..255")
+    ways = [lambda block: (block > low) * np.uint8(255) if ((block == low) | (block == high)).all() else None]
     if array.dtype.kind != "f" and low >= 0 and high <= 255:
-        return array.astype(np.uint8)
-    for scale in (1, 255) if array.dtype.kind == "f" and low >= 0 else ():
-        scaled = array * np.float64(scale) if high <= 255 / scale else array[:0]  # s 64 64
-        if len(scaled) and np.abs(scaled - np.rint(scaled)).max() <= WHOLE:
-            return np.rint(scaled).astype(np.uint8)
+        ways.append(lambda block: block.astype(np.uint8))
+    if array.dtype.kind == "f" and low >= 0:
+        ways += [functools.partial(_whole, scale=scale) for scale in (1, 255) if high <= 255 / scale]
+    if low == high != 0:
+        raise DataError(f"{path}: every value is {low}, so it shows nobody; {REMEDY}")
+    levels = np.empty(array.shape, np.uint8)  # s h w
+    for way in ways:
+        for start, block in enumerate(blocks):
+            if (found := way(block)) is None:
+                break
+            levels[start * BLOCK : (start + 1) * BLOCK] = found  # s h w
+        else:
+            return levels
     raise DataError(
         f"{path}: dtype {array.dtype} with values {low:g} to {high:g}; expected uint8 with values 0..255, "
         "or whole values or fractions of 255 in another type; scale them"
     )
 
 
+def _whole(block: np.ndarray, scale: int) -> np.ndarray | None:
+    """Numbers times `scale`, rounded, if all of them are nearly whole then."""
+    scaled = block * np.float64(scale)  # s h w
+    rounded = np.rint(scaled)  # s h w
+    return rounded.astype(np.uint8) if np.abs(scaled - rounded).max() <= WHOLE else None
+
+
 def _as_frames(array: np.ndarray, path: Path) -> np.ndarray:
-    """The array as `[s, 64, 64]`, as long as nothing is lost."""
+    """The array as `[s, 64, 64]`, or `[s, 64, 44]` without the columns that nobody reads."""
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):  # one channel, first or last
         array = array[:, 0] if array.shape[1] == 1 else array[..., 0]  # s h w
     expected = f"give [frames, {FRAME_SIZE}, {FRAME_SIZE}] with at least one frame"
     shape = array.shape
     if array.ndim == 3 and shape[1] in (17, 18) and shape[2] in (2, 3):
         raise DataError(f"{path}: shape {shape} is the pose release; give the silhouette release")
-    if array.ndim == 3 and len(array) and shape[1:] == (FRAME_SIZE, FRAME_WIDTH):  # without the columns that nobody reads
-        return np.pad(array, ((0, 0), (0, 0), (SIDE_CUT, SIDE_CUT)), mode="constant", constant_values=array.min())  # s 64 64
-    if array.ndim != 3 or shape[1:] != (FRAME_SIZE, FRAME_SIZE) or len(array) == 0:
+    if array.ndim != 3 or shape[1:] not in ((FRAME_SIZE, FRAME_SIZE), (FRAME_SIZE, FRAME_WIDTH)) or len(array) == 0:
         what = ""
         if array.ndim == 4 and 3 in (shape[1], shape[3]):
             what = " is in colour"
@@ -260,9 +277,11 @@ def load_silhouettes(path: Path) -> np.ndarray:
     """
     content = read_file(path, MOST_BYTES)
     with LARGE_ONES if len(content) > LARGE or content.startswith(GZIP) else contextlib.nullcontext():
-        array = _as_frames(_load(content, path), path)  # s 64 64
-        levels = np.ascontiguousarray(_as_levels(array, path))  # s 64 64
-        return judged(levels, path)
+        array = _as_frames(_load(content, path), path)  # s 64 w
+        levels = judged(np.ascontiguousarray(_as_levels(array, path)), path)  # s 64 w
+        if levels.shape[2] == FRAME_SIZE:
+            return levels
+        return np.pad(levels, ((0, 0), (0, 0), (SIDE_CUT, SIDE_CUT)))  # s 64 64
 
 
 def _load(content: bytes, path: Path) -> np.ndarray:
@@ -273,6 +292,6 @@ def _load(content: bytes, path: Path) -> np.ndarray:
     except _Refused as error:
         raise DataError(f"{path}: {error}; give numpy's array [frames, {FRAME_SIZE}, {FRAME_SIZE}], uint8") from error
     except Exception as error:  # damaged or hostile bytes can make an unpickler raise anything
-        kind = kind_of(content) or ("empty" if not content else "")
-        what = f"it is {kind}" if kind else f"{type(error).__name__}: {error}"
+        kind, remedy = kind_of(content.removeprefix(GZIP)) if content else ("empty", "")  # gzip is no other kind, but damaged
+        what = f"it is {kind}{'; ' * bool(remedy)}{remedy}" if kind else f"{type(error).__name__}: {error}"
         raise DataError(f"{path}: not a readable pickle of a numpy array ({what})") from error

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.files import (
-    COPY,
     MASKS,
     PICKLES,
     has_suffix,
@@ -23,6 +22,7 @@ from data_pipelines.files import (
     read_file,
 )
 from data_pipelines.masks import read_masks
+from data_pipelines.names import COPY
 from data_pipelines.pictures import MOST_BYTES
 from data_pipelines.schema import DataError, abbreviate
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
@@ -94,12 +94,13 @@ def _why_no_walk(path: Path) -> str:
         beginning = file.read(BEGINNING)
     if beginning.startswith(b"\x80") and beginning[1:2] <= b"\x05":
         return f"is a pickle by its beginning; rename it to {COPY.sub('', path.name).removesuffix('.pkl')}.pkl"
-    kind = kind_of(beginning)
+    kind, remedy = kind_of(beginning)
     if not kind or "video" in kind or "AVI" in kind:
         return ""
     if has_suffix(path.name, MASKS):
         return "is a single picture; give the folder of all masks of one walk"
-    return f"is {kind}; give a video file, a folder of mask PNGs or a prepared pickle ({', '.join(PICKLES)})"
+    do = f"{remedy}, and give" if remedy else "give"
+    return f"is {kind}; {do} a video file, a folder of mask PNGs or a prepared pickle ({', '.join(PICKLES)})"
 
 
 def _has_masks(folder: Path) -> bool:

@@ -45,9 +45,11 @@ def arguments() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
+    without = 0
     with report_errors("the answers so far are whole"):
-        if screen(args):
-            sys.exit(MISTAKE)
+        without = screen(args)
+    if without:
+        sys.exit(MISTAKE)
 
 
 def screen(args: argparse.Namespace) -> int:

@@ -258,6 +258,14 @@ PICKLED = {
     "all 128": (pickle.dumps(np.full_like(SHARP, 128)), "every pixel is 128, so it shows nobody"),
     "all black": (pickle.dumps(0 * SHARP), "every value is 0, so it shows nobody"),
     "all 0.5": (pickle.dumps(np.full(SHARP.shape, 0.5)), "every value is 0.5, so it shows nobody"),
+    **{f"{kind}, without empty sides": (pickle.dumps(make(cut_sides(SHARP))), words) for kind, (make, words) in {
+        "inverted": (lambda frames: 255 - frames, "inverted (a black person)"),
+        "inverted, fractions": (lambda frames: 1 - frames.astype(np.float32) / 255, "inverted (a black person)"),
+        "all 128": (lambda frames: np.full_like(frames, 128), "every pixel is 128, so it shows nobody"),
+        "labels": (lambda frames: frames // 255 * (np.arange(64)[:, None] % 3 + 1).astype(np.uint8), "a label map"),
+        "labels on white": (lambda frames: 255 - frames // 255 * (np.arange(64)[:, None] % 3 + 1).astype(np.uint8), "inverted"),
+        "raised": (lambda frames: frames // 255 + np.uint8(7), None),
+    }.items()},
     "labels": (pickle.dumps(SHARP // 255 * (np.arange(64)[:, None] % 3 + 1).astype(np.uint8)), "a label map"),
     "photographs": (pickle.dumps(RNG.integers(0, 256, SHARP.shape, dtype=np.uint8)), "is no mask but a picture"),
     "not whole": (pickle.dumps(SILHOUETTES + 0.25), "dtype float64 with values 0.25 to 255.25; expected uint8"),
@@ -277,9 +285,9 @@ PICKLED = {
     "objects": (pickle.dumps(np.array([None, "a"], dtype=object)), "an array of something else than numbers"),
     "records": (pickle.dumps(np.zeros(3, "u1,u1")), "holds a dict"),
     "texts": (pickle.dumps(np.array(["a"])), "an array of something else than numbers"),
-    ".npy": (b"\x93NUMPY" + bytes(99), "it is a .npy file of numpy"),
-    "zip": (b"PK\x03\x04" + bytes(99), "it is a zip archive"),
-    "bzip2": (b"BZh91AY" + bytes(99), "it is bzip2"),
+    ".npy": (b"\x93NUMPY" + bytes(99), "it is a numpy array (.npy)"),
+    "zip": (b"PK\x03\x04" + bytes(99), "it is a zip file"),
+    "bzip2": (b"BZh91AY" + bytes(99), "it is a bzip2 file; unpack it"),
     "PNG": (png(PLAIN[0]), "it is a PNG"),
     "web page": (b"<!DOCTYPE html><html></html>", "it is a web page"),
     "text": (b"hello", "it does not end as a pickle does"),
@@ -526,6 +534,25 @@ def test_hostile_files_take_little_memory_and_time(doors, no_files, tmp_path):
     assert len(lines) == 3 * (len(paths) + len(no_files[1]) + 1) + 1
     assert not [line for line in lines if line.endswith("file is read")]
     assert int(lines[-1].split()[-1]) < 1000, lines[-1]  # MB; Python, numpy and OpenCV are 150 of them
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [np.float16, np.int16])
+def test_the_largest_gzip_that_is_taken_needs_less_than_a_gigabyte(tmp_path, kind):
+    """It has 1 MB, and each of its numbers becomes one grey level; the last frame is wrong or right."""
+    frames = np.zeros((130_000_000 // 4096 // np.dtype(kind).itemsize, 64, 64), kind)
+    frames[:, 20:40, 20:40] = 1
+    frames[:, 40, 20:40] = 0.5 if kind is not np.int16 else 0
+    for name, value in (("right", 0), ("wrong", 0.3 if kind is not np.int16 else -3)):
+        frames[-1, 0, 0] = value
+        (tmp_path / f"{name}.pkl").write_bytes(gzip.compress(pickle.dumps(frames * (255 if kind is np.int16 else 1)), 1))
+    result = subprocess.run(
+        [sys.executable, "-c", READ, tmp_path / "right.pkl", tmp_path / "wrong.pkl"],
+        cwd=ROOT, capture_output=True, encoding="utf-8", check=False, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert int(lines[-1].split()[-1]) < 1000, lines
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):

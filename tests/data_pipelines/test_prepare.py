@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +16,14 @@ import cv2
 import numpy as np
 import pytest
 
+from data_pipelines import masks, sources
+from data_pipelines.locks import alone
 from data_pipelines.prepare import main
 from data_pipelines.schema import DataError, cache_folder
 from data_pipelines.scoliosis1k.builder import metadata_digest
+from data_pipelines.scoliosis1k.release_tree import fingerprint, survey
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
-from data_pipelines.sources import is_prepared, open_prepared, open_root, prepare, prepared_folder
+from data_pipelines.sources import LOCK, is_prepared, open_prepared, open_root, prepare, prepared_folder
 from tests.conftest import as_silhouettes, assert_one_clear_error, damage, held_preparation, run_module, write_tree
 
 
@@ -53,8 +57,6 @@ def test_class_folders_in_any_case(tmp_path, case):
 
 
 def test_records_read_the_same_from_many_threads(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
     prepare(str(write_tree(tmp_path / "tree", per_class=4, frames=40)), tmp_path / "out")
     data = open_prepared(tmp_path / "out")
     alone = [data.read(row) for row in range(len(data))]
@@ -75,6 +77,44 @@ def test_root_may_be_a_released_tree_prepared_once_into_the_cache(tmp_path, monk
     (tmp_path / "more" / "00008").rename(tree / "00008")  # the tree has grown: prepared anew
     assert len(open_root(str(tree), lines.append)) == 7
     assert len(lines) == 2
+
+
+def test_a_cache_that_other_rules_have_filled_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
+    tree, lines = write_tree(tmp_path / "tree"), []
+    old = (
+        tmp_path / "cache" / f"prepared-{fingerprint(survey(tree, 'tree').sequences)}"
+    )  # as it was named before there were any
+    prepare(str(write_tree(tmp_path / "inverted", seed=1)), old)
+    first = open_root(str(tree), lines.append)
+    assert first.digest() != open_prepared(old).digest()
+    monkeypatch.setattr(masks, "VERSION", masks.VERSION + 1)
+    assert open_root(str(tree), lines.append).digest() == first.digest()
+    assert ["preparing it once into" in line for line in lines] == [True, True]
+
+
+def test_a_root_whose_preparation_has_only_begun_is_waited_for(tmp_path):
+    out, tree = tmp_path / "out", write_tree(tmp_path / "tree")
+    folder = prepared_folder(out).parent
+    lines: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        with alone(folder / LOCK, print):  # and no file yet
+            waiting = pool.submit(open_root, str(out), lines.append)
+            while not lines:
+                assert not waiting.done()
+                time.sleep(0.01)
+            prepare(str(tree), tmp_path / "ready")
+            prepared_folder(tmp_path / "ready").rename(prepared_folder(out))
+        assert len(waiting.result(60)) == 6
+    assert lines[0].startswith(f"another preparation is at work in {folder} (process {os.getpid()} on")
+
+
+def test_a_root_that_is_prepared_while_it_is_looked_at_is_opened(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    prepare(str(write_tree(tmp_path / "tree")), out)
+    answers = iter([False, True])  # it ended after the first look, and left no lock
+    monkeypatch.setattr(sources, "is_prepared", lambda root: next(answers))
+    assert len(open_root(str(out), print)) == 6
 
 
 def test_without_a_home_the_cache_has_to_be_named(tmp_path, monkeypatch):

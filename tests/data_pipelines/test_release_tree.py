@@ -1,10 +1,13 @@
 """What lies in a tree beside the sequences: nothing disappears without a word. A new kind of thing is a row of `LAYOUTS`."""
 
+import gzip
 import json
 import lzma
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,11 +15,13 @@ import numpy as np
 import pytest
 
 from data_pipelines.check import check
-from data_pipelines.files import COPIES, DEEPER, LEFT, OTHERS, list_folder, natural
+from data_pipelines.files import COPIES, DEEPER, LEFT, OTHERS, list_folder
+from data_pipelines.names import natural
 from data_pipelines.schema import DataError
 from data_pipelines.scoliosis1k.release_tree import fingerprint, is_of, look_through, survey
+from data_pipelines.scoliosis1k.safe_pickle import MOST_BYTES
 from data_pipelines.silhouettes import normalise_sequence
-from data_pipelines.sources import _metadata, open_prepared, open_root, prepare, prepared_folder
+from data_pipelines.sources import open_prepared, open_root, prepare, prepared_folder, read_metadata
 from data_pipelines.synthetic import synthetic_walkers
 from data_pipelines.video.walk import inputs_of, read_walk
 from tests.conftest import assert_one_clear_error, run_here, write_tree
@@ -154,6 +159,9 @@ LAYOUTS = {  # what is done to the tree, which sequences are left, what is said 
              lambda root: os.link(root / PICKLE, root / "00004/Negative/000_180/000_180.pkl")), FOUR, "same files as 00000", {},
     ),
     "a link in a circle": (link("00001/Neutral/000_180/up", "00001"), FOUR, "", {DEEPER: 1}),
+    "an outer folder beside, class with blanks": (
+        lambda root: (root / "release" / "00009" / " Positive " / "000_180").mkdir(parents=True), FOUR, "move them up into", {},
+    ),
     "an outer folder beside": (
         lambda root: shutil.copytree(root / "00001", root / "Scoliosis1K-sil-pkl" / "00009"), FOUR, "move them up into", {},
     ),
@@ -171,18 +179,24 @@ def test_what_is_not_used_is_counted_and_named(tree, tmp_path, kind, monkeypatch
     assert data.sequences == kept
     assert len(skipped) == bool(words)
     assert words in "".join(skipped)
-    unused = _metadata(prepared_folder(tmp_path / "out"))["unused"]
-    assert {reason: len(names) for reason, names in unused.items()} == counts
+    unused = read_metadata(prepared_folder(tmp_path / "out"))["unused"]
+    assert {reason: found["count"] for reason, found in unused.items()} == counts
+    assert all(len(found["names"]) == min(found["count"], 3) for found in unused.values())
+    everything = look_through(tree, "--input", shown=None).unused.names
+    assert {reason: len(names) for reason, names in everything.items()} == counts
+    assert {reason: names[:3] for reason, names in everything.items()} == {one: found["names"] for one, found in unused.items()}
     assert len(lines) == len(counts)
     for reason, count in counts.items():
         line = next(line for line in lines if reason in line)
         assert line.startswith(f"not used ({count}): ")
-        assert unused[reason][0] in line
+        assert unused[reason]["names"][0] in line
     if "00003" in kept:
         np.testing.assert_array_equal(data.read(kept.index("00003")), normalise_sequence(masks()))
         walk = read_walk(tree / VIEW, None)
         np.testing.assert_array_equal(walk.silhouettes, data.read(kept.index("00003")))
-        missed = sum(counts.get(reason, 0) for reason in (OTHERS, COPIES, DEEPER) if VIEW in "".join(unused.get(reason, [])))
+        missed = sum(
+            counts.get(reason, 0) for reason in (OTHERS, COPIES, DEEPER) if VIEW in "".join(everything.get(reason, []))
+        )
         flagged = {flag.name: flag for flag in walk.flags}.get("files left out")
         assert (flagged is not None) == bool(missed)
     if words:
@@ -253,9 +267,9 @@ def npz(path: Path) -> None:
 
 
 NO_WALKS = {  # name, content, and what is said of it
-    "numpy": ("walk.npy", lambda path: np.save(path, np.stack(masks())), "walk.npy is a .npy file of numpy"),
+    "numpy": ("walk.npy", lambda path: np.save(path, np.stack(masks())), "walk.npy is a numpy array"),
     "numpy archive": ("walk.npz", npz, "walk.npz is a zip"),
-    "xz": ("walk.pkl.xz", lambda path: path.write_bytes(lzma.compress(b"a")), "walk.pkl.xz is xz"),
+    "xz": ("walk.pkl.xz", lambda path: path.write_bytes(lzma.compress(b"a")), "walk.pkl.xz is an xz file; unpack it"),
     "second download": ("walk.pkl (1)", lambda path: path.write_bytes(pickle.dumps(1)), "rename it to walk.pkl$"),
     "picture": ("1.png", lambda path: cv2.imwrite(str(path), masks()[0]), "is a single picture; give the folder"),
     "archive": ("masks.zip", lambda path: path.write_bytes(b"PK\3\4"), "masks.zip is a zip"),
@@ -349,7 +363,7 @@ def test_a_tree_of_links_with_other_labels_or_ids_is_another_one(tmp_path, monke
     of_links(root, store, a=("Positive", 0), b=("Neutral", 1), d=("Negative", 2))
     assert open_root(str(root), print).sequences == ("a", "b", "d")
     # The source of sets that were prepared before ids were part of it
-    metadata = _metadata(prepared_folder(tmp_path / "out"))
+    metadata = read_metadata(prepared_folder(tmp_path / "out"))
     sequences = survey(root, "--input").sequences
     old = {**metadata, "source": fingerprint(sequences, str([]), identities=False)}
     assert not is_of(old, sequences, str([]))
@@ -424,7 +438,7 @@ def test_frames_without_anybody_are_counted_by_sequence(tree, tmp_path):
     result = run_here("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out")
     assert result.returncode == 0
     assert "not used (3): masks with (almost) nobody in them, by sequence: 00003 (3)" in result.stdout
-    assert _metadata(prepared_folder(tmp_path / "out"))["dropped"] == [0, 0, 0, 3]
+    assert read_metadata(prepared_folder(tmp_path / "out"))["dropped"] == [0, 0, 0, 3]
     np.testing.assert_array_equal(read_walk(tree / VIEW, None).frames, [*range(2), *range(3, 8), *range(10, 20)])
 
 
@@ -483,7 +497,7 @@ def test_a_check_lists_everything_at_once_and_writes_nothing_but_what_was_asked_
         assert [words in line for line in found["problems"] if sequence in line] == [True]
         assert words in result.stdout
     assert len(found["problems"]) == 3
-    assert found["unused"] == {LEFT: [".DS_Store"], OTHERS: ["notes.txt"]}
+    assert found["unused"] == {LEFT: {"count": 1, "names": [".DS_Store"]}, OTHERS: {"count": 1, "names": ["notes.txt"]}}
     assert len(found["frames"]) == 10
     assert found["short"] == {"00005": 9}
     assert found["distribution"]["minimum"] == 9
@@ -515,13 +529,17 @@ def test_a_check_of_a_prepared_set_says_what_is_in_it_and_what_was_left_out(tmp_
     found = json.loads((tmp_path / "a").read_text(encoding="utf-8"))
     assert found["kind"] == "prepared set"
     assert len(found["frames"]) == 10
-    assert [line.startswith("left out when it was prepared: ") for line in found["problems"]] == [True] * 3
-    assert result.returncode == 1
+    assert found["problems"] == []
+    assert len(found["left_out"]) == 3
+    assert result.returncode == 0
+    assert result.stdout.count("left out when it was prepared: ") == 3
+    assert result.stdout.splitlines()[-1] == "0 problems"
     assert sum(counts["sequences"] for part in found["parts"].values() for counts in part.values()) == 10
     record = next(prepared_folder(tmp_path / "out").glob("*.array_record*"))
     record.write_bytes(record.read_bytes()[:1000])
     result = run_here("data_pipelines.prepare", "--input", tmp_path / "out", "--check")
     assert "cannot be read" in result.stdout
+    assert result.stdout.splitlines()[-1] == "1 problem"
     assert result.returncode == 1
 
 
@@ -530,7 +548,7 @@ def test_a_check_of_good_data_ends_with_nothing_to_say(tmp_path):
     result = run_here("data_pipelines.prepare", "--input", root, "--check")
     assert result.returncode == 0
     assert result.stdout.splitlines()[-1] == "0 problems"
-    assert look_through(root, "--input").unused == {}
+    assert look_through(root, "--input").unused.as_json() == {}
 
 
 @pytest.mark.parametrize(
@@ -570,3 +588,101 @@ def test_what_has_the_name_of_a_video_or_pickle_and_is_none_is_not_waited_for(tm
     for path in (tmp_path, tmp_path / "walk.mp4", tmp_path / "walk.pkl"):
         with pytest.raises(DataError, match=words):
             inputs_of(path)
+
+
+@pytest.mark.parametrize(("real", "words"), [(True, ["same files as 00000"]), (False, [])])
+def test_files_that_a_network_file_system_numbers_0_are_not_taken_for_one(tree, monkeypatch, real, words):
+    shutil.copytree(tree / "00000", tree / "00004", copy_function=os.link)
+    found = os.stat
+
+    def stat_of_a_share(path, **given):
+        state = found(path, **given)
+        return os.stat_result([state[0], 0, *state[2:10]])
+
+    if not real:
+        monkeypatch.setattr("data_pipelines.scoliosis1k.release_tree.os.stat", stat_of_a_share)
+    problems = survey(tree, "--input").problems
+    monkeypatch.undo()
+    assert len(problems) == len(words)
+    assert all(word in problem for word, problem in zip(words, problems, strict=True))
+
+
+def test_the_size_of_silhouettes_is_known_before_they_are_unpacked(tmp_path):
+    """Else many would be read ahead at once."""
+    frames = pickle.dumps(np.zeros((500, 64, 64), np.uint8))
+    view = tmp_path / "00000" / "Positive" / "000_180"
+    view.mkdir(parents=True)
+    packed = gzip.compress(frames)
+    for name, content, size in (
+        ("a.pkl", frames, len(frames)),
+        ("a.pkl.gz", packed, len(frames)),
+        ("a.pkl", packed, len(frames)),  # by its content, whatever its name
+        ("a.pkl", packed[:-4] + b"\xff" * 4, MOST_BYTES),  # it lies; no more is ever unpacked
+        ("a.pkl", packed[:-4] + bytes(4), len(packed)),
+        ("a.pkl", b"\x1f\x8b", 2),
+        ("a.pkl", b"", 0),
+    ):
+        (view / name).write_bytes(content)
+        assert survey(tmp_path, "--input").sequences[0].nbytes == size
+        (view / name).unlink()
+    os.mkfifo(view / "a.pkl")
+    assert survey(tmp_path, "--input").sequences[0].nbytes == 0
+
+
+# What a check says about a partition, subjects and frames, without the set being unusable: a new remark is a row.
+REMARKS = {  # options, words of the line, and the exit status
+    "class without training": ({"TRAIN_SET": ["00000", "00001"], "TEST_SET": ["00002"]}, "the train part has no positive", 0),
+    "in neither part": ({"TRAIN_SET": ["00000", "00001"], "TEST_SET": ["00002"]}, "1 of 4 sequences are in neither part", 0),
+    "a key that nothing reads": (
+        {"TRAIN_SET": ["00000", "00001"], "TEST_SET": ["00002"], "note": 1},
+        "nothing reads 'note'",
+        0,
+    ),
+    "one class": ({"TRAIN_SET": ["00000"], "TEST_SET": ["00002"]}, "problem: --partition=", 1),
+    "subjects of others": ("sequence,subject\n0,a\n1,b\n2,c\n3,d\n77,e\n", "1 of its lines are of sequences that are not", 0),
+    "subjects in another encoding": ("sequence,subject\n0,é\n1,b\n2,c\n3,d\n".encode("cp1252"), "is read as Windows-1252", 0),
+}
+
+
+@pytest.mark.parametrize("kind", REMARKS)
+def test_a_check_says_what_training_would_say(tree, tmp_path, kind):
+    content, words, status = REMARKS[kind]
+    path = tmp_path / "given"
+    path.write_bytes(
+        content if isinstance(content, bytes) else (content if isinstance(content, str) else json.dumps(content)).encode()
+    )
+    option = "--partition" if isinstance(content, dict) else "--subjects"
+    result = run_here("data_pipelines.prepare", "--input", tree, "--check", option, path, "--json", tmp_path / "check.json")
+    found = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))
+    assert result.returncode == status
+    assert [words in f"problem: {line}" for line in found["remarks" if status == 0 else "problems"]].count(True) == 1
+    assert result.stdout.count(words) == 1
+
+
+def test_a_check_names_gaps_in_the_numbers_of_masks_and_nobody_else_does(tree, tmp_path):
+    for number in (4, 5, 9):
+        (tree / VIEW / f"{number}.png").unlink()
+    result = run_here("data_pipelines.prepare", "--input", tree, "--check", "--json", tmp_path / "check.json")
+    assert result.returncode == 0
+    assert "sequences with gaps in the numbers of their masks (1): 00003 (3)" in result.stdout
+    assert json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))["gaps"] == {"00003": 3}
+    lines: list[str] = []
+    prepare(str(tree), tmp_path / "out", report=lines.append)
+    assert lines == []
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_a_check_whose_reader_has_gone_ends_quietly(tree, bad):
+    if bad:
+        (tree / PICKLE).write_bytes(b"")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        command = [sys.executable, "-m", "data_pipelines.prepare", "--input", str(tree), "--check"]
+        buffered = os.environ | {"PYTHONUNBUFFERED": ""}  # as it is for a pipe, unless someone says otherwise
+        result = subprocess.run(
+            command, stdout=gone, stderr=subprocess.PIPE, encoding="utf-8", check=False, timeout=60, env=buffered
+        )
+    assert result.returncode == 141
+    assert "Exception" not in result.stderr
+    assert "Broken" not in result.stderr

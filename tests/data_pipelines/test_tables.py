@@ -15,6 +15,7 @@ from data_pipelines.schema import DataError, class_id
 from data_pipelines.sources import open_prepared, prepare, prepared_folder
 from data_pipelines.splits import make_partition
 from data_pipelines.tables import read_partition, read_subjects
+from data_pipelines.texts import plain
 from tests.conftest import assert_one_clear_error, make_set, run_here, write_tree
 
 IDS = [f"{number:05d}" for number in range(8)]
@@ -73,6 +74,53 @@ def test_subjects_are_read_in_any_clothes(kind, tmp_path):
     assert found.settings() == str(sorted(PEOPLE.items())), "the fingerprint of sets that were prepared before"
 
 
+def names(*people: str) -> str:
+    return "sequence,subject,note\n" + "".join(f"{number:05d},{name},x\n" for number, name in enumerate(people))
+
+
+CHINESE = ("张三", "李雷", "王小明", "陈建国")
+JAPANESE = ("田中花子", "マリー", "さくら", "佐藤")
+GUESSED = {  # a file in another encoding: how it is written, what is read as what, and the encoding that is named
+    "Chinese": (names(*CHINESE), "gbk", "Chinese (GB 18030)"),
+    "Chinese, rare signs among them": (names(*CHINESE, "周喆镕"), "gb18030", "Chinese (GB 18030)"),
+    "Chinese, a name with a letter": (names(*CHINESE, "王A"), "gbk", "Chinese (GB 18030)"),
+    "Japanese": (names(*JAPANESE), "shift_jis", "Japanese (Windows-932)"),
+    "Japanese of Windows": (names("髙橋", *JAPANESE), "cp932", "Japanese (Windows-932)"),
+    "German": (names("Müller", "Jürgen", "Groß", "Ämilie"), "cp1252", "Windows-1252"),
+    "German, one letter": (names("anna", "Jörg"), "cp1252", "Windows-1252"),
+    "French": (names("Créée", "Zoé", "Noël", "Anaïs"), "cp1252", "Windows-1252"),
+    "Spanish in capitals": (names("NIÑO", "MUÑOZ", "PEÑA"), "cp1252", "Windows-1252"),
+    "Danish": (names("Åse", "Bjørn", "Søren Ågård"), "cp1252", "Windows-1252"),
+    "English of Word": (names("O\u2019Brien", "Anna\u2019s", "\u201cBo\u201d"), "cp1252", "Windows-1252"),
+    "a dash": (names("Anna \u2013 Maria"), "cp1252", "Windows-1252"),
+    "not even Windows-1252": (names("J\x81rg\xfc"), "latin-1", "Latin-1"),
+}
+
+
+@pytest.mark.parametrize("kind", GUESSED)
+def test_other_encodings_are_guessed_where_that_is_clear_and_named(kind, tmp_path, capsys):
+    text, encoding, named = GUESSED[kind]
+    path = write(tmp_path / "subjects.csv", text.encode(encoding))
+    lines: list[str] = []
+    found = read_subjects(path, IDS, lines.append)
+    assert [*found.values()] == [line.split(",")[1] for line in text.splitlines()[1:]]
+    assert lines == [
+        f"warning: --subjects={str(path)!r} is not UTF-8 and is read as {named}; save it as UTF-8 if names look wrong"
+    ]
+    read_subjects(path, IDS)
+    assert capsys.readouterr().err.splitlines() == lines
+    lines.clear()
+    assert read_subjects(write(path, text), IDS, lines.append) == found
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    "name", [*CHINESE, *JAPANESE, "周喆镕", "ﾀﾅｶ", "ガ", "髙橋", "﨑", "王A", "Ä", "李・雷", "김민수", "Иван"]
+)
+def test_a_name_in_any_script_stays_as_it_is(name):
+    assert plain(name) == plain(f"\u3000{name} \u3000") == plain(f'="{name}"') == name
+
+
 SUBJECTS_REFUSED = {
     "empty": ("", "is an empty file; give the CSV file"),
     "blank": (" \n\n", "is an empty file; give the CSV file"),
@@ -120,11 +168,11 @@ SUBJECTS_REFUSED = {
     "long name": (f"sequence,subject\n0,{'a' * 300}\n", "line 2: subject 'aaaaaaaa"),
     "long id": (f"sequence,subject\n{'a' * 300},anna\n", "a...' has 300 signs; mend the line"),
     "long header": (f"{'a' * 1000},{'b' * 1000},c,d\n", "'c' and 1 more; expected"),
-    "Excel": (workbook, "is a zip file, such as an Excel workbook (.xlsx); save it as CSV"),
+    "Excel": (workbook, "is a zip file, such as an Excel workbook (.xlsx), .docx, .npz or .pt; save it as CSV"),
     "old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old Excel workbook (.xls); save it as CSV"),
-    "gzip": (b"\x1f\x8b\x08\0", "is a gzip file; unpack it and give the CSV file in it"),
+    "gzip": (b"\x1f\x8b\x08\0", "is a gzip file; unpack it and give the CSV file"),
     "PDF": (b"%PDF-1.7", "is a PDF; save it as CSV"),
-    "web page": ("\n<!DOCTYPE html><p>Sign in", "is a web page or XML"),
+    "web page": ("\n<!DOCTYPE html><p>Sign in", "is a web page, such as a download gives where it needs a login; download it"),
     "JSON": ('{"00000": "anna"}', "is JSON, as partition files are"),
     "binary": (bytes(range(256)), "is a binary file, no text; save it as CSV"),
     "half a UTF-16 sign": (PLAIN.encode("utf-16")[:-1], "is a binary file, no text"),
@@ -187,6 +235,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))
 from data_pipelines.schema import DataError
 from data_pipelines.tables import read_partition, read_subjects
+from data_pipelines.texts import plain
 from data_pipelines.texts import LARGEST
 path = Path(sys.argv[1])
 for piece in (",\\n", "[],", '"'):
@@ -320,8 +369,8 @@ PARTITIONS_REFUSED = {
     "id twice": (parts('["00001", "1"]'), "TRAIN_SET lists 00001 more than once (TRAIN_SET[0] and [1])"),
     "id in both parts": (parts('["00001", 0]'), "00000 stand in both TRAIN_SET and TEST_SET"),
     "id that is not there": (parts("[90000]"), "names 2 sequences, of which the data lack 1: 90000"),
-    "Excel": (workbook, "is a zip file, such as an Excel workbook (.xlsx); save it as JSON"),
-    "web page": ("<html>", "is a web page or XML"),
+    "Excel": (workbook, "is a zip file, such as an Excel workbook (.xlsx), .docx, .npz or .pt; save it as JSON"),
+    "web page": ("<html>", "is a web page, such as a download gives where it needs a login; download it"),
     "git conflict": ("<<<<<<< HEAD\n{}", ", line 1: a conflict of git (<<<<<<<)"),
     "zeros at the end": (TEXT.encode() + bytes(9), "ends with 9 zero bytes"),
     "binary": (b"\x80\x04\x95\0\0", "is a binary file"),

@@ -243,7 +243,7 @@ REFUSED = {  # what the file is: how it is made, and words of the line
     "UTF-16 text": (lambda c, p: written(p, "hello\n".encode("utf-16")), "a text file that begins 'hello"),
     "web page": (lambda c, p: written(p, b"\n<!DOCTYPE html><html>sign in"), "a web page"),
     "git-lfs": (lambda c, p: written(p, b"version https://git-lfs.github.com/spec/v1\noid sha256:0"), "git lfs pull"),
-    "gzip": (lambda c, p: written(p, gzip.compress(b"x" * 99)), "compressed (gzip)"),
+    "gzip": (lambda c, p: written(p, gzip.compress(b"x" * 99)), "is a gzip file; unpack it"),
     "tar": (tarred, "a tar archive"),
     "ONNX": (lambda c, p: written(p, b"\x08\x07\x12\x07pytorch\x1a\x032.1:"), "an ONNX network"),
     "safetensors": (lambda c, p: written(p, struct.pack("<Q", 30) + b'{"a":{"dtype":"F32"}}'), "a safetensors file"),
