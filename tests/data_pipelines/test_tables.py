@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.partitions import read_partition
 from data_pipelines.schema import DataError, class_id
 from data_pipelines.sources import open_prepared, prepare, prepared_folder
 from data_pipelines.splits import make_partition
-from data_pipelines.tables import read_partition, read_subjects
+from data_pipelines.tables import read_subjects
 from data_pipelines.texts import plain
 from tests.conftest import assert_one_clear_error, make_set, run_here, write_tree
 
@@ -234,7 +235,8 @@ import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))
 from data_pipelines.schema import DataError
-from data_pipelines.tables import read_partition, read_subjects
+from data_pipelines.partitions import read_partition
+from data_pipelines.tables import read_subjects
 from data_pipelines.texts import plain
 from data_pipelines.texts import LARGEST
 path = Path(sys.argv[1])
