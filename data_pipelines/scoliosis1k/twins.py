@@ -1,6 +1,7 @@
 """Sequences that are the same files: through links, one child would be two."""
 
 import os
+import stat
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ def same_files(sequences: Iterable[tuple[Path, Sequence[str]]]) -> dict[int, int
                 state = os.stat(os.path.join(folder, name))
             except OSError:  # a dead link, reported when it is read
                 continue
-            if state.st_ino:  # some network file systems know none
+            if state.st_ino and stat.S_ISREG(state.st_mode):  # some network file systems know no inodes
                 inodes.append(hash((state.st_dev, state.st_ino)))
                 owners.append(number)
     if not inodes:
