@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.files import missing_numbers, remarks
+from data_pipelines.files import remarks
 from data_pipelines.leaks import alike_sequences, silhouette_hash
-from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id, existing_folder
+from data_pipelines.names import missing_numbers
+from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id, existing_folder, printable
 from data_pipelines.scoliosis1k.release_tree import look_through, why_empty
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import is_prepared, open_prepared, prepared_folder, read_metadata, unused_lines
@@ -36,6 +37,7 @@ class Check:
     root: str
     kind: str  # `TREE` or `SET`
     problems: list[str] = field(default_factory=list)  # why something cannot be used, one line each, with the remedy
+    skippable: int = 0  # number of problems without which --skip-bad goes on
     left_out: list[str] = field(default_factory=list)  # of a prepared set: what --skip-bad left out, and why
     remarks: list[str] = field(default_factory=list)  # about the partition and the subjects file; what training would say, too
     unused: dict[str, Any] = field(default_factory=dict)  # number and paths by the reason why they are not used; harmless
@@ -84,10 +86,10 @@ class Check:
         for line in self.left_out:
             yield f"  left out when it was prepared: {line}"
         for line in self.problems:
-            yield f"  problem: {line}"
+            yield f"  problem: {printable(line)}"
         count = len(self.problems)
-        advice = "; with --skip-bad prepare leaves such sequences out" if self.problems and self.kind == TREE else ""
-        yield f"{count} problem{'s' * (count != 1)}{advice}"
+        left = f"; with --skip-bad prepare goes on without what {self.skippable} of them are about"
+        yield f"{count} problem{'s' * (count != 1)}" + (left if self.skippable else "")
 
 
 def check(root: str | Path, subjects: str | None = None, partition: str | None = None) -> Check:
@@ -110,6 +112,7 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
         for item, result in zip(items, results, strict=True):
             if isinstance(result, str):
                 found.problems.append(result)
+                found.skippable += found.kind == TREE
                 continue
             frames, number = result
             used.append(item)
@@ -134,17 +137,23 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
     found.near_duplicates = [pair._asdict() for pair in alike_sequences(names, np.stack(hashes))]
     if partition is not None:
         try:
-            parts = make_partition(data, partition, 0.0, report=found.remarks.append)
+            parts = make_partition(data, partition, 0.0, report=lambda line: found.remarks.append(_of_options(line)))
             found.parts = {name: _counts(data, rows) for name, rows in vars(parts).items() if name != "validation"}
             refuse_single_class(data, parts, partition)
         except DataError as error:
-            found.problems.append(str(error))
+            found.problems.append(_of_options(str(error)))
     return found
+
+
+def _of_options(line: str) -> str:
+    """A message about a partition in the words of this command, which gives it by an option of its own."""
+    return line.replace("data.partition=", "--partition=").replace("(--allow-missing)", "(--allow-missing, when you train)")
 
 
 def _of_tree(folder: Path, found: Check) -> Iterator[Item]:
     survey = look_through(folder, "--input", shown=None)
     found.problems += survey.problems
+    found.skippable += len(survey.problems) * bool(survey.sequences)
     found.unused = survey.unused.as_json()
     if not survey.sequences:
         found.problems.append(f"--input={found.root!r} {why_empty(folder, survey)}")
@@ -176,6 +185,7 @@ def _persons(subjects: str | None, items: list[Item], found: Check) -> dict[str,
     except DataError as error:
         found.problems.append(str(error))
         return {}
+    found.remarks += persons.remarks
     if persons and (unknown := [item[0] for item in items if item[0] not in persons]):
         found.problems.append(f"--subjects={subjects!r} has no line for {abbreviate(unknown, 3)}; every sequence needs one")
     if unused := sorted(persons.keys() - {item[0] for item in items}):

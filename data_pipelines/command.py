@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines.interrupts import INTERRUPTED, raise_between_imports, remember
-from data_pipelines.schema import DataError
+from data_pipelines.schema import DataError, printable
 from data_pipelines.streams import open_streams
 
 MISTAKE, CLOSED_PIPE = 2, 141  # exit statuses, as INTERRUPTED is one; the second as a shell has it for SIGPIPE
@@ -145,5 +145,5 @@ def report_errors(
         line, status = f"interrupted; {left()}", INTERRUPTED
         remember()
     if line:
-        print(" ".join(line.splitlines()), file=sys.stderr, flush=True)
+        print(printable(" ".join(line.splitlines())), file=sys.stderr, flush=True)
     leave(status)

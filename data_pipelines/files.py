@@ -1,6 +1,5 @@
 """What lies in a folder of data: which names are leftovers of other systems, what a file really is, and how it is opened."""
 
-import itertools
 import os
 import re
 import stat
@@ -8,21 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from data_pipelines.schema import DataError
+from data_pipelines.names import in_order, part_copies
+from data_pipelines.schema import DataError, abbreviate, printable
 
 MOST_BYTES = 2**28  # of a file that is read as a whole, unless it has a limit of its own
 PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pickle.gz")
 MASKS = (".png",)
-# Beside names that begin with a dot (`._000.png` and `.DS_Store` of macOS) or with ~$: what archives, shares and systems leave.
-LEFTOVERS = {
-    "__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found",
-    "$recycle.bin", "system volume information", "icon\r",
-}  # fmt: skip
-COPY = re.compile(  # of a browser, Windows, macOS, Dropbox, Syncthing; what is left without it is the name of the original
-    r"(?: ?\(\d+\)| - (?:Copy|Kopie|Copie)(?: \(\d+\))?| copy(?: \d+)?| \([^()]*conflicted copy[^()]*\)|\.sync-conflict-[\w-]+)"
-    r"(?=(?:\.[^.]+)*$)",
+HIDDEN = (".", "~$")  # how names begin that macOS, Linux and Office hide, such as `._000.png`
+# How names begin that archives, shares and systems leave, such as `@eaDir` and `$RECYCLE.BIN`; also a mask may be called so.
+MARKED = ("@", "$", "~", "#", "__")
+LEFTOVERS = re.compile(  # further ones
+    r"thumbs\.db|ehthumbs\.db|desktop\.ini|lost\+found|system volume information|icon\r|network trash folder|temporary items|"
+    r"thevolumesettingsfolder|recycler|recycled|found\.[0-9]{3}",
     re.IGNORECASE,
 )
+PARTIAL = re.compile(r"\.(?:icloud|part|partial|filepart|crdownload|download|opdownload|aria2|!qb|!ut)$", re.IGNORECASE)
 
 
 class Kind(NamedTuple):
@@ -69,15 +68,17 @@ DEEPER = "folders within a view"
 LEFT = "leftovers of other systems"
 
 
-def is_leftover(name: str) -> bool:
-    """True for what other systems leave beside data."""
-    return name.startswith((".", "~$")) or name.casefold() in LEFTOVERS
+def is_leftover(name: str, *suffixes: str) -> bool:
+    """True for what other systems leave beside data; `suffixes` are those of data."""
+    marked = name.startswith(MARKED) and not has_suffix(name, suffixes)
+    return marked or name.startswith(HIDDEN) or bool(LEFTOVERS.fullmatch(name))
 
 
-def natural(name: str) -> tuple:
-    """Sort key: numbers by their value, so that 2 stands before 10; names with equally long numbers as text sorts them."""
-    pieces = re.split(r"([0-9]+)", name)
-    return [(text, int(number)) for text, number in zip(pieces[::2], [*pieces[1::2], "0"], strict=True)], name
+def partial(name: str, suffixes: Iterable[str]) -> str:
+    """Name of the file with one of the suffixes of which this is a part, or a placeholder in a cloud; empty for any other."""
+    whole = PARTIAL.sub("", name)
+    whole = whole.removeprefix(".") if name.lower().endswith(".icloud") else whole
+    return whole if whole != name and has_suffix(whole, suffixes) else ""
 
 
 def has_suffix(name: str, suffixes: Iterable[str]) -> bool:
@@ -94,52 +95,52 @@ class Listing(NamedTuple):
 
     used: list[str]  # files with one of the suffixes that are wanted, dead links among them
     folders: list[str]
-    copies: list[str]  # second copies of a name that is there, such as `000 (1).png`
+    copies: list[str]  # second copies of what is there, such as `000 (1).png`, byte for byte
     leftovers: list[str]
     others: list[str]  # files with other suffixes
+    problems: list[str]  # what nobody can know how to use, with the remedy
 
     @property
     def unused(self) -> dict[str, list[str]]:
         """Names by the reason why they are not used."""
         return {COPIES: self.copies, OTHERS: self.others, LEFT: self.leftovers}
 
+    def refuse_problems(self, folder: Path) -> None:
+        """Raise `DataError` if there is a problem."""
+        if self.problems:
+            raise DataError(f"{folder}: {abbreviate(self.problems, 3)}")
+
 
 def list_folder(folder: Path, *suffixes: str) -> Listing:
-    """What lies in a folder, by name alone; links to folders count as folders."""
-    found = Listing([], [], [], [], [])
+    """What lies in a folder, by name; links to folders count as folders. Only what may be a copy is opened.
+
+    A copy is what holds the same, and whose name contains that of the original, in whatever language the copy is called so.
+    """
+    found = Listing([], [], [], [], [], [])
     with os.scandir(folder) as entries:
         kinds = {entry.name: os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir() for entry in entries}
-    for name in sorted(kinds, key=natural):
-        if is_leftover(name):
+    for name in in_order(kinds):
+        if whole := partial(name, suffixes):
+            if whole in kinds:
+                found.others.append(name)
+            else:
+                found.problems.append(f"{name} is a part of {whole}, which was not downloaded to its end; download it again")
+        elif is_leftover(name, *suffixes):
             found.leftovers.append(name)
-        elif (original := COPY.sub("", name)) != name and original in kinds:
-            found.copies.append(name)
         elif has_suffix(name, suffixes):  # a folder of such a name as well: whoever opens it says that it is none
             found.used.append(name)
         else:
             (found.folders if kinds[name] else found.others).append(name)
+    for names in (found.used, found.folders):
+        copies, problems = part_copies(folder, names)
+        found.copies.extend(copies)
+        found.problems.extend(problems)
     return found
 
 
 def mask_names(folder: Path) -> list[str]:
     """The mask PNGs of a folder, in order."""
     return list_folder(folder, *MASKS).used
-
-
-def missing_numbers(names: Iterable[str]) -> int:
-    """How many numbers are missing between those at the end of file names, such as 3 of 000.png, 001.png, 005.png.
-
-    Every second frame is no gap: what counts is the smallest step. Names that differ before the number are not compared.
-    """
-    numbers: dict[str, set[int]] = {}
-    for name in names:
-        if found := re.fullmatch(r"(.*?)([0-9]+)\D*", name.partition(".")[0]):
-            numbers.setdefault(found[1], set()).add(int(found[2]))
-    missing = 0
-    for found in numbers.values():
-        steps = [after - before for before, after in itertools.pairwise(sorted(found))]
-        missing += sum(step // min(steps) - 1 for step in steps)
-    return missing
 
 
 class Unused:
@@ -173,7 +174,7 @@ def remarks(unused: Mapping[str, Mapping[str, Any]]) -> list[str]:
         names, count = found["names"][:SHOWN], found["count"]
         more = f" and {count - len(names)} more" if count > len(names) else ""
         lines.append(f"not used ({count}): {reason}: {', '.join(names)}{more}")
-    return lines
+    return [*map(printable, lines)]
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -7,9 +7,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from data_pipelines.command import Parser, expanded_path, expanded_text, make_parser, report_errors
-from data_pipelines.schema import DataError
+from data_pipelines.schema import DataError, printable
 
 FAULTY = 1  # exit status of --check where something cannot be used
 
@@ -58,15 +59,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         skipped = prepare(args.input, args.output, args.subjects, args.skip_bad)
         data = open_prepared(args.output)
         for line in skipped:
-            print(f"skipped: {line}")
+            print(f"skipped: {printable(line)}")
         counts = ", ".join(f"{count} {name}" for name, count in data.class_counts().items())
         print(f"{len(data)} sequences, {int(data.n_frames.sum())} frames ({counts}) in {args.output}")
+
+
+def _refuse_input(args: argparse.Namespace) -> None:
+    """Raise `DataError` where --json would replace what another option names."""
+    target = args.json.resolve()
+    for name in ("subjects", "partition"):
+        given = getattr(args, name) and Path(getattr(args, name)).expanduser()
+        if given and (given.resolve() == target or (given.exists() and target.exists() and given.samefile(target))):
+            raise DataError(f"--json={str(args.json)!r} is the file of --{name}; give another one")
+    if Path(args.input).resolve() in target.parents:
+        raise DataError(f"--json={str(args.json)!r} lies within --input={args.input!r}; give a file elsewhere")
 
 
 def _check(args: argparse.Namespace) -> bool:
     """Print what is there; True if `prepare` would refuse something."""
     if args.json and (args.json.is_dir() or not args.json.parent.is_dir()):
         raise DataError(f"--json={str(args.json)!r} cannot be written; give a file in a folder that exists")
+    if args.json:
+        _refuse_input(args)
     from data_pipelines.check import check
 
     found = check(args.input, args.subjects, args.partition)

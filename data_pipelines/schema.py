@@ -69,6 +69,11 @@ def abbreviate(items, shown: int = 5) -> str:
     return ", ".join(items[:shown]) + (f" and {len(items) - shown} more" if len(items) > shown else "")
 
 
+def printable(text: str) -> str:
+    """A text for a terminal: signs that would move its cursor or break a line, and bytes that are no UTF-8, become codes."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 @dataclass(frozen=True)
 class SilhouetteSet:
     """Sequences of normalised silhouettes with random access; every data source returns one.

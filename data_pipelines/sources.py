@@ -26,7 +26,16 @@ from data_pipelines.schema import (
     existing_folder,
     nested,
 )
-from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, fingerprint, metadata_digest, prepared_remarks, survey
+from data_pipelines.scoliosis1k.release_tree import (
+    SPLIT,
+    VERSION,
+    fingerprint,
+    is_of,
+    metadata_digest,
+    prepared_remarks,
+    refuse,
+    survey,
+)
 from data_pipelines.tables import read_subjects
 
 LOCK = ".preparing"  # beside the prepared folder while a preparation is at work
@@ -85,6 +94,8 @@ def prepare(
                     later.callback(shutil.rmtree, downloads, ignore_errors=True)
                     builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, report=report, data_dir=output)
                     builder.download_and_prepare(download_dir=downloads)
+                for line in builder.subject_remarks:
+                    report(f"warning: {line}")
                 if unused := builder.unused_subjects:
                     report(unused_lines(subjects, unused))
                 metadata = read_metadata(target)
@@ -100,11 +111,11 @@ def prepare(
             what = remedy(error) if isinstance(error, OSError) else "make room on the disk"
             raise DataError(f"{output_name} cannot be written ({error}); {what}, or pick another folder") from None
     # Another process has prepared the folder.
-    sequences = survey(tree, names[0]).sequences
+    sequences, problems = survey(tree, names[0])[:2]
+    if not skip_bad:
+        refuse(problems)
     metadata = read_metadata(prepared_folder(output))
-    if metadata["source"] != fingerprint(
-        sequences, read_subjects(subjects, [one.sequence for one in sequences], report).settings()
-    ):
+    if not is_of(metadata, sequences, read_subjects(subjects, [one.sequence for one in sequences], report).settings()):
         raise DataError(f"{output_name} is already prepared, from other files; delete it or pick another folder")
     if metadata["skipped"] and not skip_bad:
         raise DataError(f"{output_name} is already prepared, with --skip-bad; delete it or pick another folder")
@@ -210,7 +221,8 @@ def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
         return open_prepared(folder)
     if _unfinished(folder):
         raise DataError(f"data.root={root!r} was not prepared to its end; run data_pipelines.prepare again")
-    sequences = survey(folder, "data.root").sequences
+    sequences, problems = survey(folder, "data.root")[:2]
+    refuse(problems)  # of a tree in the cache as well: it may have grown
     cached = cache_folder() / f"prepared-{fingerprint(sequences)}-{masks.VERSION}"
     if not is_prepared(cached):
         report(f"data.root={root} is a released tree; preparing it once into {cached}")

@@ -12,8 +12,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from data_pipelines.partitions import FIELDS, read_partition
 from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id
-from data_pipelines.tables import FIELDS, read_partition
 from data_pipelines.texts import shown
 
 MIN_TEST_SHARE = Fraction(1, 20)  # of each class; the official 1:1:2 leaves 14 of 200 neutral sequences

@@ -1,4 +1,4 @@
-"""What people write by hand: partition files (JSON), subjects files (CSV), and the sequence ids in both.
+"""What people write by hand: subjects files (CSV), and the sequence ids in these and in partition files.
 
 Spreadsheets change such files: they add a byte order mark, write UTF-16 or a Windows code page, separate by semicolons or tabs,
 and drop leading zeros. What can be read in one way only is read; anything else is refused with the line, the value and the
@@ -7,15 +7,13 @@ remedy.
 
 import csv
 import io
-import json
-import math
 import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn
+from itertools import zip_longest
 
 from data_pipelines.schema import DataError, abbreviate
 from data_pipelines.texts import plain, shown, text_of
@@ -23,10 +21,12 @@ from data_pipelines.texts import plain, shown, text_of
 SEPARATORS = ",;\t|"
 NEEDED = ("sequence", "subject")  # columns of a subjects file
 LONGEST = 255  # signs of an id or a name; no file system takes more
+# Names of nobody, and of the person in the line above
+NOBODY = {"na", "n/a", "n.a.", "nan", "null", "none", "nil", "unknown", "unbekannt", "-", "--", "?", "??", "."}  # fmt: skip
+ABOVE = {"〃", "″", "״", "ditto", "dito", "idem", "same", "s.o.", "同上"}
+SHEET_ERROR = re.compile(r"#[^\W\d]+([/.]?[^\W_]+)?[!?]?|#div/0!")  # in lower case: #n/a, #ref!, #bezug!, #nv
 LONGEST_HEADER = 100_000  # signs
 WHOLE_NUMBER = re.compile(r"0*([0-9]+)(?:[.,]0{1,2})?")  # with three zeros the point could separate thousands
-EXPECTED = 'expected {"TRAIN_SET": [ids], "TEST_SET": [ids]}'
-FIELDS = ("TRAIN_SET", "TEST_SET")  # lists of ids in a partition file
 
 
 class Problem(Exception):  # noqa: N818, its message becomes that of a `DataError`
@@ -34,23 +34,18 @@ class Problem(Exception):  # noqa: N818, its message becomes that of a `DataErro
 
 
 class Subjects(dict[str, str]):
-    """Subject of each sequence id in a subjects file; `traits` are its further columns: by name, then by sequence id."""
+    """Subject of each sequence id in a subjects file; `traits` are its further columns: by name, then by sequence id.
 
-    def __init__(self, subjects: dict[str, str], traits: dict[str, dict[str, str]]):
+    `remarks` are lines for the user about what was left out or could be meant otherwise.
+    """
+
+    def __init__(self, subjects: dict[str, str], traits: dict[str, dict[str, str]], remarks: Iterable[str] = ()):
         super().__init__(subjects)
-        self.traits = traits
+        self.traits, self.remarks = traits, list(remarks)
 
     def settings(self) -> str:
         """Text that changes with any subject or trait."""
         return str(sorted(self.items())) + (str(sorted(self.traits.items())) if self.traits else "")
-
-
-class PartitionFile(NamedTuple):
-    """Content of a partition file; the ids as the data have them."""
-
-    train: list[str]
-    test: list[str]
-    unused: list[str]  # keys of the file that nothing reads
 
 
 class Ids:
@@ -103,7 +98,9 @@ def read_subjects(
     name = f"--subjects={os.fspath(path)!r}"
     try:
         text = text_of(path, "--subjects", "CSV", report)
-        return _subjects_of(text, Ids(sequences))
+        found = _subjects_of(text, Ids(sequences))
+        found.remarks[:] = [f"{name}{line}" for line in found.remarks]
+        return found
     except FileNotFoundError:
         raise DataError(f"{name} does not exist; give a CSV file with the columns sequence,subject") from None
     except Problem as error:
@@ -115,18 +112,29 @@ def _subjects_of(text: str, ids: Ids) -> Subjects:
     traits: dict[str, dict[str, str]] = {}
     lines: dict[str, int] = {}  # of each sequence
     spellings: dict[str, tuple[str, int]] = {}  # of each person, and the line
+    near: dict[str, str] = {}  # a name of each group whose names may be one, also in signs that are no ASCII
+    remarks: list[str] = []
+    counted: dict[int, int] = {}  # columns that only count the lines, and where they begin
     header: list[str] = []
     for line, fields in _rows(text):
         with _in_line(line):
             if not header:
                 header = _header_of(fields)
                 continue
-            row = _row_of(header, fields)
+            row = _row_of(header, fields, counted, len(subjects))
             sequence, subject = ids.find(row.pop("sequence"), "sequence"), row.pop("subject")
             if sequence in lines:
                 raise Problem(f"sequence {sequence!r} stands in line {lines[sequence]} already; delete one of the lines")
-            other, first = spellings.setdefault(_number(subject) or subject.casefold(), (subject, line))
-            if other != subject:
+            key = " ".join(subject.split())
+            other, first = spellings.setdefault(_number(subject) or key.lower(), (subject, line))
+            _refuse_nobody(subject, line, first)
+            similar = near.setdefault(key.casefold(), subject)
+            if (other == subject != similar) or (other != subject and _ascii(other) == _ascii(subject)):
+                alike = similar if other == subject else other
+                remarks.append(
+                    f", line {line}: subject {shown(subject)} counts as another person than {shown(alike)}; write one alike"
+                )
+            elif other != subject:
                 raise Problem(
                     f"subject {shown(subject)} is {shown(other)} in line {first}; write one person alike, "
                     "and give two people names that differ in more than upper case or leading zeros"
@@ -138,7 +146,25 @@ def _subjects_of(text: str, ids: Ids) -> Subjects:
         raise Problem(" is an empty file; give the CSV file with your sequences")
     if not subjects:
         raise Problem(" has a header and no line below it; give a line for every sequence, or leave the option out")
-    return Subjects(subjects, {title: values for title, values in traits.items() if any(values.values())})
+    if counted:
+        remarks.append(": a column without a name, which counts the lines, is left out")
+    return Subjects(subjects, {title: values for title, values in traits.items() if any(values.values())}, remarks)
+
+
+def _ascii(text: str) -> str:
+    """A text without what may be half of a sign that was read in a wrong encoding."""
+    return text.encode("ascii", "ignore").decode()
+
+
+def _refuse_nobody(subject: str, line: int, first: int) -> None:
+    """Raise `Problem` for the name of nobody where it makes sequences those of one person; `first` is its first line."""
+    name = subject.casefold()
+    if name in ABOVE or (first != line and (name in NOBODY or SHEET_ERROR.fullmatch(name))):
+        where = f"stands in line {first}, too, and" if first != line else "stands for the line above and"
+        raise Problem(
+            f"subject {shown(subject)} {where} names nobody; write who walked, or, where nobody knows, "
+            "a name of its own in each line, such as the id of the sequence"
+        )
 
 
 @contextmanager
@@ -164,14 +190,23 @@ def _header_of(fields: list[str]) -> list[str]:
     return [name if name in NEEDED else title for name, title in zip(known, titles, strict=True)]
 
 
-def _row_of(header: list[str], fields: list[str]) -> dict[str, str]:
-    """Values of a row by column, of which only further ones may be empty."""
+def _row_of(header: list[str], fields: list[str], counted: dict[int, int], number: int) -> dict[str, str]:
+    """Values of a row by column, of which only further ones may be empty.
+
+    `counted`: first number of each column without a name that counts the rows, as pandas writes it; filled by row `number` 0.
+    """
     line, count = shown(",".join(fields)), len(fields)
     if count < len(header) or any(map(str.strip, fields[len(header) :])):
         raise Problem(f"{count} field{'s' * (count != 1)} in {line}, and the header has {len(header)}; mend the line")
-    values = [plain(field) for field in fields[: len(header)]]
+    values = [" ".join(filter(None, plain(field).splitlines())) for field in fields[: len(header)]]
     row = dict(zip(header, values, strict=True))
-    if unnamed := [value for title, value in zip(header, values, strict=True) if value and not title]:
+    if number == 0:
+        counted |= {place: int(value) for place, value in enumerate(values) if not header[place] and value in ("0", "1")}
+    if unnamed := [
+        value
+        for place, value in enumerate(values)
+        if not header[place] and value and value != (str(counted[place] + number) if place in counted else "")
+    ]:
         raise Problem(f"{shown(unnamed[0])} stands in a column without a name; name it in the header, or delete it")
     for title in NEEDED:
         if not row[title]:
@@ -199,10 +234,14 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
     text = re.sub(rf'"[ ]+(?=[{separator}\r\n])', '"', text)  # a blank behind a closing quote
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     line = skipped + 1  # in which the next row begins
+    titles: list[str] = []
     try:
         for fields in reader:
             if any(map(str.strip, fields)):
-                if torn := [field for field in fields if "\n" in field or "\r" in field]:
+                titles = titles or [plain(field).casefold() for field in fields]
+                pairs = zip_longest(titles, fields)
+                torn = [field for title, field in pairs if field and _is_torn(field, title, separator, titles)]
+                if torn:
                     what = f"{shown(','.join(torn))} goes over several lines"
                     raise Problem(f", line {line}: {what}; close the quote where the field ends")
                 yield line, fields
@@ -212,83 +251,8 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
         raise Problem(f", line {line}: {why}; mend the line") from None
 
 
-def read_partition(
-    path: str | os.PathLike[str], field: str, sequences: Iterable[str], report: Callable[[str], None] | None = None
-) -> PartitionFile:
-    """A partition file `{"TRAIN_SET": [ids], "TEST_SET": [ids]}`; ids are those of `sequences` where they are meant.
-
-    `report` receives a line where the encoding was a guess (None: standard error).
-    Raises `DataError` naming `field`, the file, the list and the value; `FileNotFoundError` where there is no file.
-    """
-    name = f"{field}={os.fspath(path)!r}"
-    text = text_of(path, field, "JSON", report).rstrip()
-    try:
-        content = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
-        return _partition_of(content, Ids(sequences))
-    except RecursionError:
-        raise DataError(f"{name} is nested too deep to be a partition file; {EXPECTED}") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{name}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); {EXPECTED}") from None
-    except ValueError:  # the decoder's only other one
-        raise DataError(f"{name} holds a number of thousands of digits, which is no id; {EXPECTED}") from None
-    except Problem as error:
-        raise DataError(f"{name}{error}") from None
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in content:
-            raise Problem(f" names {shown(key)} twice; keep one of the two")
-        content[key] = value
-    return content
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise Problem(f" holds {text}, which is no id; {EXPECTED}")
-
-
-def _partition_of(content: Any, ids: Ids) -> PartitionFile:
-    if not isinstance(content, dict):
-        raise Problem(f" is not a partition file (it holds {_named(content)}); {EXPECTED}")
-    keys: dict[str, str] = {}
-    for key in content:
-        meant = re.sub(r"[\s-]+", "_", plain(key)).upper()
-        if meant in FIELDS and meant in keys:
-            raise Problem(f" names {meant} twice, as {shown(keys[meant])} and {shown(key)}; keep one of the two")
-        keys[meant] = key
-    if missing := [field for field in FIELDS if field not in keys]:
-        raise Problem(
-            f" is not a partition file (no {missing[0]}, but {abbreviate(map(shown, content), 3) or 'nothing'}); {EXPECTED}"
-        )
-    parts = [_ids_of(field, content[keys[field]], ids) for field in FIELDS]
-    return PartitionFile(*parts, unused=[key for meant, key in keys.items() if meant not in FIELDS])
-
-
-def _ids_of(field: str, items: Any, ids: Ids) -> list[str]:
-    if not isinstance(items, list):
-        raise Problem(f": {field} is {_named(items)}; {EXPECTED}")
-    found: list[str] = []
-    places: dict[str, int] = {}
-    for place, item in enumerate(items):
-        whole = (isinstance(item, int) and not isinstance(item, bool)) or (isinstance(item, float) and item.is_integer())
-        if not whole and not (isinstance(item, str) and plain(item)):
-            raise Problem(f": {field}[{place}] is {_named(item)}; write the id of a sequence there, or delete it")
-        try:
-            sequence = ids.find(item, f"{field}[{place}]")
-        except Problem as error:
-            raise Problem(f": {error}") from None
-        if sequence in places:
-            raise Problem(f": {field} lists {sequence} more than once ({field}[{places[sequence]}] and [{place}]); delete one")
-        places[sequence] = place
-        found.append(sequence)
-    if not found:
-        raise Problem(f": {field} is empty; list the ids of its sequences")
-    return found
-
-
-def _named(value: Any) -> str:
-    """What a JSON value is, for a message."""
-    if isinstance(value, (dict, list)):
-        return "an object" if isinstance(value, dict) else "a list"
-    return "a number beyond all bounds" if value in (math.inf, -math.inf) else json.dumps(value, ensure_ascii=False)[:60]
+def _is_torn(field: str, title: str | None, separator: str, titles: list[str]) -> bool:
+    """True where a quoted field of several lines is none of a further column, or has swallowed rows."""
+    pieces = field.splitlines()
+    swallowed = any(piece.count(separator) >= len(titles) - 1 for piece in pieces[1:])
+    return len(pieces) > 1 and (not title or title in NEEDED or title not in titles or swallowed)

@@ -13,6 +13,7 @@ from data_pipelines.files import kind_of, read_regular
 from data_pipelines.schema import DataError
 
 LARGEST = 2**23  # bytes; a line for each of 200,000 sequences has less, and what is made of it stays far below 1 GB
+MOST_ZEROS = 3  # bytes; UTF-32 may end with so many
 MARKS = {"utf-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "utf-16": (b"\xff\xfe", b"\xfe\xff"), "utf-8-sig": (b"\xef\xbb\xbf",)}
 COMMON = {  # encodings of two bytes a sign: the name, and the first and second bytes of frequent signs
     "gb18030": ("Chinese (GB 18030)", range(0xB0, 0xD8), range(0xA1, 0xFF)),  # the 3,755 of level 1
@@ -46,10 +47,17 @@ def text_of(path: str | os.PathLike[str], field: str, wanted: str, report: Calla
     what, remedy = kind_of(content)
     if what:
         refuse(f"is {what}; {f'{remedy} and give the {wanted} file' if remedy else f'save it as {wanted}'}")
+    whole = content.rstrip(b"\0")
+    if len(content) - len(whole) > MOST_ZEROS and b"\0" not in whole:
+        count = len(content) - len(whole)
+        refuse(f"ends with {count:,} zero bytes, left by a save that broke off; fetch an earlier version")
     text, guess = _decoded(content)
     if text is None or CONTROLS.search(text):
         refuse(f"is a binary file, no text; save it as {wanted}")
     text = text.lstrip("\ufeff").rstrip("\x1a\ufeff \t\r\n") + "\n"
+    if conflict := re.search(r"^(<{7}|>{7})( |$)", text, re.MULTILINE):
+        line = text.count("\n", 0, conflict.start()) + 1
+        refuse(f", line {line}: a conflict of git ({conflict[1]}); keep one of the versions, and delete git's lines")
     if text.lstrip().startswith("<"):
         refuse(f"is XML or a web page; save it as {wanted}")
     if not text.strip():

@@ -96,6 +96,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
     ):
         self._tree, self._subjects, self._skip_bad, self._report = tree, subjects, skip_bad, report
         self._columns: dict[str, list] = {name: [] for name in COLUMNS}
+        self.subject_remarks: list[str] = []  # lines for the user about the subjects file
         self.unused_subjects: list[str] = []  # sequences of the subjects file that are not in the tree
         super().__init__(file_format="array_record", **kwargs)
 
@@ -123,6 +124,7 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         unknown = [sequence for sequence in ids if sequence not in subject_of]
         if subject_of and unknown:
             raise DataError(f"--subjects={self._subjects!r} has no line for {abbreviate(unknown)}; every sequence needs one")
+        self.subject_remarks = subject_of.remarks
         self.unused_subjects = sorted(subject_of.keys() - set(ids))
         self._sequences, self._problems, self._subject_of = sequences, problems, subject_of
         # Closed here, also after an error: left to the garbage collector, the end of its threads would be waited for wherever
@@ -167,5 +169,5 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
             yield len(self._columns["labels"]) - 1, example
 
     def _refuse(self, problems: list[str]) -> None:
-        if problems and not self._skip_bad:
-            raise DataError(f"{abbreviate(problems, 3)}; fix the data, or go on without with --skip-bad")
+        if not self._skip_bad:
+            release_tree.refuse(problems)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipelines.files import (
-    COPY,
     DEEPER,
     MASKS,
     PICKLES,
@@ -27,8 +26,10 @@ from data_pipelines.files import (
     remarks,
 )
 from data_pipelines.masks import read_masks
+from data_pipelines.names import COPY
 from data_pipelines.schema import FRAME_SIZE, DataError, abbreviate, class_id, existing_folder, is_class
 from data_pipelines.scoliosis1k.safe_pickle import GZIP, MOST_BYTES, load_silhouettes
+from data_pipelines.scoliosis1k.twins import same_files
 
 LAYOUT = "<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *.png"
 VERSION = "1.0.0"  # version of the prepared data set
@@ -47,6 +48,10 @@ class ReleasedSequence:
     @property
     def files(self) -> list[Path]:
         return [self.folder / name for name in self.names]
+
+    @property
+    def identity(self) -> Path:
+        return self.folder.parents[1]
 
     @property
     def pickled(self) -> bool:
@@ -105,30 +110,35 @@ def look_through(root: str | Path, field: str, shown: int | None = SHOWN) -> Sur
     folder = existing_folder(root, field)
     found = Survey([], [], Unused(shown))
     walker = _Walker(folder, found.unused)
-    first: dict[tuple[int, int] | Path, str] = {}  # sequence by device and inode of its first file
+    for part in (folder / "scoliosis1k" / VERSION, folder / VERSION, folder):
+        if (part / "features.json").is_file() or (part / "dataset_info.json").is_file() or any(part.glob("*.array_record*")):
+            raise DataError(f"{field}={str(root)!r} {_why_no_set(part.absolute())}")
     for identity in walker.folders(folder, found.problems):
         try:
-            sequence = _sequence_of(identity, walker)
-            if (twin := first.setdefault(_inode(sequence), sequence.sequence)) != sequence.sequence:
-                raise DataError(
-                    f"{identity}: holds the same files as {twin} (a link), so one child would be two; remove one of them"
-                )
-            found.sequences.append(sequence)
+            found.sequences.append(_sequence_of(identity, walker))
         except DataError as error:
             found.problems.append(str(error))
         except OSError as error:
             found.problems.append(f"{identity}: cannot be read ({error})")
     found.sequences.sort(key=lambda sequence: sequence.sequence)
+    pairs = same_files((one.folder, one.names) for one in found.sequences)
+    twins = {found.sequences[other].sequence: found.sequences[one].sequence for other, one in pairs.items()}
+    found.problems.extend(
+        f"{one.identity}: holds the same files as {twins[one.sequence]} (a link), so one child would be two; remove one of them"
+        for one in found.sequences
+        if one.sequence in twins
+    )
+    found.sequences[:] = [one for one in found.sequences if one.sequence not in twins]
     return found
 
 
-def _inode(sequence: ReleasedSequence) -> tuple[int, int] | Path:
-    """Device and inode of the first file; its folder where there is none, or a network file system numbers all files 0."""
-    try:
-        state = os.stat(sequence.folder / sequence.names[0])
-    except OSError:  # a dead link, reported when it is read
-        return sequence.folder
-    return (state.st_dev, state.st_ino) if state.st_ino else sequence.folder
+def _why_no_set(folder: Path) -> str:
+    """What to give instead of a folder within a prepared set; `folder` is that of a version."""
+    if not (folder / "dataset_info.json").is_file():
+        return f"holds a prepared set that is not whole ({folder} lacks dataset_info.json); copy it again, or prepare it anew"
+    if (folder.parent.name, folder.name) == ("scoliosis1k", VERSION):
+        return f"is a part of a prepared set; give the folder above it, {folder.parents[1]}"
+    return f"holds files of a prepared set, whose place is scoliosis1k/{VERSION}; move them there, and give the folder above"
 
 
 def why_empty(folder: Path, found: Survey) -> str:
@@ -136,6 +146,10 @@ def why_empty(folder: Path, found: Survey) -> str:
     outer = [child for child in _folders(folder) if any(map(_is_identity, _folders(child)))]
     if outer:
         return f"has no sequence, but {abbreviate(outer, 3)} has (an outer folder of an archive); give that folder"
+    classes = [child for child in _folders(folder) if is_class(child.name)]
+    if any(len(inner := _folders(child)) > 1 or any(map(_folders, inner)) for child in classes):
+        names = abbreviate([child.name for child in classes], 3)
+        return f"has the class above the sequence ({names}): the two folders changed places; expected {LAYOUT}"
     if _is_identity(folder):
         return f"is the folder of one sequence; give the folder above it, {folder.absolute().parent}"
     why = f" ({abbreviate(found.problems, 2)})" if found.problems else ""
@@ -163,6 +177,7 @@ class _Walker:
 
     def look(self, folder: Path, *suffixes: str) -> Listing:
         found = list_folder(folder, *suffixes)
+        found.refuse_problems(folder)
         for reason, names in found.unused.items():
             self.note(reason, folder, names)
         return found
@@ -181,6 +196,12 @@ class _Walker:
                 )
             elif "." not in name:  # as the name of a sequence, a class or a view
                 problems.append(f"{path}: is {irregular_at(path) or 'a file'} where a folder is expected; remove it")
+        for name in [*found.folders]:
+            try:
+                name.encode()
+            except UnicodeEncodeError:  # ids become text of the prepared set
+                found.folders.remove(name)
+                problems.append(f"{folder / name}: its name is not UTF-8; rename it".encode(errors="backslashreplace").decode())
         return [folder / name for name in found.folders]
 
 
@@ -200,8 +221,10 @@ def _sequence_of(identity: Path, walker: _Walker) -> ReleasedSequence:
             raise DataError(f"{folder}: {error}") from None
     if problems:
         raise DataError(problems[0])
-    if COPY.sub("", identity.name) != identity.name:
-        raise DataError(f"{identity}: a second copy by its name; rename it to {COPY.sub('', identity.name)}, or delete it")
+    if (original := COPY.sub("", identity.name)) != identity.name and identity.with_name(original).exists():
+        raise DataError(f"{identity}: is called as a copy of {original} and holds something else; rename or delete it")
+    if original != identity.name:
+        raise DataError(f"{identity}: a second copy by its name; rename it to {original}, or delete it")
     if len(views) != 1:
         raise DataError(f"{identity}: {len(views)} sequences where one is expected; the layout is {LAYOUT}")
     names, deeper = walker.look(views[0], *PICKLES, *MASKS)[:2]
@@ -212,11 +235,16 @@ def _sequence_of(identity: Path, walker: _Walker) -> ReleasedSequence:
     return ReleasedSequence(identity.name, class_id(views[0].parent.name), views[0], tuple(pickles or images))
 
 
-def fingerprint(sequences: list[ReleasedSequence], settings: str = "") -> str:
-    """Sixteen hexadecimal digits that change with any file's path, size or modification time, and with `settings`."""
+def fingerprint(sequences: list[ReleasedSequence], settings: str = "", identities: bool = True) -> str:
+    """Sixteen hexadecimal digits that change with any file's path, size or modification time, and with `settings`.
+
+    Also with any id, class or name of a link, wherever the links lead; without `identities` as sets of old have it.
+    """
     digest = hashlib.sha256(settings.encode())
     for sequence in sequences:
         folder = str(sequence.folder.resolve())
+        if identities:
+            digest.update(os.fsencode(f"{sequence.sequence}|{sequence.label}|{'|'.join(sequence.names)}\n"))
         for name in sequence.names:
             path = os.path.join(folder, name)
             path = os.path.realpath(path) if os.path.islink(path) else path
@@ -227,6 +255,21 @@ def fingerprint(sequences: list[ReleasedSequence], settings: str = "") -> str:
                 state = "cannot be read"
             digest.update(os.fsencode(f"{path}|{state}\n"))
     return digest.hexdigest()[:16]
+
+
+def is_of(metadata: Mapping, sequences: list[ReleasedSequence], settings: str) -> bool:
+    """True for metadata of a set that was prepared from these sequences and settings."""
+    if metadata["source"] == fingerprint(sequences, settings):
+        return True
+    labels = {one.sequence: one.label for one in sequences}
+    alike = all(labels.get(name) == label for name, label in zip(metadata["sequences"], metadata["labels"], strict=True))
+    return alike and metadata["source"] == fingerprint(sequences, settings, identities=False)
+
+
+def refuse(problems: list[str]) -> None:
+    """Raise `DataError` with the first problems of a tree, if it has any."""
+    if problems:
+        raise DataError(f"{abbreviate(problems, 3)}; fix the data, or go on without with --skip-bad")
 
 
 def prepared_remarks(metadata: Mapping) -> list[str]:

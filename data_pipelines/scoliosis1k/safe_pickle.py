@@ -45,6 +45,10 @@ KINDS = {"torch": "a PyTorch tensor", "jax": "a JAX array", "jaxlib": "a JAX arr
          "collections": "a dict"}  # fmt: skip
 
 
+BEGINNING = 512  # bytes in which a maker shows
+MAKERS = {pickle.dumps(0x1950A86A20F9469CFC6C, 2)[:-1]: "torch.save", b"joblib.numpy_pickle": "joblib.dump"}
+
+
 class _Refused(Exception):  # noqa: N818, a verdict, not a fault of ours
     """A readable pickle of something else; the message is for the user."""
 
@@ -80,6 +84,9 @@ class _Notes(pickle.Unpickler):
 
 def _check(content: bytes) -> None:
     """Walk over the operations of a pickle without any being done; raises for one that no array needs."""
+    for mark, what in MAKERS.items():
+        if mark in content[:BEGINNING]:
+            raise _Refused(f"is a file of {what}, which is more than a pickle")
     if not content.rstrip().endswith(b"."):
         raise pickle.UnpicklingError("it does not end as a pickle does")
     stream, count = io.BytesIO(content), 0
@@ -188,14 +195,15 @@ def _rebuild(content: bytes) -> np.ndarray:
         raise _Refused("holds an empty list")
     if not isinstance(found[0], _Note):
         raise _Refused(f"holds a {type(found).__name__} of {type(found[0]).__name__}")
-    first = _parts(found[0])
-    claimed = len(found) * first.dtype.itemsize * int(np.prod(first.shape, dtype=object))
-    if claimed > len(content):
-        raise pickle.UnpicklingError(f"its arrays need {claimed:,} bytes, and the file has {len(content):,}")
+    if odd := [type(one).__name__ for one in found if not isinstance(one, _Note)]:
+        raise _Refused(f"holds a {type(found).__name__} of {len(found)}, among them {odd[0]}, not only arrays")
     parts = [_parts(note) for note in found]
     if len({(part.shape, part.dtype) for part in parts}) > 1:
         shapes = sorted({str(part.shape) for part in parts})
         raise _Refused(f"holds a list of arrays of different shapes or types ({' and '.join(shapes[:2])})")
+    claimed = len(found) * parts[0].dtype.itemsize * int(np.prod(parts[0].shape, dtype=object))
+    if claimed > len(content):
+        raise pickle.UnpicklingError(f"its arrays need {claimed:,} bytes, and the file has {len(content):,}")
     frames = [_array(part) for part in parts]
     return np.stack(frames) if frames[0].ndim < 3 else np.concatenate(frames)
 

@@ -15,11 +15,14 @@ from data_pipelines.files import (
     irregular_at,
     is_dead,
     is_leftover,
+    kind_of,
     list_folder,
     mask_names,
+    partial,
     read_file,
 )
 from data_pipelines.masks import read_masks
+from data_pipelines.names import COPY
 from data_pipelines.pictures import MOST_BYTES
 from data_pipelines.schema import DataError, abbreviate
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
@@ -27,6 +30,7 @@ from data_pipelines.video.decoding import SUFFIXES, Frame, Video
 from data_pipelines.video.people import FAULTS, FEWEST_FRAMES, Person, Segmenter, choose, follow
 
 BRIGHTNESS_JUMP = 10.0  # grey levels; smallest change between two frames that is flagged
+BEGINNING = 512  # bytes that tell what a file is
 FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short
 
 
@@ -53,13 +57,18 @@ class Walk:
 def inputs_of(path: Path) -> list[Path]:
     """Inputs of single walks: the path itself, or the videos in a folder of videos."""
     if not path.is_dir():
+        if whole := partial(path.name, (*SUFFIXES, *PICKLES, *MASKS)):
+            raise DataError(f"{path} is a part of {whole}, which was not downloaded to its end; download it again")
         if not path.exists():
             what = "is a link to what is not there" if is_dead(path) else "does not exist"
             raise DataError(f"{path} {what}; give a video file, a folder of mask PNGs or a prepared pickle")
         if kind := irregular_at(path):
             raise DataError(f"{path} is {kind}; give a video file, a folder of mask PNGs or a prepared pickle")
+        if not has_suffix(path.name, (*SUFFIXES, *PICKLES)) and (what := _why_no_walk(path)):
+            raise DataError(f"{path} {what}")
         return [path]
-    visible = [child for child in path.iterdir() if not is_leftover(child.name)]  # macOS writes ._NAME beside a video
+    # macOS writes ._NAME beside a video
+    visible = [child for child in path.iterdir() if not is_leftover(child.name, *SUFFIXES, *MASKS, *PICKLES)]
     videos = sorted(child for child in visible if child.suffix.lower() in SUFFIXES and not child.is_dir())
     if odd := [child for child in videos if not child.is_file()]:
         raise DataError(f"{odd[0]} is {irregular_at(odd[0]) or 'a link to what is not there'}, no video; remove it")
@@ -67,10 +76,38 @@ def inputs_of(path: Path) -> list[Path]:
     if masks and videos:
         raise DataError(f"{path} holds mask PNGs and videos; give a folder of either")
     if not masks and not videos:
+        pickles = sorted(child.name for child in visible if has_suffix(child.name, PICKLES) and child.is_file())
+        if pickles:
+            raise DataError(f"{path} holds pickles ({abbreviate(pickles, 3)}); give the file of one walk")
+        deeper = [child for child in sorted(visible) if child.is_dir() and _has_masks(child)]
+        if deeper:
+            raise DataError(f"{path} holds folders of mask PNGs ({abbreviate(deeper, 3)}); give the folder of one walk")
         others = [child.name for child in visible]
         what = f"; it holds {abbreviate(sorted(others), 3)}" if others else ", nor anything else"
         raise DataError(f"{path} holds neither mask PNGs (*.png) nor videos ({', '.join(sorted(SUFFIXES))}){what}")
     return [path] if masks else videos
+
+
+def _why_no_walk(path: Path) -> str:
+    """What a file is that neither its name nor its beginning makes a video or a pickle, and the remedy; empty if unknown."""
+    with open(path, "rb") as file:
+        beginning = file.read(BEGINNING)
+    if beginning.startswith(b"\x80") and beginning[1:2] <= b"\x05":
+        return f"is a pickle by its beginning; rename it to {COPY.sub('', path.name).removesuffix('.pkl')}.pkl"
+    kind, remedy = kind_of(beginning)
+    if not kind or "video" in kind or "AVI" in kind:
+        return ""
+    if has_suffix(path.name, MASKS):
+        return "is a single picture; give the folder of all masks of one walk"
+    do = f"{remedy}, and give" if remedy else "give"
+    return f"is {kind}; {do} a video file, a folder of mask PNGs or a prepared pickle ({', '.join(PICKLES)})"
+
+
+def _has_masks(folder: Path) -> bool:
+    try:
+        return bool(mask_names(folder))
+    except OSError:
+        return False
 
 
 def needs_segmenter(path: Path) -> bool:
@@ -105,6 +142,7 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
 def _read_masks(folder: Path) -> Walk:
     """Masks of a folder in the order of their names; flags count those that normalisation drops, and files that are none."""
     listing = list_folder(folder, *MASKS)
+    listing.refuse_problems(folder)
     silhouettes, numbers = read_masks([folder / name for name in listing.used], folder)  # s 64 64, s
     frames = len(listing.used)
     walk = Walk(folder.name, "masks", silhouettes, numbers, source={"frames": frames})

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines import files
-from data_pipelines.files import Unused, kind_of, missing_numbers, natural, open_regular, read_regular, remarks
+from data_pipelines.files import Unused, kind_of, open_regular, read_regular, remarks
+from data_pipelines.names import missing_numbers, natural
 from data_pipelines.schema import DataError
 
 

@@ -165,6 +165,8 @@ class Hostile:
         return os.system, ("touch hostile-was-here",)
 
 
+SQUARES = np.zeros((5, 64, 64), np.uint8)
+SQUARES[:, 10:50, 20:40] = 255
 BAD_PICKLES = {
     "truncated": (lambda good: good[: len(good) // 2], "not a readable pickle"),
     "empty": (lambda good: b"", "not a readable pickle"),
@@ -173,6 +175,16 @@ BAD_PICKLES = {
     "hostile array": (lambda good: pickle.dumps(np.array([Hostile()], dtype=object)), "no numpy array; refused"),
     "huge": (lambda good: good.replace(b"K\x00\x85", b"J\xff\xff\xff\x7f\x85"), "not a readable pickle"),
     "list": (lambda good: pickle.dumps([1, 2]), "holds a list"),
+    "unequal arrays": (
+        lambda good: pickle.dumps([SQUARES, SQUARES[:3]]),
+        "arrays of different shapes",
+    ),
+    "array and label": (lambda good: pickle.dumps((SQUARES, 1)), "holds a tuple of 2, among them int, not only arrays"),
+    "torch.save of old": (
+        lambda good: pickle.dumps(0x1950A86A20F9469CFC6C, 2) + good,
+        "is a file of torch.save",
+    ),
+    "joblib": (lambda good: b"\x80\x04\x95\0cjoblib.numpy_pickle\nNumpyArrayWrapper" + b"\1" * 99, "is a file of joblib.dump"),
     "pose": (lambda good: pickle.dumps(np.zeros((5, 17, 3), np.float32)), "pose release"),
     "shape": (lambda good: pickle.dumps(np.full((5, 64, 45), 255, np.uint8)), "shape (5, 64, 45)"),
     "no frames": (lambda good: pickle.dumps(np.zeros((0, 64, 64), np.uint8)), "at least one frame"),

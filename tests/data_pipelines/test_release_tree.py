@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import os
 import pickle
 import shutil
@@ -13,9 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.files import COPIES, DEEPER, LEFT, OTHERS, natural
+from data_pipelines.check import check
+from data_pipelines.files import COPIES, DEEPER, LEFT, OTHERS, list_folder
+from data_pipelines.names import natural
 from data_pipelines.schema import DataError
-from data_pipelines.scoliosis1k.release_tree import look_through, survey
+from data_pipelines.scoliosis1k.release_tree import fingerprint, is_of, look_through, survey
 from data_pipelines.scoliosis1k.safe_pickle import MOST_BYTES
 from data_pipelines.silhouettes import normalise_sequence
 from data_pipelines.sources import open_prepared, open_root, prepare, prepared_folder, read_metadata
@@ -61,6 +64,15 @@ def link(name: str, target: str):
     return lambda root: (root / name).symlink_to(root / target)
 
 
+def copy(name: str, other: str):
+    return lambda root: shutil.copy(root / name, root / other)
+
+
+def copies(*stems: str):
+    """The seventh mask again under each name."""
+    return both(*(copy(f"{VIEW}/7.png", f"{VIEW}/{stem}.png") for stem in stems))
+
+
 def rename(old: str, new: str):
     return lambda root: (root / old).rename(root / new)
 
@@ -81,11 +93,46 @@ LAYOUTS = {  # what is done to the tree, which sequences are left, what is said 
     "of Windows": (leave("Thumbs.db", "DESKTOP.INI", f"{VIEW}/Thumbs.db", "$RECYCLE.BIN/a"), FOUR, "", {LEFT: 4}),
     "of Linux": (leave("lost+found/a", "00001/lost+found/a", f"{VIEW}/.nfs0001"), FOUR, "", {LEFT: 3}),
     "of Office": (leave("~$notes.xlsx"), FOUR, "", {LEFT: 1}),
-    "a second download": (leave(PICKLE.replace(".pkl", " (1).pkl"), f"{VIEW}/7 (2).png"), FOUR, "", {COPIES: 2}),
-    "copies": (leave(f"{VIEW}/7 - Copy.png", f"{VIEW}/7 copy 2.png", f"{VIEW}/7 - Kopie (2).png"), FOUR, "", {COPIES: 3}),
+    "a second download": (
+        both(copy(PICKLE, PICKLE.replace(".pkl", " (1).pkl")), copies("7 (2)")), FOUR, "", {COPIES: 2},
+    ),
+    "copies": (copies("7 - Copy", "7 copy 2", "7 - Kopie (2)", "7 copy"), FOUR, "", {COPIES: 4}),
+    "copies in other languages": (
+        copies("7 - コピー", "7のコピー", "7 Kopie", "7 - copia", "Kopie von 7", "Copy of 7", "7 的副本", "7 2"),
+        FOUR, "", {COPIES: 8},
+    ),
     "copies of clouds": (
-        leave(f"{VIEW}/7 (Ann's conflicted copy 2026-01-01).png", f"{VIEW}/7.sync-conflict-20260101-1-A.png"),
-        FOUR, "", {COPIES: 2},
+        copies("7 (Ann's conflicted copy 2026-01-01)", "7.sync-conflict-20260101-1-A", "7-DESKTOP-AB12CD", "7 (in Konflikt)"),
+        FOUR, "", {COPIES: 4},
+    ),
+    "called a copy, of another content": (
+        copy(f"{VIEW}/8.png", f"{VIEW}/7 (2).png"),
+        FOUR[:3], "7 (2).png is called as a copy of 7.png and holds something else", {},
+    ),
+    "a second folder in another language": (
+        lambda root: shutil.copytree(root / "00001", root / "00001 - コピー"), FOUR, "", {COPIES: 1},
+    ),
+    "a second folder of another child": (
+        lambda root: shutil.copytree(root / "00002", root / "00001 (1)"), FOUR, "00001 (1): is called as a copy of 00001", {},
+    ),
+    "not downloaded, iCloud": (rename(f"{VIEW}/9.png", f"{VIEW}/.9.png.icloud"), FOUR[:3], "a part of 9.png", {}),
+    "not downloaded, browsers": (
+        both(rename(f"{VIEW}/9.png", f"{VIEW}/9.png.part"), rename(f"{VIEW}/8.png", f"{VIEW}/8.png.crdownload")),
+        FOUR[:3], "8.png.crdownload is a part of 8.png, which was not downloaded to its end; download it again", {},
+    ),
+    "downloaded to its end": (leave(f"{VIEW}/9.png.part"), FOUR, "", {OTHERS: 1}),
+    "of other shares": (
+        leave(*(f"{name}/00009/a" for name in (
+            "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder", "~snapshot", "@Recently-Snapshot",
+            "@sharebin", "@tmp", "@SynoResource", "RECYCLER", "Recycled", "FOUND.000", "$AVG", "__pycache__",
+        ))), FOUR, "", {LEFT: 13},
+    ),
+    "masks whose names begin so": (
+        both(*(rename(f"{VIEW}/{number}.png", f"{VIEW}/__{number}.png") for number in range(1, 21))), FOUR, "", {},
+    ),
+    "a name that is no UTF-8": (
+        lambda root: os.rename(root / "00001", os.fsencode(root) + b"/gr\xf6\xdfe"),
+        NO_1, "\\udcf6\\udcdfe: its name is not UTF-8", {},
     ),
     "a second folder": (lambda root: shutil.copytree(root / "00001", root / "00001 (1)"), FOUR, "", {COPIES: 1}),
     "a second folder alone": (rename("00001", "00001 (1)"), NO_1, "rename it to 00001", {}),
@@ -166,12 +213,23 @@ def outer(root: Path) -> Path:
     return root.parent / "release"
 
 
+def swapped(root: Path) -> Path:
+    for view in list(root.glob("*/*/*")):
+        (root.parent / "other" / view.parts[-2] / view.parts[-3]).mkdir(parents=True)
+        view.rename(root.parent / "other" / view.parts[-2] / view.parts[-3] / view.name)
+    return root.parent / "other"
+
+
 @pytest.mark.parametrize(
     ("root", "words"),
     [
         (outer, "has no sequence, but .*release/Scoliosis1K-sil-pkl has .*; give that folder"),
         (lambda root: root / "00001", "is the folder of one sequence; give the folder above it, .*tree$"),
         (lambda root: root / "00001" / "Neutral", "has no sequence"),
+        (
+            swapped,
+            r"the class above the sequence \(Negative, Neutral, Positive\): the two folders changed places; expected",
+        ),
     ],
 )
 def test_a_root_too_high_or_too_low_says_which_folder_to_give(tree, tmp_path, root, words):
@@ -201,6 +259,177 @@ def test_numbers_in_names_are_in_their_order_and_padded_ones_as_they_were(tmp_pa
         "2.png",
         "a.png",
     ]
+
+
+def npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, np.stack(masks()))
+
+
+NO_WALKS = {  # name, content, and what is said of it
+    "numpy": ("walk.npy", lambda path: np.save(path, np.stack(masks())), "walk.npy is a numpy array"),
+    "numpy archive": ("walk.npz", npz, "walk.npz is a zip"),
+    "xz": ("walk.pkl.xz", lambda path: path.write_bytes(lzma.compress(b"a")), "walk.pkl.xz is an xz file; unpack it"),
+    "second download": ("walk.pkl (1)", lambda path: path.write_bytes(pickle.dumps(1)), "rename it to walk.pkl$"),
+    "picture": ("1.png", lambda path: cv2.imwrite(str(path), masks()[0]), "is a single picture; give the folder"),
+    "archive": ("masks.zip", lambda path: path.write_bytes(b"PK\3\4"), "masks.zip is a zip"),
+    "half": (
+        "a.mp4.crdownload",
+        lambda path: path.write_bytes(b"1"),
+        "is a part of a.mp4, which was not",
+    ),
+    "pickles": (
+        "in",
+        lambda path: leave("a.pkl", "b.pkl")(path),
+        r"in holds pickles .a.pkl, b.pkl.; give the file",
+    ),
+    "too high": (
+        "in",
+        lambda path: leave("one/1.png")(path),
+        "in holds folders of mask PNGs .*in/one.; give",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WALKS)
+def test_what_is_no_walk_is_named_with_the_remedy(tmp_path, kind):
+    name, write, words = NO_WALKS[kind]
+    write(tmp_path / name)
+    with pytest.raises(DataError, match=words):
+        inputs_of(tmp_path / name)
+
+
+ORDERS = {
+    "fractions of a second": [f"{number * 0.04:.10g}.png" for number in range(40)],
+    "seconds, at first whole": ["0.png", "0.5.png", "1.png", "1.25.png", "1.3.png", "10.png"],
+    "counted behind a point": [f"walk.1.{number}.png" for number in range(1, 131)],
+    "cameras": [f"cam{camera}.{number}.png" for camera in (1, 2, 10) for number in range(1, 31)],
+    "versions": [f"walk.v{number}.png" for number in range(1, 31)],
+    "dates": ["2026.1.2.png", "2026.1.10.png", "2026.1.11.png", "2026.2.1.png"],
+    "a series of one name": ["mask.png", *(f"mask ({number}).png" for number in range(1, 16))],
+}
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+def test_frames_are_in_the_order_that_their_names_mean(tmp_path, kind):
+    names = ORDERS[kind]
+    for number, name in enumerate(reversed(names)):
+        (tmp_path / name).write_bytes(bytes([number]))
+    found = list_folder(tmp_path, ".png")
+    assert found.used == names
+    assert not found.problems
+
+
+@pytest.mark.parametrize("black", [False, True])
+def test_frames_that_are_one_file_do_not_make_two_children_one(tmp_path, black):
+    """Tools that save room link files of the same bytes; only most files of a sequence are a sequence."""
+    root = tmp_path / "tree"
+    for child in ("00001", "00002", "00003"):
+        view = root / child / "Positive" / "000_180"
+        view.mkdir(parents=True)
+        for number in range(10):
+            shared = (number < 4) if black else (child != "00001" and number > 0)
+            first = root / ("00001" if black else "00002") / "Positive" / "000_180" / f"{number}.png"
+            if shared and first.exists():
+                os.link(first, view / f"{number}.png")
+            else:
+                (view / f"{number}.png").write_bytes(f"{child}{number}".encode())
+    found = survey(root, "--input")
+    assert [one.sequence for one in found.sequences] == (["00001", "00002", "00003"] if black else ["00001", "00002"])
+    assert ["00003: holds the same files as 00002 (a link)" in line for line in found.problems] == [True] * (not black)
+
+
+def of_links(root: Path, store: Path, **children: str) -> None:
+    """A tree whose files are links into a store, as of DVC and git-annex: by child, the class and the number of its pickle."""
+    shutil.rmtree(root, ignore_errors=True)
+    for child, (kind, number) in children.items():
+        view = root / child / kind / "000_180"
+        view.mkdir(parents=True)
+        (view / "a.pkl").symlink_to(store / str(number))
+
+
+def test_a_tree_of_links_with_other_labels_or_ids_is_another_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
+    walkers, store, root = synthetic_walkers(3, 20), tmp_path / "store", tmp_path / "tree"
+    store.mkdir()
+    for row in range(3):
+        (store / str(row)).write_bytes(pickle.dumps(walkers.read(row)))
+    of_links(root, store, a=("Positive", 0), b=("Neutral", 1), c=("Negative", 2))
+    first = open_root(str(root), print)
+    prepare(str(root), tmp_path / "out")
+    assert first.labels.tolist() == [2, 1, 0]
+    of_links(root, store, a=("Negative", 0), b=("Neutral", 1), c=("Positive", 2))
+    assert open_root(str(root), print).labels.tolist() == [0, 1, 2]
+    of_links(root, store, a=("Positive", 0), b=("Neutral", 1), d=("Negative", 2))
+    assert open_root(str(root), print).sequences == ("a", "b", "d")
+    # The source of sets that were prepared before ids were part of it
+    metadata = read_metadata(prepared_folder(tmp_path / "out"))
+    sequences = survey(root, "--input").sequences
+    old = {**metadata, "source": fingerprint(sequences, str([]), identities=False)}
+    assert not is_of(old, sequences, str([]))
+    of_links(root, store, a=("Positive", 0), b=("Neutral", 1), c=("Negative", 2))
+    assert is_of(old, survey(root, "--input").sequences, str([]))
+    assert is_of(metadata, survey(root, "--input").sequences, str([]))
+
+
+def test_a_tree_in_the_cache_is_refused_when_problems_were_added(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
+    open_root(str(tree), print)
+    (tree / "00009" / "Critical" / "000_180").mkdir(parents=True)
+    (tree / "00010").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"00010: is a link to.*00009/Critical: unknown class.*--skip-bad"):
+        open_root(str(tree), print)
+
+
+@pytest.mark.parametrize(
+    ("given", "lost", "words"),
+    [
+        ("scoliosis1k", "", "is a part of a prepared set; give the folder above it, .*/out$"),
+        ("scoliosis1k/1.0.0", "", "is a part of a prepared set; give the folder above it, .*/out$"),
+        (".", "dataset_info.json", "holds a prepared set that is not whole .*lacks dataset_info.json.*; copy it again"),
+        ("scoliosis1k", "dataset_info.json", "holds a prepared set that is not whole"),
+    ],
+)
+def test_a_part_of_a_prepared_set_is_no_tree(tree, tmp_path, given, lost, words):
+    prepare(str(tree), tmp_path / "out")
+    if lost:
+        (prepared_folder(tmp_path / "out") / lost).unlink()
+    for call in (lambda folder: survey(folder, "--input"), lambda folder: open_root(str(folder), print), check):
+        with pytest.raises(DataError, match=words):
+            call(tmp_path / "out" / given)
+
+
+@pytest.mark.parametrize("option", ["subjects", "partition", "link", "input"])
+def test_a_check_does_not_write_over_what_it_reads(tree, tmp_path, option):
+    subjects, partition = tmp_path / "s.csv", tmp_path / "p.json"
+    subjects.write_text("sequence,subject\n0,a\n1,b\n2,c\n3,d\n", encoding="utf-8")
+    partition.write_text('{"TRAIN_SET": [0, 1], "TEST_SET": [2, 3]}', encoding="utf-8")
+    (tmp_path / "link.json").symlink_to(partition)
+    target = {"subjects": subjects, "partition": partition, "link": tmp_path / "link.json", "input": tree / PICKLE}[option]
+    before = target.read_bytes()
+    given = ["--subjects", subjects, "--partition", partition, "--json", target]
+    assert_one_clear_error(run_here("data_pipelines.prepare", "--input", tree, "--check", *given), "--json=", "give ")
+    assert target.read_bytes() == before
+
+
+def test_names_that_would_move_the_cursor_are_shown_as_codes(tree):
+    (tree / "a\nb\x1b[31m.txt").write_bytes(b"")
+    (tree / "0\x1b[2J").write_bytes(b"")
+    result = run_here("data_pipelines.prepare", "--input", tree, "--check")
+    assert "\x1b" not in result.stdout
+    assert r"a\nb\x1b[31m.txt" in result.stdout
+    assert r"0\x1b[2J: is a file where a folder is expected" in result.stdout
+
+
+def test_a_check_says_of_what_prepare_can_leave_out_alone(tree, tmp_path):
+    (tree / PICKLE).write_bytes(b"broken")
+    given = ["--partition", tmp_path / "nowhere.json", "--subjects", tmp_path / "nowhere.csv"]
+    result = run_here("data_pipelines.prepare", "--input", tree, "--check", *given)
+    assert "3 problems; with --skip-bad prepare goes on without what 1 of them are about" in result.stdout
+    assert "problem: --partition=" in result.stdout
+    (tree / PICKLE).write_bytes(pickle.dumps(synthetic_walkers(3, 20).read(0)))
+    result = run_here("data_pipelines.prepare", "--input", tree, "--check", *given)
+    assert result.stdout.splitlines()[-1] == "2 problems"
 
 
 def test_frames_without_anybody_are_counted_by_sequence(tree, tmp_path):
@@ -409,7 +638,7 @@ REMARKS = {  # options, words of the line, and the exit status
         "nothing reads 'note'",
         0,
     ),
-    "one class": ({"TRAIN_SET": ["00000"], "TEST_SET": ["00002"]}, "problem: data.partition=", 1),
+    "one class": ({"TRAIN_SET": ["00000"], "TEST_SET": ["00002"]}, "problem: --partition=", 1),
     "subjects of others": ("sequence,subject\n0,a\n1,b\n2,c\n3,d\n77,e\n", "1 of its lines are of sequences that are not", 0),
     "subjects in another encoding": ("sequence,subject\n0,é\n1,b\n2,c\n3,d\n".encode("cp1252"), "is read as Windows-1252", 0),
 }

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.partitions import read_partition
 from data_pipelines.schema import DataError, class_id
 from data_pipelines.sources import open_prepared, prepare, prepared_folder
 from data_pipelines.splits import make_partition
-from data_pipelines.tables import read_partition, read_subjects
+from data_pipelines.tables import read_subjects
 from data_pipelines.texts import plain
 from tests.conftest import assert_one_clear_error, make_set, run_here, write_tree
 
@@ -61,6 +62,7 @@ SUBJECTS_READ = {
     "quoted for a spreadsheet": 'sequence,subject\n"=""00000""",anna\n\'00001,anna\n="00007",Zoë\n',
     "without leading zeros": "sequence,subject\n0,anna\n1,anna\n7,Zoë\n",
     "numbers with a point": "sequence;subject\n0.0;anna\n1,0;anna\n7.00;Zoë\n",
+    "pandas' index": ",sequence,subject\n0,00000,anna\n1,00001,anna\n2,00007,Zoë\n",
     "empty lines and columns": ";;;\nsequence;subject;;\n00000;anna;;\n;;;\n\n00001;anna;;\n00007;Zoë;;\n;;;\n",
 }
 
@@ -137,6 +139,27 @@ SUBJECTS_REFUSED = {
     "sequence twice": ("sequence,subject\n1,a\n2,a\n00001,b\n", "line 4: sequence '00001' stands in line 2 already"),
     "subject in two spellings": ("sequence,subject\n0,anna\n1,Anna\n", "line 3: subject 'Anna' is 'anna' in line 2"),
     "subject as number and text": ("sequence,subject\n0,7\n1,07\n", "line 3: subject '07' is '7' in line 2"),
+    "nobody twice": (
+        "sequence,subject\n0,NA\n1,anna\n2,NA\n",
+        "line 4: subject 'NA' stands in line 2, too, and names nobody; write",
+    ),
+    "nobody, in other case": ("sequence,subject\n0,Unknown\n1,unknown\n", "'unknown' stands in line 2, too, and names nobody"),
+    "errors of a sheet": ("sequence,subject\n0,#BEZUG!\n1,#BEZUG!\n", "'#BEZUG!' stands in line 2, too, and names nobody"),
+    "not available": ("sequence,subject\n0,#N/A\n1,#N/A\n", "'#N/A' stands in line 2, too"),
+    "dashes": ("sequence,subject\n0,-\n1,-\n", "'-' stands in line 2, too"),
+    "the person above": ("sequence,subject\n0,anna\n1,〃\n", "line 3: subject '〃' stands for the line above and names nobody"),
+    "no index": (",sequence,subject\n0,0,anna\n5,1,bo\n", "line 3: '5' stands in a column without a name"),
+    "rows within a quote": (
+        'sequence,subject,note\n0,a,"x\n1,b,\n2,c,y"\n',
+        "line 2: 'x\\n1,b,\\n2,c,y' goes over several lines",
+    ),
+    "git conflict": (
+        "<<<<<<< HEAD\nsequence,subject\n0,a\n",
+        ", line 1: a conflict of git (<<<<<<<); keep one of the versions",
+    ),
+    "git conflict below": ("sequence,subject\n0,a\n<<<<<<< HEAD\n1,b\n=======\n>>>>>>> x\n", ", line 3: a conflict of git"),
+    "zeros at the end": (PLAIN.encode() + bytes(600), "ends with 600 zero bytes, left by a save that broke off"),
+    "zeros alone": (bytes(600), "ends with 600 zero bytes"),
     "open quote": ('sequence,subject\n00000,"anna\n00001,bo\n', "line 2: a quote is opened and not closed; mend the line"),
     "quote over two lines": (
         'sequence,subject\n0,"anna\n1",bo\n',
@@ -176,12 +199,44 @@ def test_other_subjects_files_are_refused_in_one_line_with_place_and_remedy(kind
     assert len(message) < 400 + len(str(path))
 
 
+REMARKED = {  # the file, the subjects, the further columns, and what is remarked
+    "one mojibake in two cases": (
+        "0,Ã¤nne\n1,ã¤nne\n",
+        {"00000": "Ã¤nne", "00001": "ã¤nne"},
+        "'ã¤nne' counts as another person than 'Ã¤nne'",
+    ),
+    "sharp s": (
+        "0,Strauß\n1,Strauss\n",
+        {"00000": "Strauß", "00001": "Strauss"},
+        "'Strauss' counts as another person than 'Strauß'",
+    ),
+    "unknown once": ("0,NA\n1,unknown\n", {"00000": "NA", "00001": "unknown"}, ""),
+}
+
+
+@pytest.mark.parametrize("kind", REMARKED)
+def test_what_could_be_meant_otherwise_is_remarked(kind, tmp_path):
+    rows, people, words = REMARKED[kind]
+    found = read_subjects(write(tmp_path / "subjects.csv", "sequence,subject\n" + rows), IDS)
+    assert found == people
+    assert [words in line for line in found.remarks] == [True] * bool(words)
+
+
+def test_a_cell_of_several_lines_is_read_in_a_further_column(tmp_path):
+    table = ',sequence,subject,note\n1,0,anna,"tired, after\nschool"\n2,1,bo,"a ""b""\r\n\r\nc"\n3,7,cy,\n'
+    found = read_subjects(write(tmp_path / "subjects.csv", table), IDS)
+    assert found == {"00000": "anna", "00001": "bo", "00007": "cy"}
+    assert found.traits == {"note": {"00000": "tired, after school", "00001": 'a "b" c', "00007": ""}}
+    assert ["a column without a name, which counts the lines, is left out" in line for line in found.remarks] == [True]
+
+
 HEAVY = """
 import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))
 from data_pipelines.schema import DataError
-from data_pipelines.tables import read_partition, read_subjects
+from data_pipelines.partitions import read_partition
+from data_pipelines.tables import read_subjects
 from data_pipelines.texts import plain
 from data_pipelines.texts import LARGEST
 path = Path(sys.argv[1])
@@ -318,6 +373,8 @@ PARTITIONS_REFUSED = {
     "id that is not there": (parts("[90000]"), "names 2 sequences, of which the data lack 1: 90000"),
     "Excel": (workbook, "is a zip file, such as an Excel workbook (.xlsx), .docx, .npz or .pt; save it as JSON"),
     "web page": ("<html>", "is a web page, such as a download gives where it needs a login; download it"),
+    "git conflict": ("<<<<<<< HEAD\n{}", ", line 1: a conflict of git (<<<<<<<)"),
+    "zeros at the end": (TEXT.encode() + bytes(9), "ends with 9 zero bytes"),
     "binary": (b"\x80\x04\x95\0\0", "is a binary file"),
     "folder": (Path.mkdir, "it is a folder, no file"),
     "pipe": (os.mkfifo, "it is a FIFO, no file"),
