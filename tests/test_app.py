@@ -105,8 +105,8 @@ def installed(found):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--megabytes", "0"], "--megabytes=0"),
-        (["--port", "99999"], "--port=99999"),
+        (["--megabytes", "0"], "--megabytes: '0' is no whole number from 1"),
+        (["--port", "99999"], "--port: '99999' is no whole number from 0 to 65535"),
         (["--models", "nowhere"], "nowhere/pose_detection.tflite is missing"),
         (["--port", "0"], "--checkpoint="),
     ],

@@ -5,7 +5,6 @@ at the end, as views of bytes that the file holds, so a short file cannot ask fo
 """
 
 import contextlib
-import functools
 import gzip
 import io
 import pickle
@@ -17,18 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.files import kind_of, read_file
-from data_pipelines.masks import REMEDY, judged
+from data_pipelines.masks import judged
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, SIDE_CUT, DataError
+from data_pipelines.scoliosis1k.levels import as_levels
 
 MOST_BYTES = 2**27  # of a pickle, also of one in gzip: 32,768 frames of one byte a pixel
 LARGE = 2**24  # bytes; larger pickles are read one at a time, so that memory does not grow with the number of threads
 LARGE_ONES = threading.Lock()
 MOST_OPERATIONS = 10**6  # of a pickle; one of an array has 40, a list of 300 frames 4,000
 GZIP = b"\x1f\x8b"
-BLOCK = 256  # frames whose numbers are looked at together
 GZIP_DEFLATE = GZIP + b"\x08"  # begins a member
 MOST_MEMBERS = 10_000  # blocks of 64 kB, as some programs write them, would be 2,000 at most
-WHOLE = 1e-3  # grey levels; the most by which fractions of 255 may differ from whole grey levels
 OPCODES = frozenset(  # of protocols 0 to 5: numbers, text, bytes, tuples, lists, names, and what refers to them
     """PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1
     STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
@@ -218,48 +216,6 @@ def _unzip(content: bytes, path: Path) -> bytes:
     return plain
 
 
-def _as_levels(array: np.ndarray, path: Path) -> np.ndarray:
-    """Grey levels uint8 of any numbers that are such levels, or a mask's two values, or fractions of 255.
-
-    Frames are taken block by block, so that the result is all that is held beside the array.
-    """
-    if array.dtype in (np.uint8, np.bool_):
-        return array.astype(np.uint8, copy=False)
-    blocks = [array[start : start + BLOCK] for start in range(0, len(array), BLOCK)]
-    low, high = blocks[0].min(), blocks[0].max()
-    for block in blocks:
-        low, high = np.minimum(low, block.min()), np.maximum(high, block.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            what = f"dtype {array.dtype} with values that are no numbers (NaN or infinite)"
-            raise DataError(f"{path}: {what}; write uint8, 0..255")
-    ways = [lambda block: (block > low) * np.uint8(255) if ((block == low) | (block == high)).all() else None]
-    if array.dtype.kind != "f" and low >= 0 and high <= 255:
-        ways.append(lambda block: block.astype(np.uint8))
-    if array.dtype.kind == "f" and low >= 0:
-        ways += [functools.partial(_whole, scale=scale) for scale in (1, 255) if high <= 255 / scale]
-    if low == high != 0:
-        raise DataError(f"{path}: every value is {low}, so it shows nobody; {REMEDY}")
-    levels = np.empty(array.shape, np.uint8)  # s h w
-    for way in ways:
-        for start, block in enumerate(blocks):
-            if (found := way(block)) is None:
-                break
-            levels[start * BLOCK : (start + 1) * BLOCK] = found  # s h w
-        else:
-            return levels
-    raise DataError(
-        f"{path}: dtype {array.dtype} with values {low:g} to {high:g}; expected uint8 with values 0..255, "
-        "or whole values or fractions of 255 in another type; scale them"
-    )
-
-
-def _whole(block: np.ndarray, scale: int) -> np.ndarray | None:
-    """Numbers times `scale`, rounded, if all of them are nearly whole then."""
-    scaled = block * np.float64(scale)  # s h w
-    rounded = np.rint(scaled)  # s h w
-    return rounded.astype(np.uint8) if np.abs(scaled - rounded).max() <= WHOLE else None
-
-
 def _as_frames(array: np.ndarray, path: Path) -> np.ndarray:
     """The array as `[s, 64, 64]`, or `[s, 64, 44]` without the columns that nobody reads."""
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):  # one channel, first or last
@@ -289,7 +245,7 @@ def load_silhouettes(path: Path) -> np.ndarray:
     content = read_file(path, MOST_BYTES)
     with LARGE_ONES if len(content) > LARGE or content.startswith(GZIP) else contextlib.nullcontext():
         array = _as_frames(_load(content, path), path)  # s 64 w
-        levels = judged(np.ascontiguousarray(_as_levels(array, path)), path)  # s 64 w
+        levels = judged(np.ascontiguousarray(as_levels(array, path)), path)  # s 64 w
         if levels.shape[2] == FRAME_SIZE:
             return levels
         return np.pad(levels, ((0, 0), (0, 0), (SIDE_CUT, SIDE_CUT)))  # s 64 64

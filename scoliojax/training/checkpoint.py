@@ -227,9 +227,6 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # a full disk reaches us as an error of Orbax, of TensorStore or of the system
-            if jax.process_count() == 1:  # else another process may be writing there; the next start removes it
-                for unfinished in self._folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
-                    shutil.rmtree(unfinished, ignore_errors=True)
             raise RunError(
                 f"a checkpoint cannot be written to {self._folder} ({one_line(error)}); those of steps {self.steps()} are "
                 "whole. Make room or fix the folder, then run the same command again"

@@ -98,7 +98,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
 MISTAKES = [
     ("--only=nonsense", ["nonsense", "loader"]),
-    ("--rounds=0", ["--rounds=0"]),
+    ("--rounds=0", ["--rounds", "'0' is no whole number from 1"]),
     ("--config.seed=1", ["--config.seed=1", "recipe"]),
     ("--json=/nowhere/rows.json", ["--json"]),
 ]

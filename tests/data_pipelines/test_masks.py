@@ -413,7 +413,7 @@ PICKLED = {
     "gzip of two pickles": (gzip.compress(GOOD) + gzip.compress(GOOD), "holds more than one pickle"),
     "gzip and something else": (gzip.compress(GOOD) + b"abc", "BadGzipFile"),
     "gzip with a wrong checksum": (gzip.compress(GOOD)[:-8] + b"abcd" + gzip.compress(GOOD)[-4:], "CRC check failed"),
-    "gzip of a .npy file": (gzip.compress(b"\x93NUMPY" + bytes(99)), "it is a .npy file of numpy in gzip"),
+    "gzip of a .npy file": (gzip.compress(b"\x93NUMPY" + bytes(99)), "it is a numpy array (.npy) in gzip"),
     "a gzip of a million members": (gzip.compress(b"") * 10**6, "more than 10,000 members"),
     "a bag of 128 beside 255": (pickle.dumps(np.maximum(SHARP, BAG)), "128 fills whole areas"),
     "six dim frames": (

@@ -260,7 +260,7 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
         ([clip, "--checkpoint", run, "--step", "best", *base], "was not validated during training"),
         ([clip, "--checkpoint", run, "--step", "7", *base], "--step=7: no such checkpoint"),
         ([clip, "--checkpoint", run, "--step", "last", *base], "--step=last is neither newest nor best"),
-        ([clip, "--checkpoint", run, "--window", "3", *base], "--window=3 is too short"),
+        ([clip, "--checkpoint", run, "--window", "3", *base], "--window: '3' is no whole number from 15"),
         ([clip, clip, "--checkpoint", run, "--person", "1", *base], "--person belongs to one input, and there are 2"),
         ([clip, clip, "--checkpoint", run, *base], "several inputs are called walk-mp4"),
         ([clip, "--checkpoint", run, "--output", mine], "holds something else than a screening (thesis.txt)"),
