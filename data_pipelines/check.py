@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.files import remarks
+from data_pipelines.files import MASKS, remarks
 from data_pipelines.leaks import alike_sequences, silhouette_hash
 from data_pipelines.names import missing_numbers
 from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id, existing_folder, printable
@@ -158,7 +158,7 @@ def _of_tree(folder: Path, found: Check) -> Iterator[Item]:
     if not survey.sequences:
         found.problems.append(f"--input={found.root!r} {why_empty(folder, survey)}")
     for one in survey.sequences:
-        if missing := 0 if one.pickled else missing_numbers(one.names):
+        if missing := 0 if one.pickled else missing_numbers(one.names, *MASKS):
             found.gaps[one.sequence] = missing
         yield one.sequence, one.sequence, one.label, 0 if one.pickled else len(one.names), one.silhouettes
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from data_pipelines.names import in_order, part_copies
+from data_pipelines.names import in_order, take_out_copies
 from data_pipelines.schema import DataError, abbreviate, printable
 
 MOST_BYTES = 2**28  # of a file that is read as a whole, unless it has a limit of its own
@@ -31,20 +31,20 @@ class Kind(NamedTuple):
     remedy: str = ""
 
 
+class Footage(Kind):
+    """A kind of file that may hold a video."""
+
+
 UNPACK = "unpack it"
-KINDS = tuple(  # how files begin, as a pattern, and what they are then; the one table of the project
-    (re.compile(pattern, re.DOTALL), Kind(*kind))
-    for pattern, *kind in (
+KINDS = (  # how files begin, as a pattern, and what they are then; the one table of the project
+    *((re.compile(pattern, re.DOTALL), Kind(*kind)) for pattern, *kind in (
         (rb"version https://git-lfs", "a pointer of Git LFS, whose file was not fetched", "run git lfs pull"),
         (rb"(?i:\s*<(!doctype|html))", "a web page, such as a download gives where it needs a login",
          "download it with the browser"),
         (rb"\x89PNG\r\n\x1a\n", "a PNG"),
         (rb"\xff\xd8\xff", "a JPEG"),
-        (rb"GIF8[79]a", "a GIF"),
         (rb"BM.{4}\0{4}", "a BMP"),
         (rb"II\*\0|MM\0\*", "a TIFF"),
-        (rb"RIFF.{4}(WEBP|AVI |WAVE)", "a WebP, AVI or WAV"),
-        (rb".{4}ftyp", "a video"),
         (rb"\x93NUMPY", "a numpy array (.npy)"),
         (rb"\x89HDF", "an HDF5 file, as Keras writes it"),
         (rb"GGUF", "a GGUF file"),
@@ -59,8 +59,12 @@ KINDS = tuple(  # how files begin, as a pattern, and what they are then; the one
         (rb"7z\xbc\xaf", "a 7z archive", UNPACK),
         (rb"Rar!", "a RAR archive", UNPACK),
         (rb".{257}ustar", "a tar archive", UNPACK),
-    )
+    )),
+    (re.compile(rb"GIF8[79]a"), Footage("a GIF")),
+    (re.compile(rb"RIFF.{4}(WEBP|AVI |WAVE)", re.DOTALL), Footage("a WebP, AVI or WAV")),
+    (re.compile(rb".{4}ftyp", re.DOTALL), Footage("a video")),
 )  # fmt: skip
+BEGINNING = 512  # bytes of a file that tell what it is
 SHOWN = 3  # names in a message, of however many
 COPIES = "second copies of a name that is there (delete them)"
 OTHERS = "files that are no part of a sequence"
@@ -98,6 +102,7 @@ class Listing(NamedTuple):
     copies: list[str]  # second copies of what is there, such as `000 (1).png`, byte for byte
     leftovers: list[str]
     others: list[str]  # files with other suffixes
+    parts: list[str]  # files that were not downloaded to their end, which are problems, too
     problems: list[str]  # what nobody can know how to use, with the remedy
 
     @property
@@ -116,31 +121,38 @@ def list_folder(folder: Path, *suffixes: str) -> Listing:
 
     A copy is what holds the same, and whose name contains that of the original, in whatever language the copy is called so.
     """
-    found = Listing([], [], [], [], [], [])
-    with os.scandir(folder) as entries:
-        kinds = {entry.name: os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir() for entry in entries}
-    for name in in_order(kinds):
-        if whole := partial(name, suffixes):
-            if whole in kinds:
-                found.others.append(name)
-            else:
-                found.problems.append(f"{name} is a part of {whole}, which was not downloaded to its end; download it again")
-        elif is_leftover(name, *suffixes):
-            found.leftovers.append(name)
-        elif has_suffix(name, suffixes):  # a folder of such a name as well: whoever opens it says that it is none
-            found.used.append(name)
-        else:
-            (found.folders if kinds[name] else found.others).append(name)
+    found = list_names(folder, *suffixes)
     for names in (found.used, found.folders):
-        copies, problems = part_copies(folder, names)
+        copies, problems = take_out_copies(folder, names, *suffixes)
         found.copies.extend(copies)
         found.problems.extend(problems)
     return found
 
 
-def mask_names(folder: Path) -> list[str]:
-    """The mask PNGs of a folder, in order."""
-    return list_folder(folder, *MASKS).used
+def list_names(folder: Path, *suffixes: str) -> Listing:
+    """As `list_folder`, with copies as files like any other: nothing is opened."""
+    found = Listing([], [], [], [], [], [], [])
+    with os.scandir(folder) as entries:
+        kinds = {entry.name: os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir() for entry in entries}
+    for name in in_order(kinds, *suffixes):
+        if has_suffix(name, suffixes) and not name.startswith(HIDDEN):
+            found.used.append(name)  # a folder of such a name as well: whoever opens it says that it is none
+        elif whole := partial(name, suffixes):
+            if whole in kinds:
+                found.others.append(name)
+            else:
+                found.parts.append(name)
+                found.problems.append(f"{name} {not_whole(whole)}")
+        elif is_leftover(name, *suffixes):
+            found.leftovers.append(name)
+        else:
+            (found.folders if kinds[name] else found.others).append(name)
+    return found
+
+
+def not_whole(whole: str) -> str:
+    """What to say behind the name of a file that is a part of `whole`."""
+    return f"is a part of {whole}, which was not downloaded to its end; download it again"
 
 
 class Unused:

@@ -29,7 +29,7 @@ from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
 from data_pipelines.schema import FRAME_SIZE, DataError, abbreviate, class_id, existing_folder, is_class
 from data_pipelines.scoliosis1k.safe_pickle import GZIP, MOST_BYTES, load_silhouettes
-from data_pipelines.scoliosis1k.twins import same_files
+from data_pipelines.scoliosis1k.twins import States, same_files, states_of
 
 LAYOUT = "<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *.png"
 VERSION = "1.0.0"  # version of the prepared data set
@@ -72,6 +72,10 @@ class ReleasedSequence:
             return 0
         return min(size, MOST_BYTES)
 
+    @functools.cached_property
+    def states(self) -> States:
+        return states_of(self.folder, self.names)  # asked for once: a tree has hundreds of thousands of files
+
     def silhouettes(self) -> np.ndarray:
         """Normalised silhouettes, uint8 `[s, 64, 64]`; raises `DataError` naming a file that cannot be used.
 
@@ -87,7 +91,7 @@ class ReleasedSequence:
 
 
 class Survey(NamedTuple):
-    """What a released tree holds, by its names; no file was opened."""
+    """What a released tree holds, by the names of its files; only what may be a copy was opened."""
 
     sequences: list[ReleasedSequence]  # sorted by id
     problems: list[str]  # one line for each folder that cannot be used
@@ -121,7 +125,7 @@ def look_through(root: str | Path, field: str, shown: int | None = SHOWN) -> Sur
         except OSError as error:
             found.problems.append(f"{identity}: cannot be read ({error})")
     found.sequences.sort(key=lambda sequence: sequence.sequence)
-    pairs = same_files((one.folder, one.names) for one in found.sequences)
+    pairs = same_files([one.states.inodes for one in found.sequences])
     twins = {found.sequences[other].sequence: found.sequences[one].sequence for other, one in pairs.items()}
     found.problems.extend(
         f"{one.identity}: holds the same files as {twins[one.sequence]} (a link), so one child would be two; remove one of them"
@@ -229,7 +233,8 @@ def _sequence_of(identity: Path, walker: _Walker) -> ReleasedSequence:
         raise DataError(f"{identity}: {len(views)} sequences where one is expected; the layout is {LAYOUT}")
     names, deeper = walker.look(views[0], *PICKLES, *MASKS)[:2]
     walker.note(DEEPER, views[0], deeper)
-    pickles, images = ([name for name in names if has_suffix(name, suffixes)] for suffixes in (PICKLES, MASKS))
+    pickles = [name for name in names if has_suffix(name, PICKLES)]
+    images = [name for name in names if name not in pickles] if pickles else names
     if bool(pickles) == bool(images) or len(pickles) > 1:
         raise DataError(f"{views[0]}: {len(pickles)} .pkl and {len(images)} .png files; expected one .pkl, or .png frames only")
     return ReleasedSequence(identity.name, class_id(views[0].parent.name), views[0], tuple(pickles or images))
@@ -242,18 +247,12 @@ def fingerprint(sequences: list[ReleasedSequence], settings: str = "", identitie
     """
     digest = hashlib.sha256(settings.encode())
     for sequence in sequences:
-        folder = str(sequence.folder.resolve())
+        folder, states = str(sequence.folder.resolve()), sequence.states
         if identities:
             digest.update(os.fsencode(f"{sequence.sequence}|{sequence.label}|{'|'.join(sequence.names)}\n"))
-        for name in sequence.names:
-            path = os.path.join(folder, name)
-            path = os.path.realpath(path) if os.path.islink(path) else path
-            try:
-                stat = os.stat(path)
-                state = f"{stat.st_size}|{stat.st_mtime_ns}"
-            except OSError:  # a broken link
-                state = "cannot be read"
-            digest.update(os.fsencode(f"{path}|{state}\n"))
+        for name, size, time in zip(sequence.names, states.sizes, states.times, strict=True):
+            path = states.links.get(name) or f"{folder}/{name}"
+            digest.update(os.fsencode(f"{path}|{size}|{time}\n" if size >= 0 else f"{path}|cannot be read\n"))
     return digest.hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Sequences that are the same files: through links, one child would be two."""
+"""What the file system says of the files of sequences, and which are the same: through links, one child would be two."""
 
 import os
 import stat
@@ -6,31 +6,56 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 
-def same_files(sequences: Iterable[tuple[Path, Sequence[str]]]) -> dict[int, int]:
+class States(NamedTuple):
+    """What the file system says of the files of a sequence, links followed; -1 in `sizes` for one that is not there."""
+
+    inodes: array  # a number for each regular file, the same for the same file; some network file systems know none
+    sizes: array  # bytes
+    times: array  # of modification, in nanoseconds
+    links: dict[str, str]  # where each link leads
+
+
+def states_of(folder: Path, names: Iterable[str]) -> States:
+    """The files of a sequence, each asked for once."""
+    found = States(array("q"), array("q"), array("q"), {})
+    place = str(folder.resolve())
+    with os.scandir(place) as entries:
+        links = {entry.name for entry in entries if entry.is_symlink()}
+    for name in names:
+        path = f"{place}/{name}"
+        if name in links:
+            path = found.links[name] = os.path.realpath(path)
+        try:
+            state = os.stat(path)
+        except OSError:  # a dead link, reported when it is read
+            found.sizes.append(-1)
+            found.times.append(0)
+            continue
+        found.sizes.append(state.st_size)
+        found.times.append(state.st_mtime_ns)
+        if state.st_ino and stat.S_ISREG(state.st_mode):
+            found.inodes.append(hash((state.st_dev, state.st_ino)))
+    return found
+
+
+def same_files(sequences: Sequence[array]) -> dict[int, int]:
     """Numbers of sequences more than half of whose files are those of an earlier one, and that one's number.
 
-    A sequence is given as its folder and the names in it. Single frames may well be one file: tools that save room link files
-    of the same bytes, such as those of nobody.
+    A sequence is given as a number for each of its files, 64 bits signed, the same for the same file. Single frames may well be
+    one file: tools that save room link files of the same bytes, such as those of nobody.
     """
-    inodes, owners = array("q"), array("q")
-    for number, (folder, names) in enumerate(sequences):
-        for name in names:
-            try:
-                state = os.stat(os.path.join(folder, name))
-            except OSError:  # a dead link, reported when it is read
-                continue
-            if state.st_ino and stat.S_ISREG(state.st_mode):  # some network file systems know no inodes
-                inodes.append(hash((state.st_dev, state.st_ino)))
-                owners.append(number)
-    if not inodes:
+    numbers = np.concatenate([np.zeros(0, np.int64), *sequences])  # file
+    if len(np.unique(numbers)) == len(numbers):  # the usual case, cheaper to see
         return {}
-    files, owner = np.unique(np.array([inodes, owners], np.int64), axis=1)  # each file of a sequence once
+    owners = np.repeat(np.arange(len(sequences)), [*map(len, sequences)])  # file
+    files, owner = np.unique(np.stack([numbers, owners]), axis=1)  # file, file: each file of a sequence once
     first = np.flatnonzero(np.r_[True, np.diff(files) != 0])  # of each file, the first sequence that has it
-    original = np.repeat(owner[first], np.diff(np.r_[first, len(files)]))
+    original = np.repeat(owner[first], np.diff(np.r_[first, len(files)]))  # file
     count = Counter(owner.tolist())
     shared = Counter((one, other) for one, other in zip(original.tolist(), owner.tolist(), strict=True) if one != other)
     found: dict[int, int] = {}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.files import BEGINNING, Footage, kind_of
 from data_pipelines.schema import DataError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ PHOTOGRAPHS = (b"heic", b"heix", b"mif1", b"avif")  # brands of still pictures i
 SUFFIXES = {
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".gif", ".3gp", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv",
 }  # fmt: skip
+GIVE = "give a video file, a folder of mask PNGs or a prepared pickle"
 
 
 class Frame(NamedTuple):
@@ -66,7 +68,7 @@ class Video:
 
     def __post_init__(self):
         if not self.path.is_file():
-            raise DataError(f"{self.path} does not exist; give a video file, a folder of mask PNGs or a prepared pickle")
+            raise DataError(f"{self.path} does not exist; {GIVE}")
         if self.path.stat().st_size == 0:
             raise DataError(f"{self.path} is empty (0 bytes); copy or record it again")
         if (first := next(self._decode(), None)) is None:
@@ -133,7 +135,9 @@ class Video:
         try:
             container = av.open(str(self.path.absolute()), options=options, **titles)
         except (av.error.FFmpegError, ValueError, UnicodeError) as error:
-            raise DataError(f"{self.path}: {_why(self.path)} ({str(error).splitlines()[0]})") from None
+            raise DataError(
+                f"{self.path}{what_else(self.path) or f': {_why(self.path)} ({str(error).splitlines()[0]})'}"
+            ) from None
         with container:
             streams = (item for item in container.streams.video if not item.disposition & item.disposition.attached_pic)
             if (stream := next(streams, None)) is None:
@@ -229,6 +233,15 @@ def _seconds(container, stream) -> float:
         hours, minutes, seconds = (float(part) for part in clock.groups())
         return 3600.0 * hours + 60.0 * minutes + seconds
     return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
+
+
+def what_else(path: Path) -> str:
+    """What a file is that cannot be a video by its first bytes, and the remedy, empty if unknown."""
+    with path.open("rb") as file:
+        kind = kind_of(file.read(BEGINNING))
+    if not kind.what or isinstance(kind, Footage):
+        return ""
+    return f" is {kind.what}; {f'{kind.remedy}, and ' if kind.remedy else ''}{GIVE}"
 
 
 def _why(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Silhouettes of one walk from any input, normalised exactly as training data are, and flags about their quality."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,28 +9,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.files import (
+    BEGINNING,
+    LEFT,
     MASKS,
+    OTHERS,
     PICKLES,
+    Listing,
+    Unused,
     has_suffix,
     irregular_at,
     is_dead,
-    is_leftover,
-    kind_of,
     list_folder,
-    mask_names,
+    list_names,
+    not_whole,
     partial,
     read_file,
+    remarks,
 )
 from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
 from data_pipelines.pictures import MOST_BYTES
 from data_pipelines.schema import DataError, abbreviate
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
-from data_pipelines.video.decoding import SUFFIXES, Frame, Video
+from data_pipelines.video.decoding import GIVE, SUFFIXES, Frame, Video, what_else
 from data_pipelines.video.people import FAULTS, FEWEST_FRAMES, Person, Segmenter, choose, follow
 
 BRIGHTNESS_JUMP = 10.0  # grey levels; smallest change between two frames that is flagged
-BEGINNING = 512  # bytes that tell what a file is
 FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short
 
 
@@ -54,58 +58,67 @@ class Walk:
     people: list[Person] = field(default_factory=list)  # all candidates of a video, the best score first
 
 
-def inputs_of(path: Path) -> list[Path]:
-    """Inputs of single walks: the path itself, or the videos in a folder of videos."""
+def inputs_of(path: Path, report: Callable[[str], None] = lambda line: None) -> list[Path]:
+    """Inputs of single walks: the path itself, or the videos in a folder of videos; `report` receives what else lies there.
+
+    A video that was not downloaded to its end is among them, for `read_walk` to say so.
+    """
     if not path.is_dir():
-        if whole := partial(path.name, (*SUFFIXES, *PICKLES, *MASKS)):
-            raise DataError(f"{path} is a part of {whole}, which was not downloaded to its end; download it again")
-        if not path.exists():
-            what = "is a link to what is not there" if is_dead(path) else "does not exist"
-            raise DataError(f"{path} {what}; give a video file, a folder of mask PNGs or a prepared pickle")
-        if kind := irregular_at(path):
-            raise DataError(f"{path} is {kind}; give a video file, a folder of mask PNGs or a prepared pickle")
-        if not has_suffix(path.name, (*SUFFIXES, *PICKLES)) and (what := _why_no_walk(path)):
-            raise DataError(f"{path} {what}")
+        _refuse_no_walk(path)
         return [path]
-    # macOS writes ._NAME beside a video
-    visible = [child for child in path.iterdir() if not is_leftover(child.name, *SUFFIXES, *MASKS, *PICKLES)]
-    videos = sorted(child for child in visible if child.suffix.lower() in SUFFIXES and not child.is_dir())
-    if odd := [child for child in videos if not child.is_file()]:
+    found = list_names(path, *SUFFIXES, *MASKS, *PICKLES)
+    videos, masks, pickles = ([name for name in found.used if has_suffix(name, kind)] for kind in (SUFFIXES, MASKS, PICKLES))
+    videos = [name for name in videos if not (path / name).is_dir()]
+    if odd := [path / name for name in videos if not (path / name).is_file()]:
         raise DataError(f"{odd[0]} is {irregular_at(odd[0]) or 'a link to what is not there'}, no video; remove it")
-    masks = bool(mask_names(path))
+    parts = [name for name in found.parts if partial(name, SUFFIXES)]
     if masks and videos:
         raise DataError(f"{path} holds mask PNGs and videos; give a folder of either")
-    if not masks and not videos:
-        pickles = sorted(child.name for child in visible if has_suffix(child.name, PICKLES) and child.is_file())
-        if pickles:
-            raise DataError(f"{path} holds pickles ({abbreviate(pickles, 3)}); give the file of one walk")
-        deeper = [child for child in sorted(visible) if child.is_dir() and _has_masks(child)]
-        if deeper:
-            raise DataError(f"{path} holds folders of mask PNGs ({abbreviate(deeper, 3)}); give the folder of one walk")
-        others = [child.name for child in visible]
-        what = f"; it holds {abbreviate(sorted(others), 3)}" if others else ", nor anything else"
-        raise DataError(f"{path} holds neither mask PNGs (*.png) nor videos ({', '.join(sorted(SUFFIXES))}){what}")
-    return [path] if masks else videos
+    if masks:
+        return [path]
+    if videos or parts:
+        unused = Unused()
+        for reason, names in (
+            (OTHERS, [*found.others, *pickles]),
+            ("folders beside videos", found.folders),
+            (LEFT, found.leftovers),
+        ):
+            unused.add(reason, path.name, names)
+        for line in remarks(unused.as_json()):
+            report(line)
+        return [path / name for name in sorted([*videos, *parts])]
+    if pickles := [name for name in pickles if (path / name).is_file()]:
+        raise DataError(f"{path} holds pickles ({abbreviate(pickles, 3)}); give the file of one walk")
+    if deeper := [path / name for name in found.folders if _has_masks(path / name)]:
+        raise DataError(f"{path} holds folders of mask PNGs ({abbreviate(deeper, 3)}); give the folder of one walk")
+    others = sorted([*found.used, *found.folders, *found.others, *found.parts])
+    what = f"; it holds {abbreviate(others, 3)}" if others else ", nor anything else"
+    raise DataError(f"{path} holds neither mask PNGs (*.png) nor videos ({', '.join(sorted(SUFFIXES))}){what}")
 
 
-def _why_no_walk(path: Path) -> str:
-    """What a file is that neither its name nor its beginning makes a video or a pickle, and the remedy; empty if unknown."""
-    with open(path, "rb") as file:
+def _refuse_no_walk(path: Path) -> None:
+    """Raise `DataError` for what is no file, no whole one, or neither by its name nor by its beginning a video or a pickle."""
+    if whole := partial(path.name, (*SUFFIXES, *PICKLES, *MASKS)):
+        raise DataError(f"{path} {not_whole(whole)}")
+    if not path.exists():
+        raise DataError(f"{path} {'is a link to what is not there' if is_dead(path) else 'does not exist'}; {GIVE}")
+    if kind := irregular_at(path):
+        raise DataError(f"{path} is {kind}; {GIVE}")
+    if has_suffix(path.name, (*SUFFIXES, *PICKLES)):
+        return
+    with path.open("rb") as file:
         beginning = file.read(BEGINNING)
     if beginning.startswith(b"\x80") and beginning[1:2] <= b"\x05":
-        return f"is a pickle by its beginning; rename it to {COPY.sub('', path.name).removesuffix('.pkl')}.pkl"
-    kind, remedy = kind_of(beginning)
-    if not kind or "video" in kind or "AVI" in kind:
-        return ""
-    if has_suffix(path.name, MASKS):
-        return "is a single picture; give the folder of all masks of one walk"
-    do = f"{remedy}, and give" if remedy else "give"
-    return f"is {kind}; {do} a video file, a folder of mask PNGs or a prepared pickle ({', '.join(PICKLES)})"
+        name = f"{COPY.sub('', path.name).removesuffix('.pkl')}.pkl"
+        raise DataError(f"{path} is a pickle by its beginning; rename it to {name}")
+    if what := what_else(path):
+        one = has_suffix(path.name, MASKS)
+        raise DataError(f"{path}{' is a single picture; give the folder of all masks of one walk' if one else what}")
 
 
 def _has_masks(folder: Path) -> bool:
     try:
-        return bool(mask_names(folder))
+        return any(has_suffix(name, MASKS) for name in list_names(folder, *MASKS).used)
     except OSError:
         return False
 
@@ -118,19 +131,23 @@ def needs_segmenter(path: Path) -> bool:
 def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None = None) -> Walk:
     """Read a video with a backend, or, without one, a folder of mask PNGs or a prepared pickle.
 
-    `person` has numbers of candidates, as `wanted` of `people.choose`.
+    `person` has numbers of candidates, as `wanted` of `people.choose`. Raises `DataError` for what is none of these.
     """
+    names = None
+    if not path.is_dir():
+        _refuse_no_walk(path)
     if segmenter is not None:
         walk = _read_video(path, segmenter, person)
     elif person is not None:
         raise DataError(f"--person: {path} holds silhouettes of one person; leave it out")
     elif path.is_dir():
-        walk = _read_masks(path)
+        listing = list_folder(path, *MASKS)
+        walk, names = _read_masks(path, listing), listing.used
     else:
         silhouettes = load_silhouettes(path)  # s 64 64
         frames = len(silhouettes)
         walk = Walk(path.name, "silhouettes", silhouettes, np.arange(frames), source={"frames": frames})
-    walk.source["sha256"] = checksum(path)
+    walk.source["sha256"] = checksum(path, names)
     if len(walk.silhouettes) < FEWEST_FRAMES:
         raise DataError(f"{path}: only {len(walk.silhouettes)} usable frames, {FEWEST_FRAMES} are needed; record a longer walk")
     if len(walk.silhouettes) < FEW_FRAMES:
@@ -139,9 +156,8 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
     return walk
 
 
-def _read_masks(folder: Path) -> Walk:
+def _read_masks(folder: Path, listing: Listing) -> Walk:
     """Masks of a folder in the order of their names; flags count those that normalisation drops, and files that are none."""
-    listing = list_folder(folder, *MASKS)
     listing.refuse_problems(folder)
     silhouettes, numbers = read_masks([folder / name for name in listing.used], folder)  # s 64 64, s
     frames = len(listing.used)
@@ -154,11 +170,14 @@ def _read_masks(folder: Path) -> Walk:
     return walk
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of the file, or of the concatenated PNG files of a folder in the order of their names."""
+def checksum(path: Path, names: list[str] | None = None) -> str:
+    """SHA-256 of the file, or of the concatenated PNG files of a folder in the order of their names.
+
+    `names` are those of the PNG files, if the folder was looked through already.
+    """
     total = hashlib.sha256()
     if path.is_dir():
-        for name in mask_names(path):
+        for name in list_folder(path, *MASKS).used if names is None else names:
             total.update(read_file(path / name, MOST_BYTES))
     else:
         with path.open("rb") as content:

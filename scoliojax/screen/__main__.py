@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser, whole_number
 from data_pipelines.locks import alone
-from data_pipelines.schema import DataError, abbreviate
+from data_pipelines.schema import DataError, abbreviate, printable
 from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, write_csv
 from scoliojax.runs.command import add_run, add_step, configure_runtime, report_errors
@@ -116,7 +116,7 @@ def _screen_all(write: Callable[..., dict[str, Any]], inputs: list[Path], target
             print_result(result, target)
         except (DataError, RunError, OSError) as problem:
             failed, error = failed + 1, str(problem)
-            print(f"error: {error}", file=sys.stderr)
+            print(printable(f"error: {error}"), file=sys.stderr)
         rows.append(as_row(str(path), result, error))
         write_csv(folder / "screening.csv", COLUMNS, (row.values() for row in rows))
     print(f"{len(rows) - failed} of {len(rows)} answered: {folder / 'screening.csv'}")
@@ -128,8 +128,8 @@ def _inputs_of(argument: Path, alone: bool) -> list[Path]:
     from data_pipelines.video.walk import inputs_of
 
     try:
-        return inputs_of(argument)
-    except DataError:
+        return inputs_of(argument, lambda line: print(line, file=sys.stderr))
+    except (DataError, OSError):
         if alone:
             raise
         return [argument]
@@ -138,8 +138,8 @@ def _inputs_of(argument: Path, alone: bool) -> list[Path]:
 def print_result(result: dict[str, Any], folder: Path) -> None:
     from scoliojax.screen.result import DISCLAIMER, lines_of
 
-    print("\n".join(lines_of(result)))
-    print(f"  report: {folder / 'report.html'}\n  {DISCLAIMER}")
+    for line in (*lines_of(result), f"  report: {folder / 'report.html'}", f"  {DISCLAIMER}"):
+        print(printable(line))
 
 
 def _path(text: str) -> Path:

@@ -106,12 +106,14 @@ def test_a_file_is_known_by_its_beginning(begin):
         (["000.png", "002.png", "004.png", "010.png"], 2),  # every second one, by choice
         (["cam1-000.png", "cam1-001.png", "cam2-000.png", "cam2-003.png", "cam2-004.png"], 2),
         (["000_180-007.mask.png", "000_180-009.mask.png", "000_180-010.mask.png"], 1),
+        (["walk.001.png", "walk.002.PNG", "walk.005.png"], 2),
+        (["0.04.png", "0.08.png", "0.2.png"], 0),  # fractions of a second
         (["a.png", "b.png"], 0),
         (["7.png"], 0),
     ],
 )
 def test_gaps_in_the_numbers_of_frames_are_counted(names, missing):
-    assert missing_numbers(names) == missing
+    assert missing_numbers(names, ".png") == missing
 
 
 def test_of_many_names_the_first_are_kept_and_all_are_counted():

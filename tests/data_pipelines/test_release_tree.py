@@ -97,6 +97,16 @@ LAYOUTS = {  # what is done to the tree, which sequences are left, what is said 
         both(copy(PICKLE, PICKLE.replace(".pkl", " (1).pkl")), copies("7 (2)")), FOUR, "", {COPIES: 2},
     ),
     "copies": (copies("7 - Copy", "7 copy 2", "7 - Kopie (2)", "7 copy"), FOUR, "", {COPIES: 4}),
+    "copies behind a point, or with another suffix": (
+        both(copies("7.copy", "7.orig", "7.Kopie"), copy(f"{VIEW}/8.png", f"{VIEW}/8.PNG")), FOUR, "", {COPIES: 4},
+    ),
+    "two suffixes of one name": (
+        copy(f"{VIEW}/8.png", f"{VIEW}/7.PNG"),
+        FOUR[:3], "7.PNG is called as a copy of 7.png and holds something else", {},
+    ),
+    "a name that is contained, with other content": (
+        copy(f"{VIEW}/8.png", f"{VIEW}/7.orig.png"), FOUR[:3], "7.orig.png is called as a copy of 7.png", {},
+    ),
     "copies in other languages": (
         copies("7 - コピー", "7のコピー", "7 Kopie", "7 - copia", "Kopie von 7", "Copy of 7", "7 的副本", "7 2"),
         FOUR, "", {COPIES: 8},
@@ -297,6 +307,9 @@ def test_what_is_no_walk_is_named_with_the_remedy(tmp_path, kind):
     write(tmp_path / name)
     with pytest.raises(DataError, match=words):
         inputs_of(tmp_path / name)
+    if (tmp_path / name).is_file():  # as one of several inputs, which are not asked first
+        with pytest.raises(DataError, match=words):
+            read_walk(tmp_path / name, pytest.fail)
 
 
 ORDERS = {
@@ -588,6 +601,8 @@ def test_what_has_the_name_of_a_video_or_pickle_and_is_none_is_not_waited_for(tm
     for path in (tmp_path, tmp_path / "walk.mp4", tmp_path / "walk.pkl"):
         with pytest.raises(DataError, match=words):
             inputs_of(path)
+    with pytest.raises(DataError, match=words):
+        read_walk(tmp_path / "walk.mp4", pytest.fail)
 
 
 @pytest.mark.parametrize(("real", "words"), [(True, ["same files as 00000"]), (False, [])])
@@ -597,7 +612,7 @@ def test_files_that_a_network_file_system_numbers_0_are_not_taken_for_one(tree, 
 
     def stat_of_a_share(path, **given):
         state = found(path, **given)
-        return os.stat_result([state[0], 0, *state[2:10]])
+        return os.stat_result([state[0], 0, *state[2:10]], {"st_mtime_ns": state.st_mtime_ns})
 
     if not real:
         monkeypatch.setattr("data_pipelines.scoliosis1k.release_tree.os.stat", stat_of_a_share)

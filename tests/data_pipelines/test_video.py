@@ -122,6 +122,12 @@ def test_what_is_no_video_is_refused_by_name(clip, tmp_path):
     text = tmp_path / "notes.mp4"
     text.write_text("not a video\n" * 50, encoding="utf-8")
     refused(text, "not a video", "give a file such as .mp4")
+    for content, words in (
+        (b"<!DOCTYPE html>", "download it with the browser"),
+        (b"version https://git-lfs.", "run git lfs pull"),
+    ):
+        text.write_bytes(content * 9)
+        assert "Invalid data" not in refused(text, words, "give a video file")
     empty = tmp_path / "empty.mp4"
     empty.touch()
     refused(empty, "is empty (0 bytes)", "record it again")
@@ -452,7 +458,20 @@ def test_folders_are_walks_or_collections_of_them(clip, tmp_path):
     with pytest.raises(DataError, match="holds mask PNGs and videos"):
         inputs_of(tmp_path)
     (tmp_path / "0.png").unlink()
-    assert inputs_of(tmp_path) == [tmp_path / "a.mp4"]
+    lines: list[str] = []
+    assert inputs_of(tmp_path, lines.append) == [tmp_path / "a.mp4"]
+    assert lines == [f"not used (1): leftovers of other systems: {tmp_path.name}/._a.mp4"]
+    for name in ("a.mp4.part", "b.mp4.crdownload", "c.jpg", "d.MTS.part", "e.pkl", "old\n/f.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    lines.clear()
+    assert [path.name for path in inputs_of(tmp_path, lines.append)] == ["a.mp4", "b.mp4.crdownload", "d.MTS.part"]
+    assert lines[0] == "not used (3): files that are no part of a sequence: " + ", ".join(
+        f"{tmp_path.name}/{name}" for name in ("a.mp4.part", "c.jpg", "e.pkl")
+    )
+    assert lines[1] == f"not used (1): folders beside videos: {tmp_path.name}/old\\n"
+    with pytest.raises(DataError, match=r"is a part of d\.MTS, which was not downloaded"):
+        read_walk(tmp_path / "d.MTS.part", pytest.fail)
     with pytest.raises(DataError, match="--person"):
         read_walk(tmp_path, None, [1])
 

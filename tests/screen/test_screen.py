@@ -218,11 +218,14 @@ def test_several_inputs_have_a_row_each_also_those_that_fail(run, clip, tmp_path
     for number, mask in enumerate(render_walk(draw_walker(rng, 0), 20, rng)):
         cv2.imwrite(str(masks / f"{number:03d}.png"), mask)
     folder = tmp_path / "out"
-    assert screen(videos, masks, "--checkpoint", run, "--output", folder, "--backend", "background") == 2
+    archive = tmp_path / "packed.zip"
+    archive.write_bytes(b"PK\3\4")
+    assert screen(videos, masks, archive, "--checkpoint", run, "--output", folder, "--backend", "background") == 2
     with (folder / "screening.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["input"].rsplit("/", 1)[-1] for row in rows] == ["a.mp4", "b.mp4", "masks"]
-    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert [row["input"].rsplit("/", 1)[-1] for row in rows] == ["a.mp4", "b.mp4", "masks", "packed.zip"]
+    assert [bool(row["error"]) for row in rows] == [False, True, False, True]
+    assert "packed.zip is a zip file" in rows[3]["error"]
     assert rows[0]["synthetic"] == rows[2]["synthetic"] == "yes"
     assert float(rows[2]["p_negative"]) == pytest.approx(
         json.loads((folder / "masks" / "result.json").read_text(encoding="utf-8"))["answer"]["probabilities"]["negative"],
@@ -230,8 +233,9 @@ def test_several_inputs_have_a_row_each_also_those_that_fail(run, clip, tmp_path
     )
     assert {path.name for path in folder.iterdir()} == {"screening.csv", "a", "masks"}
     captured = capsys.readouterr()
-    assert captured.err.count("error:") == 1
-    assert "2 of 3 answered" in captured.out
+    assert captured.err.count("error:") == 2
+    assert captured.err.startswith("not used (1): files that are no part of a sequence: videos/notes.txt\n")
+    assert "2 of 4 answered" in captured.out
     assert screen(videos, masks, "--checkpoint", run, "--output", folder, "--backend", "background") == 2  # replaces its own
 
 
