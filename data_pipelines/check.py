@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from tqdm import tqdm
 from data_pipelines.files import MASKS, remarks
 from data_pipelines.leaks import alike_sequences, silhouette_hash
 from data_pipelines.names import missing_numbers
-from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id, existing_folder, printable
+from data_pipelines.schema import FEWEST_FRAMES, RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id, existing_folder
 from data_pipelines.scoliosis1k.release_tree import look_through, why_empty
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import is_prepared, open_prepared, prepared_folder, read_metadata, unused_lines
-from data_pipelines.splits import make_partition, refuse_single_class
+from data_pipelines.splits import RATIO, make_partition, read_listed, refuse_single_class
 from data_pipelines.tables import read_subjects
 
-SHORT = 15  # frames; `scoliojax.screen` answers for no shorter walk
+OPTION = "--partition"  # as messages name it
 TREE, SET = "released tree", "prepared set"
 Counts = dict[str, dict[str, int]]  # by class: number of sequences, of people and of frames
 Item = tuple[str, str, int, int, Callable[[], np.ndarray]]  # id, person, label, number of masks or 0, and how it is read
@@ -46,7 +47,7 @@ class Check:
     frames: dict[str, int] = field(default_factory=dict)  # number of frames by sequence
     dropped: dict[str, int] = field(default_factory=dict)  # number of masks with (almost) nobody in them, by sequence
     gaps: dict[str, int] = field(default_factory=dict)  # number of masks missing between others by their numbers, by sequence
-    short: dict[str, int] = field(default_factory=dict)  # sequences of fewer than `SHORT` frames
+    short: dict[str, int] = field(default_factory=dict)  # sequences of fewer than `FEWEST_FRAMES` frames
     near_duplicates: list[dict[str, Any]] = field(default_factory=list)  # sequence, twin, distance in grey levels
 
     def as_json(self) -> str:
@@ -73,7 +74,7 @@ class Check:
         if spread := self.spread():
             yield "  frames of a sequence: " + ", ".join(f"{name} {value:g}" for name, value in spread.items())
         for title, names in (
-            (f"sequences under {SHORT} frames", [f"{name} ({count})" for name, count in self.short.items()]),
+            (f"sequences under {FEWEST_FRAMES} frames", [f"{name} ({count})" for name, count in self.short.items()]),
             ("sequences with masks of (almost) nobody", [f"{name} ({count})" for name, count in self.dropped.items()]),
             ("sequences with gaps in the numbers of their masks", [f"{name} ({count})" for name, count in self.gaps.items()]),
         ):
@@ -86,10 +87,10 @@ class Check:
         for line in self.left_out:
             yield f"  left out when it was prepared: {line}"
         for line in self.problems:
-            yield f"  problem: {printable(line)}"
+            yield f"  problem: {line}"
         count = len(self.problems)
         left = f"; with --skip-bad prepare goes on without what {self.skippable} of them are about"
-        yield f"{count} problem{'s' * (count != 1)}" + (left if self.skippable else "")
+        yield f"{count} problem{'s' * (count != 1)}" + (left if self.skippable and self.frames else "")
 
 
 def check(root: str | Path, subjects: str | None = None, partition: str | None = None) -> Check:
@@ -120,8 +121,11 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
             found.frames[item[0]] = frames
             if item[3] > frames:
                 found.dropped[item[0]] = item[3] - frames
-    found.short = {name: count for name, count in found.frames.items() if count < SHORT}
-    if not used:
+    found.short = {name: count for name, count in found.frames.items() if count < FEWEST_FRAMES}
+    if not used:  # a partition file can be read, and no more
+        if partition is not None and not RATIO.fullmatch(partition):
+            with _noting(found):
+                read_listed(partition, [item[0] for item in items], found.remarks.append, OPTION)
         return found
     names = tuple(item[0] for item in used)
     data = SilhouetteSet(
@@ -136,18 +140,20 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
     found.classes = _counts(data, np.arange(len(data)))
     found.near_duplicates = [pair._asdict() for pair in alike_sequences(names, np.stack(hashes))]
     if partition is not None:
-        try:
-            parts = make_partition(data, partition, 0.0, report=lambda line: found.remarks.append(_of_options(line)))
+        with _noting(found):
+            parts = make_partition(data, partition, 0.0, report=found.remarks.append, field=OPTION)
             found.parts = {name: _counts(data, rows) for name, rows in vars(parts).items() if name != "validation"}
-            refuse_single_class(data, parts, partition)
-        except DataError as error:
-            found.problems.append(_of_options(str(error)))
+            refuse_single_class(data, parts, partition, OPTION)
     return found
 
 
-def _of_options(line: str) -> str:
-    """A message about a partition in the words of this command, which gives it by an option of its own."""
-    return line.replace("data.partition=", "--partition=").replace("(--allow-missing)", "(--allow-missing, when you train)")
+@contextmanager
+def _noting(found: Check) -> Iterator[None]:
+    """A mistake in the body becomes a problem."""
+    try:
+        yield
+    except DataError as error:
+        found.problems.append(str(error))
 
 
 def _of_tree(folder: Path, found: Check) -> Iterator[Item]:

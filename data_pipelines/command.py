@@ -1,7 +1,6 @@
 """The beginning and the end of every command: its options, and one line for whatever ends it early."""
 
 import argparse
-import errno
 import io
 import os
 import re
@@ -12,28 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines.interrupts import INTERRUPTED, raise_between_imports, remember
-from data_pipelines.schema import DataError, printable
+from data_pipelines.schema import DataError, printable, remedy
+from data_pipelines.schema import unwritable as unwritable  # of commands as well
 from data_pipelines.streams import open_streams
 
 MISTAKE, CLOSED_PIPE = 2, 141  # exit statuses, as INTERRUPTED is one; the second as a shell has it for SIGPIPE
-REMEDIES = {  # of an error of the file system
-    errno.ENOSPC: "make room on the disk",
-    errno.EDQUOT: "make room: your quota is used up",
-    errno.EACCES: "change its permissions, or give another place",
-    errno.EPERM: "change its permissions, or give another place",
-    errno.EROFS: "its file system is read-only; give another place",
-    errno.ENAMETOOLONG: "give a shorter name",
-    errno.ENOENT: "check the path",
-    errno.ENOTDIR: "a part of the path is a file; check the path",
-    errno.EISDIR: "it is a folder; give a file",
-    errno.ELOOP: "its links run in a circle; check the path",
-    errno.EEXIST: "another process may have made it; start again",
-    errno.ENOTEMPTY: "another process may have written there; start again",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "close other programs: the system has too many open files",
-    errno.ENOMEM: "free some memory",
-    errno.EIO: "check the disk",
-}
 EXTRAS = {  # packages that only some commands need: the extra that installs them
     "av": "screen", "ai_edge_litert": "screen", "onnxruntime": "screen", "gradio": "app", "starlette": "app", "torch": "torch",
 }  # fmt: skip
@@ -85,16 +67,6 @@ def whole_number(lowest: int, highest: int = 2**31 - 1) -> Callable[[str], int]:
 def expanded_text(text: str) -> str:
     """As `expanded_path`, for what is passed on as text."""
     return str(expanded_path(text))
-
-
-def remedy(error: OSError) -> str:
-    """What a user can do about an error of the file system."""
-    return REMEDIES.get(error.errno or 0, "check the file and the disk")
-
-
-def unwritable(error: OSError) -> str:
-    """The end of a sentence about a place that cannot be written."""
-    return f"cannot be written ({error.strerror or error}); {remedy(error)}"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from data_pipelines.names import in_order, take_out_copies
-from data_pipelines.schema import DataError, abbreviate, printable
+from data_pipelines.schema import DataError, abbreviate, unreadable
 
 MOST_BYTES = 2**28  # of a file that is read as a whole, unless it has a limit of its own
 PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pickle.gz")
@@ -186,7 +186,7 @@ def remarks(unused: Mapping[str, Mapping[str, Any]]) -> list[str]:
         names, count = found["names"][:SHOWN], found["count"]
         more = f" and {count - len(names)} more" if count > len(names) else ""
         lines.append(f"not used ({count}): {reason}: {', '.join(names)}{more}")
-    return [*map(printable, lines)]
+    return lines
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -226,7 +226,7 @@ def read_file(path: Path, most: int) -> bytes:
     except OSError as error:
         if is_dead(path):
             raise DataError(f"{path}: is a link to {os.readlink(path)}, which is not there; bring it back") from None
-        raise DataError(f"{path}: {_unreadable(error)}") from None
+        raise DataError(f"{path}: {unreadable(error, 'copy it again')}") from None
     except ValueError as error:
         raise DataError(f"{path}: {error}; remove it") from None
 
@@ -234,11 +234,6 @@ def read_file(path: Path, most: int) -> bytes:
 def is_dead(path: Path) -> bool:
     """True for a link that leads nowhere, or in a circle."""
     return path.is_symlink() and not os.path.exists(path)
-
-
-def _unreadable(error: OSError) -> str:
-    remedy = "change its permissions" if isinstance(error, PermissionError) else "copy it again"
-    return f"cannot be read ({error.strerror}); {remedy}"
 
 
 def irregular_at(path: Path) -> str:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.check and args.skip_bad:
         parser.error("--skip-bad is of --output; --check always goes on")
-    if not args.check and (args.partition or args.json):
+    if not args.check and (args.partition is not None or args.json is not None):
         parser.error("--partition and --json are of --check")
     if args.check:
         faulty = False
@@ -84,7 +84,7 @@ def _check(args: argparse.Namespace) -> bool:
     from data_pipelines.check import check
 
     found = check(args.input, args.subjects, args.partition)
-    print("\n".join(found.lines()))
+    print("\n".join(map(printable, found.lines())))
     if args.json:
         fresh = args.json.with_name(f".{args.json.name}.{os.getpid()}.unfinished")
         try:

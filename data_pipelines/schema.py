@@ -18,6 +18,7 @@ Axis legend, used in every shape comment of the project:
 """
 
 import difflib
+import errno
 import hashlib
 import json
 import os
@@ -36,12 +37,47 @@ TRANSLATED = {  # guesses for a message, never taken for the class
 RATIO_ORDER = ("positive", "neutral", "negative")  # order of the classes in a ratio such as "1:1:8"
 
 FRAME_SIZE = 64  # a normalised silhouette is FRAME_SIZE x FRAME_SIZE, uint8, 0..255 with grey edges
+FEWEST_FRAMES = 15  # usable frames of a walk; `scoliojax.screen` answers for no shorter one
 SIDE_CUT = 10  # columns that training and evaluation remove on each side
 FRAME_WIDTH = FRAME_SIZE - 2 * SIDE_CUT
+
+REMEDIES = {  # of an error of the file system
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room: your quota is used up",
+    errno.EACCES: "change its permissions, or give another place",
+    errno.EPERM: "change its permissions, or give another place",
+    errno.EROFS: "its file system is read-only; give another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file; check the path",
+    errno.EISDIR: "it is a folder; give a file",
+    errno.ELOOP: "its links run in a circle; check the path",
+    errno.EEXIST: "another process may have made it; start again",
+    errno.ENOTEMPTY: "another process may have written there; start again",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs: the system has too many open files",
+    errno.ENOMEM: "free some memory",
+    errno.EIO: "check the disk",
+}
 
 
 class DataError(ValueError):
     """An error in the data that the user can correct; the message names the field, the value and the remedy."""
+
+
+def remedy(error: OSError, otherwise: str = "check the file and the disk") -> str:
+    """What a user can do about an error of the file system; `otherwise` where its kind does not tell."""
+    return REMEDIES.get(error.errno or 0, otherwise)
+
+
+def unwritable(error: OSError) -> str:
+    """The end of a sentence about a place that cannot be written."""
+    return f"cannot be written ({error.strerror or error}); {remedy(error)}"
+
+
+def unreadable(error: OSError, otherwise: str = "check the file and the disk") -> str:
+    """The end of a sentence about a place that cannot be read; `otherwise` as for `remedy`."""
+    return f"cannot be read ({error.strerror or error}); {remedy(error, otherwise)}"
 
 
 def is_class(name: str) -> bool:
@@ -116,7 +152,7 @@ def existing_folder(path: str | Path, field: str) -> Path:
         if not problem and not any(folder.iterdir()):
             problem = "is empty"
     except OSError as error:
-        raise DataError(f"{field}={str(path)!r} cannot be read ({error.strerror}); change its permissions") from None
+        raise DataError(f"{field}={str(path)!r} {unreadable(error)}") from None
     except (RuntimeError, ValueError) as error:  # no home of that name; a NUL in the path
         raise DataError(f"{field}={str(path)!r} names no folder ({error}); give the whole path") from None
     if problem:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import masks
-from data_pipelines.command import remedy
 from data_pipelines.files import read_regular
 from data_pipelines.locks import alone
 from data_pipelines.schema import (
@@ -25,6 +24,9 @@ from data_pipelines.schema import (
     cache_folder,
     existing_folder,
     nested,
+    printable,
+    remedy,
+    unreadable,
 )
 from data_pipelines.scoliosis1k.release_tree import (
     SPLIT,
@@ -53,7 +55,7 @@ def is_prepared(root: Path) -> bool:
     try:
         return (prepared_folder(root) / "dataset_info.json").is_file()
     except OSError as error:
-        raise DataError(f"{root} cannot be read ({error.strerror}); change its permissions or pick another folder") from None
+        raise DataError(f"{root} {unreadable(error)}") from None
 
 
 def prepare(
@@ -77,30 +79,37 @@ def prepare(
 
     from data_pipelines.scoliosis1k.builder import Scoliosis1k
 
+    say = _printing(report)
     tfds.disable_progress_bar()  # the builder shows its own, which counts sequences
     output = output.expanduser()
     input_name, output_name = f"{names[0]}={tree!r}", f"{names[1]}={str(output)!r}"
     target = prepared_folder(output)
     if nested(Path(tree).expanduser(), output):
         raise DataError(f"{output_name} and {input_name} contain one another; pick another folder")
+    found = survey(tree, names[0])
+    if not skip_bad:
+        refuse(found.problems)
+    people = read_subjects(subjects, ids := [one.sequence for one in found.sequences], say)
+    if people and (unknown := [sequence for sequence in ids if sequence not in people]):
+        raise DataError(f"--subjects={subjects!r} has no line for {abbreviate(unknown)}; every sequence needs one")
     downloads = target.parent / f"{UNFINISHED}downloads"  # nothing is downloaded, but TFDS needs a folder
     try:
-        with _preparing(output, report) as only_one:
+        with _preparing(output, say) as only_one:
             if only_one:
                 for leftover in target.parent.glob(f"{UNFINISHED}*"):
                     shutil.rmtree(leftover)
             if not target.exists():
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as later:  # TFDS prints about downloads
                     later.callback(shutil.rmtree, downloads, ignore_errors=True)
-                    builder = Scoliosis1k(tree=str(tree), subjects=subjects, skip_bad=skip_bad, report=report, data_dir=output)
+                    builder = Scoliosis1k(survey=found, subjects=people, skip_bad=skip_bad, name=input_name, data_dir=output)
                     builder.download_and_prepare(download_dir=downloads)
-                for line in builder.subject_remarks:
-                    report(f"warning: {line}")
-                if unused := builder.unused_subjects:
-                    report(unused_lines(subjects, unused))
+                for line in people.remarks:
+                    say(f"warning: {line}")
+                if unused := sorted(people.keys() - {*ids}):
+                    say(unused_lines(subjects, unused))
                 metadata = read_metadata(target)
                 for line in prepared_remarks(metadata):
-                    report(line)
+                    say(line)
                 return metadata["skipped"]
     except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError, naming the file, if the disk is full
         if isinstance(error, BrokenPipeError) or (isinstance(error, RuntimeError) and str(target.parent) not in str(error)):
@@ -111,15 +120,17 @@ def prepare(
             what = remedy(error) if isinstance(error, OSError) else "make room on the disk"
             raise DataError(f"{output_name} cannot be written ({error}); {what}, or pick another folder") from None
     # Another process has prepared the folder.
-    sequences, problems = survey(tree, names[0])[:2]
-    if not skip_bad:
-        refuse(problems)
     metadata = read_metadata(prepared_folder(output))
-    if not is_of(metadata, sequences, read_subjects(subjects, [one.sequence for one in sequences], report).settings()):
+    if not is_of(metadata, found.sequences, people.settings()):
         raise DataError(f"{output_name} is already prepared, from other files; delete it or pick another folder")
     if metadata["skipped"] and not skip_bad:
         raise DataError(f"{output_name} is already prepared, with --skip-bad; delete it or pick another folder")
     return metadata["skipped"]
+
+
+def _printing(report: Callable[[str], None]) -> Callable[[str], None]:
+    """`report`, for lines with names that anybody gave."""
+    return lambda line: report(printable(line))
 
 
 def unused_lines(subjects: str | None, unused: Sequence[str]) -> str:
@@ -215,9 +226,9 @@ def _waited_for(root: Path, report: Callable[[str], None]) -> bool:
 
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
     """Open `data.root`, a folder made by `data_pipelines.prepare` or a released tree; `report` gets messages for the user."""
-    folder = existing_folder(root, "data.root")
+    folder, say = existing_folder(root, "data.root"), _printing(report)
     # Asked for again in the end: a preparation may have ended in between.
-    if is_prepared(folder) or (_unfinished(folder) and _waited_for(folder, report)) or is_prepared(folder):
+    if is_prepared(folder) or (_unfinished(folder) and _waited_for(folder, say)) or is_prepared(folder):
         return open_prepared(folder)
     if _unfinished(folder):
         raise DataError(f"data.root={root!r} was not prepared to its end; run data_pipelines.prepare again")
@@ -225,6 +236,6 @@ def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
     refuse(problems)  # of a tree in the cache as well: it may have grown
     cached = cache_folder() / f"prepared-{fingerprint(sequences)}-{masks.VERSION}"
     if not is_prepared(cached):
-        report(f"data.root={root} is a released tree; preparing it once into {cached}")
+        say(f"data.root={root} is a released tree; preparing it once into {cached}")
         prepare(str(folder), cached, report=report, names=("data.root", "the cache (SCOLIOJAX_CACHE)"))
     return open_prepared(cached)

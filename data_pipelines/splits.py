@@ -6,13 +6,13 @@ because the release does not say which sequences belong to one adolescent (`data
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from data_pipelines.partitions import FIELDS, read_partition
+from data_pipelines.partitions import FIELDS, PartitionFile, read_partition
 from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id
 from data_pipelines.texts import shown
 
@@ -22,6 +22,7 @@ LACKING = {  # what follows where a part has no sequence of a class
     "validation": "what is chosen on this part leaves it out of account",
     "test": "its scores are undefined",
 }
+FIELD = "data.partition"  # the key of a config that gives a partition
 RATIO = re.compile(r"\d+(:\d+){2}")
 
 
@@ -49,25 +50,25 @@ def make_partition(
     seed: int = 0,
     allow_missing: bool = False,
     report: Callable[[str], None] | None = None,
+    field: str = FIELD,
 ) -> Partition:
     """Divide a set into a training, a validation and a test part; the same arguments give the same partition.
 
     `partition` is the path of an official JSON file, or a positive : neutral : negative ratio of the training part.
     `validation_fraction`, in [0, 1), is the share of each class in the training part that becomes validation, by subject.
     `allow_missing`: go on without sequences that the file names and the data lack. `report` receives warnings: about those,
-    about sequences in neither part, and about parts without one of the classes.
+    about sequences in neither part, and about parts without one of the classes. `field` is the option that gave `partition`.
     """
+    name = f"{field}={partition!r}"
     if not 0 <= validation_fraction < 1:
         raise DataError(f"data.validation_fraction={validation_fraction} must be in [0, 1)")
     report = report or (lambda line: None)
     if RATIO.fullmatch(partition):
         if allow_missing:
-            raise DataError(
-                f"data.allow_missing=True belongs to a partition file; data.partition={partition!r} is a ratio, so leave it out"
-            )
-        train, test = _by_ratio(data, partition, seed)
+            raise DataError(f"data.allow_missing=True belongs to a partition file; {name} is a ratio, so leave it out")
+        train, test = _by_ratio(data, partition, seed, name)
     else:
-        train, test = _from_file(data, partition, allow_missing, report)
+        train, test = _from_file(data, partition, field, allow_missing, report)
     quota = {label: round(validation_fraction * np.sum(data.labels[train] == label)) for label in np.unique(data.labels)}
     validation = _take_subjects(data, train, quota, seed + 1)
     divided = Partition(np.setdiff1d(train, validation), validation, test)
@@ -75,7 +76,7 @@ def make_partition(
         if len(rows) and (without := lacking(data, rows)):
             counts = ", ".join(f"{count} {name}" for name, count in data.class_counts(rows).items())
             classes = " and no ".join(without)
-            report(f"warning: data.partition={partition!r}: the {part} part has no {classes} ({counts}), so {LACKING[part]}")
+            report(f"warning: {name}: the {part} part has no {classes} ({counts}), so {LACKING[part]}")
     return divided
 
 
@@ -84,34 +85,31 @@ def lacking(data: SilhouetteSet, rows: np.ndarray) -> list[str]:
     return [name for name, count in data.class_counts(rows).items() if not count]
 
 
-def refuse_single_class(data: SilhouetteSet, partition: Partition, name: str) -> None:
-    """Raise `DataError` where the training part has sequences of one class only; `name`: `data.partition`, for the message."""
+def refuse_single_class(data: SilhouetteSet, partition: Partition, name: str, field: str = FIELD) -> None:
+    """Raise `DataError` where the training part has one class only; `name` is what `field` gave, for the message."""
     if len(without := lacking(data, partition.train)) == 2:
         only = next(iter({*RATIO_ORDER} - {*without}))
         raise DataError(
-            f"data.partition={name!r}: all {len(partition.train)} training sequences are {only}, so there is nothing to learn; "
+            f"{field}={name!r}: all {len(partition.train)} training sequences are {only}, so there is nothing to learn; "
             "use a partition with two classes or more"
         )
 
 
-def _by_ratio(data: SilhouetteSet, ratio: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _by_ratio(data: SilhouetteSet, ratio: str, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     parts = dict(zip(RATIO_ORDER, map(int, ratio.split(":")), strict=True))
     available = data.class_counts()
     if min(available.values()) < 2 or min(parts.values()) == 0:
-        raise DataError(
-            f"data.partition={ratio!r} needs two sequences of every class and no zero in the ratio; the data has {available}"
-        )
+        raise DataError(f"{name} needs two sequences of every class and no zero in the ratio; the data has {available}")
     # The unit of the ratio is the largest for which the training part holds at most half of the data and leaves sequences of
     # every class for the test part.
     unit = Fraction(len(data) // 2, sum(parts.values()))
-    for name, part in parts.items():
-        left_for_test = max(1, -(-available[name] * MIN_TEST_SHARE // 1))
-        unit = min(unit, Fraction(available[name] - left_for_test, part))
-    quota = {class_id(name): round(unit * part) for name, part in parts.items()}
+    for kind, part in parts.items():
+        left_for_test = max(1, -(-available[kind] * MIN_TEST_SHARE // 1))
+        unit = min(unit, Fraction(available[kind] - left_for_test, part))
+    quota = {class_id(kind): round(unit * part) for kind, part in parts.items()}
     if min(quota.values()) < 1:
         raise DataError(
-            f"data.partition={ratio!r} would leave a class without training sequences; the data has {available}; "
-            "pick a flatter ratio"
+            f"{name} would leave a class without training sequences; the data has {available}; pick a flatter ratio"
         )
     train = _take_subjects(data, np.arange(len(data)), quota, seed)
     return train, np.setdiff1d(np.arange(len(data)), train)
@@ -132,14 +130,20 @@ def _take_subjects(data: SilhouetteSet, rows: np.ndarray, quota: dict[int, int],
     return np.array(sorted(taken), np.int64)
 
 
-def _from_file(
-    data: SilhouetteSet, partition: str, allow_missing: bool, report: Callable[[str], None]
-) -> tuple[np.ndarray, np.ndarray]:
-    name = f"data.partition={partition!r}"
+def read_listed(partition: str, sequences: Iterable[str], report: Callable[[str], None], field: str = FIELD) -> PartitionFile:
+    """The file of a partition that is no ratio, as `read_partition`; raises `DataError` also where there is none."""
     try:
-        content = read_partition(partition, "data.partition", data.sequences, report)
+        return read_partition(partition, field, sequences, report)
     except FileNotFoundError:
-        raise DataError(f'{name} is neither a file nor a ratio such as "1:1:8" (positive:neutral:negative)') from None
+        ratio = 'a ratio such as "1:1:8" (positive:neutral:negative)'
+        raise DataError(f"{field}={partition!r} is neither a file nor {ratio}") from None
+
+
+def _from_file(
+    data: SilhouetteSet, partition: str, field: str, allow_missing: bool, report: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    name = f"{field}={partition!r}"
+    content = read_listed(partition, data.sequences, report, field)
     parts = [content.train, content.test]
     if overlap := sorted(set(parts[0]) & set(parts[1])):
         raise DataError(f"{name}: {abbreviate(overlap)} stand in both TRAIN_SET and TEST_SET; keep one")
@@ -153,7 +157,7 @@ def _from_file(
                 "them (--allow-missing)"
             )
         report(f"warning: {what}; going on without them, as data.allow_missing says")
-    train, test = (np.array(sorted(row_of[item] for item in ids if item in row_of), np.int64) for ids in parts)
+    train, test = (np.array(sorted(row_of[item] for item in ids if item in row_of), np.int64) for ids in parts)  # rows
     for field, rows in zip(FIELDS, (train, test), strict=True):
         if not len(rows):
             raise DataError(f"{name}: none of the sequences of {field} is in the data; prepare them, or use another partition")

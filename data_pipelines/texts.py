@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines.files import kind_of, read_regular
-from data_pipelines.schema import DataError
+from data_pipelines.schema import DataError, unreadable
 
 LARGEST = 2**23  # bytes; a line for each of 200,000 sequences has less, and what is made of it stays far below 1 GB
 MOST_ZEROS = 3  # bytes; UTF-32 may end with so many
@@ -40,10 +40,10 @@ def text_of(path: str | os.PathLike[str], field: str, wanted: str, report: Calla
         content = read_regular(Path(os.path.expanduser(path)), LARGEST)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        change = "change its permissions, or " if isinstance(error, PermissionError) else ""
-        refuse(f"cannot be read ({reason}); {change}give a {wanted} file")
+    except OSError as error:
+        refuse(unreadable(error, f"give a {wanted} file"))
+    except ValueError as error:
+        refuse(f"cannot be read ({error}); give a {wanted} file")
     what, remedy = kind_of(content)
     if what:
         refuse(f"is {what}; {f'{remedy} and give the {wanted} file' if remedy else f'save it as {wanted}'}")

@@ -14,9 +14,16 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, abbreviate
-from data_pipelines.scoliosis1k import release_tree
-from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, ReleasedSequence, fingerprint, metadata_digest
-from data_pipelines.tables import read_subjects
+from data_pipelines.scoliosis1k.release_tree import (
+    SPLIT,
+    VERSION,
+    ReleasedSequence,
+    Survey,
+    fingerprint,
+    metadata_digest,
+    refuse,
+)
+from data_pipelines.tables import Subjects
 
 SHARD_BYTES = 64 * 2**20  # of silhouettes in one file; TFDS holds the file that it writes in memory
 AHEAD_BYTES = 64 * 2**20  # of silhouettes that are read in advance
@@ -76,7 +83,8 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
 
     Records are written file by file as they are read. A builder that shuffles would collect the whole split first, and would
     need TensorFlow for more than 1 GB.
-    `tree`, `subjects`, `skip_bad` and `report` are those of `sources.prepare`; other arguments, such as `data_dir`, go to TFDS.
+    `survey` and `subjects` are what the tree and the subjects file hold, `skip_bad` is that of `sources.prepare`, and `name`
+    that of the tree in messages; other arguments, such as `data_dir`, go to TFDS.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -88,16 +96,14 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
     def __init__(
         self,
         *,
-        tree: str,
-        subjects: str | None = None,
-        skip_bad: bool = False,
-        report: Callable[[str], None] | None = None,
+        survey: Survey,
+        subjects: Subjects,
+        skip_bad: bool,
+        name: str,
         **kwargs,
     ):
-        self._tree, self._subjects, self._skip_bad, self._report = tree, subjects, skip_bad, report
+        self._survey, self._subjects, self._skip_bad, self._name = survey, subjects, skip_bad, name
         self._columns: dict[str, list] = {name: [] for name in COLUMNS}
-        self.subject_remarks: list[str] = []  # lines for the user about the subjects file
-        self.unused_subjects: list[str] = []  # sequences of the subjects file that are not in the tree
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -117,16 +123,8 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         """Write the records, then the metadata."""
-        sequences, problems, unused = release_tree.survey(self._tree, "--input")
-        self._refuse(problems)
-        ids = [item.sequence for item in sequences]
-        subject_of = read_subjects(self._subjects, ids, self._report)
-        unknown = [sequence for sequence in ids if sequence not in subject_of]
-        if subject_of and unknown:
-            raise DataError(f"--subjects={self._subjects!r} has no line for {abbreviate(unknown)}; every sequence needs one")
-        self.subject_remarks = subject_of.remarks
-        self.unused_subjects = sorted(subject_of.keys() - set(ids))
-        self._sequences, self._problems, self._subject_of = sequences, problems, subject_of
+        sequences, subjects = self._survey.sequences, self._subjects
+        self._problems = [*self._survey.problems]
         # Closed here, also after an error: left to the garbage collector, the end of its threads would be waited for wherever
         # that happens to run, such as in a thread that is just being started, for ever.
         with (
@@ -135,18 +133,19 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         ):
             super()._download_and_prepare(dl_manager, download_config)
         if not self._columns["labels"]:
-            raise DataError(f"--input={self._tree!r}: no sequence is left; {abbreviate(problems, 2)}")
+            raise DataError(f"{self._name}: no sequence is left; {abbreviate(self._problems, 2)}")
         metadata = cast(tfds.core.MetadataDict, self.info.metadata)
         metadata.update(self._columns)
-        metadata.update(skipped=problems, unused=unused.as_json(), source=fingerprint(sequences, subject_of.settings()))
-        if subject_of.traits:
+        metadata.update(skipped=self._problems, unused=self._survey.unused.as_json())
+        metadata.update(source=fingerprint(sequences, subjects.settings()))
+        if subjects.traits:
             kept = self._columns["sequences"]
-            metadata["traits"] = {name: [values[one] for one in kept] for name, values in subject_of.traits.items()}
+            metadata["traits"] = {name: [values[one] for one in kept] for name, values in subjects.traits.items()}
         metadata["digest"] = metadata_digest(metadata)
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict]]]]]:
         del dl_manager  # nothing to download: the user brings the tree
-        return {SPLIT: [functools.partial(self._examples, shard, self._results) for shard in _shards(self._sequences)]}
+        return {SPLIT: [functools.partial(self._examples, shard, self._results) for shard in _shards(self._survey.sequences)]}
 
     def _examples(
         self, shard: list[ReleasedSequence], results: Iterator[tuple[ReleasedSequence, Result]]
@@ -156,10 +155,11 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
             self._bar.update()
             if isinstance(result, DataError):
                 self._problems.append(str(result))
-                self._refuse([str(result)])
+                if not self._skip_bad:
+                    refuse([str(result)])
                 continue
             silhouettes, checksum = result  # s 64 64
-            subject = self._subject_of.get(sequence.sequence, sequence.sequence)
+            subject = self._subjects.get(sequence.sequence, sequence.sequence)
             frames = len(silhouettes)
             dropped = sequence.dropped(frames)
             row = (sequence.sequence, subject, sequence.label, sequence.folder.name, frames, checksum, dropped)
@@ -167,7 +167,3 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
                 column.append(value)
             example = {"sequence": sequence.sequence, "label": sequence.label, "silhouettes": silhouettes}
             yield len(self._columns["labels"]) - 1, example
-
-    def _refuse(self, problems: list[str]) -> None:
-        if not self._skip_bad:
-            release_tree.refuse(problems)

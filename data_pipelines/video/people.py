@@ -7,11 +7,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from data_pipelines.schema import DataError
+from data_pipelines.schema import FEWEST_FRAMES, DataError
 from data_pipelines.silhouettes import normalise_silhouette
 from data_pipelines.video.decoding import Frame, Video
 
-FEWEST_FRAMES = 15  # usable frames of a person
 LEAST_HEIGHT = 100  # pixels of a decoded frame, whose short side is at most 480
 LEAST_OVERLAP = 0.2  # smallest intersection over union of a person's boxes in two frames
 LOST_AFTER = 1.0  # seconds without a mask until a person is no longer followed

@@ -29,10 +29,10 @@ from data_pipelines.files import (
 from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
 from data_pipelines.pictures import MOST_BYTES
-from data_pipelines.schema import DataError, abbreviate
+from data_pipelines.schema import FEWEST_FRAMES, DataError, abbreviate
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.video.decoding import GIVE, SUFFIXES, Frame, Video, what_else
-from data_pipelines.video.people import FAULTS, FEWEST_FRAMES, Person, Segmenter, choose, follow
+from data_pipelines.video.people import FAULTS, Person, Segmenter, choose, follow
 
 BRIGHTNESS_JUMP = 10.0  # grey levels; smallest change between two frames that is flagged
 FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short

@@ -128,7 +128,7 @@ def _inputs_of(argument: Path, alone: bool) -> list[Path]:
     from data_pipelines.video.walk import inputs_of
 
     try:
-        return inputs_of(argument, lambda line: print(line, file=sys.stderr))
+        return inputs_of(argument, lambda line: print(printable(line), file=sys.stderr))
     except (DataError, OSError):
         if alone:
             raise

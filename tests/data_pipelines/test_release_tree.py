@@ -434,6 +434,24 @@ def test_names_that_would_move_the_cursor_are_shown_as_codes(tree):
     assert r"0\x1b[2J: is a file where a folder is expected" in result.stdout
 
 
+def test_nor_do_the_names_of_sequences_move_it(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
+    (tree / "00003").rename(tree / "3\x1b[31m\n")
+    (tree / "00001").rename(tree / "1\x1b[31m\n")
+    cv2.imwrite(str(tree / "3\x1b[31m\n" / "Positive" / "000_180" / "21.png"), np.zeros((120, 100), np.uint8))
+    (tree / "1\x1b[31m\n" / "Neutral" / "000_180" / "000_180.pkl").write_bytes(
+        pickle.dumps(synthetic_walkers(3, 20).read(0)[:9])
+    )
+    for given in (["--check"], ["--output", tmp_path / "out"]):
+        result = run_here("data_pipelines.prepare", "--input", tree, *given)
+        assert "\x1b" not in result.stdout + result.stderr
+        assert r"3\x1b[31m\n (1)" in result.stdout
+    open_root(str(tree), print)
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert r"3\x1b[31m\n (1)" in said
+
+
 def test_a_check_says_of_what_prepare_can_leave_out_alone(tree, tmp_path):
     (tree / PICKLE).write_bytes(b"broken")
     given = ["--partition", tmp_path / "nowhere.json", "--subjects", tmp_path / "nowhere.csv"]
@@ -443,6 +461,12 @@ def test_a_check_says_of_what_prepare_can_leave_out_alone(tree, tmp_path):
     (tree / PICKLE).write_bytes(pickle.dumps(synthetic_walkers(3, 20).read(0)))
     result = run_here("data_pipelines.prepare", "--input", tree, "--check", *given)
     assert result.stdout.splitlines()[-1] == "2 problems"
+    for child in FOUR[1:]:
+        shutil.rmtree(tree / child)
+    (tree / PICKLE).write_bytes(b"broken")  # the only one: nothing would be left
+    result = run_here("data_pipelines.prepare", "--input", tree, "--check", *given)
+    assert result.stdout.splitlines()[-1] == "3 problems"
+    assert "problem: --partition=" in result.stdout
 
 
 def test_frames_without_anybody_are_counted_by_sequence(tree, tmp_path):
@@ -452,6 +476,8 @@ def test_frames_without_anybody_are_counted_by_sequence(tree, tmp_path):
     assert result.returncode == 0
     assert "not used (3): masks with (almost) nobody in them, by sequence: 00003 (3)" in result.stdout
     assert read_metadata(prepared_folder(tmp_path / "out"))["dropped"] == [0, 0, 0, 3]
+    for given in (tree, tmp_path / "out"):
+        assert check(given).dropped == {"00003": 3}
     np.testing.assert_array_equal(read_walk(tree / VIEW, None).frames, [*range(2), *range(3, 8), *range(10, 20)])
 
 
@@ -570,6 +596,7 @@ def test_a_check_of_good_data_ends_with_nothing_to_say(tmp_path):
         (["--check", "--output", "out"], "--output"),
         (["--check", "--skip-bad"], "--skip-bad is of --output"),
         (["--output", "out", "--partition", "1:1:2"], "--partition and --json are of --check"),
+        (["--output", "out", "--partition", ""], "--partition and --json are of --check"),
         (["--check", "--json", "no/such/folder/a.json"], "--json="),
         ([], "--output"),
     ],
@@ -590,6 +617,9 @@ def test_a_check_names_a_subjects_file_and_a_partition_that_do_not_fit(tmp_path)
     assert "none.json" in result.stdout
     assert "2 problems" in result.stdout
     assert run_here("data_pipelines.prepare", "--input", tmp_path / "nowhere", "--check").returncode == 2
+    long = "x" * 300
+    for given in (["--input", long, "--check"], ["--input", root, "--output", long]):
+        assert_one_clear_error(run_here("data_pipelines.prepare", *given), "File name too long); give a shorter name")
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,17 @@ def test_an_empty_option_is_not_no_option(tmp_path):
     assert read_subjects(None) == {}
 
 
+def test_what_is_remarked_of_subjects_is_said_when_they_are_prepared(tmp_path):
+    tree = write_tree(tmp_path / "tree", per_class=1)
+    path = write(tmp_path / "subjects.csv", "sequence,subject\n0,Strauß\n1,Strauss\n2,bo\n".encode("cp1252"))
+    result = run_here("data_pipelines.prepare", "--input", tree, "--output", tmp_path / "out", "--subjects", path)
+    lines = result.stdout.splitlines()
+    assert ["is read as Windows-1252" in line for line in lines] == [True, False, False]
+    assert lines[1].startswith(
+        f"warning: --subjects='{path}', line 3: subject 'Strauss' counts as another person than 'Strauß'"
+    )
+
+
 def test_further_columns_are_kept_with_the_prepared_set(tmp_path):
     tree = write_tree(tmp_path / "tree", per_class=1)
     table = "Sequence;Subject;sex;age;note\n2;anna;F;13,5;\n0;bo; M ;;\n1;bo;M;12;\n99;cy;M;11;\n98;cy;M;11;\n"

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.schema import DataError
+from data_pipelines.schema import FEWEST_FRAMES, DataError
 from data_pipelines.silhouettes import normalise_sequence
 from data_pipelines.video import backends, decoding, fetch, people, pose
 from data_pipelines.video.background import Background, camera_shift
 from data_pipelines.video.decoding import Frame, Video, evenly
 from data_pipelines.video.onnx_model import OnnxModel
-from data_pipelines.video.people import FEWEST_FRAMES, choose, follow, overlap
+from data_pipelines.video.people import choose, follow, overlap
 from data_pipelines.video.synthetic_clip import SIZE, background, walk_across, write_clip
 from data_pipelines.video.walk import _flags, inputs_of, read_walk
 from tests.conftest import THOROUGH, iou
@@ -461,7 +461,7 @@ def test_folders_are_walks_or_collections_of_them(clip, tmp_path):
     lines: list[str] = []
     assert inputs_of(tmp_path, lines.append) == [tmp_path / "a.mp4"]
     assert lines == [f"not used (1): leftovers of other systems: {tmp_path.name}/._a.mp4"]
-    for name in ("a.mp4.part", "b.mp4.crdownload", "c.jpg", "d.MTS.part", "e.pkl", "old\n/f.mp4"):
+    for name in ("a.mp4.part", "b.mp4.crdownload", "c.jpg", "d.MTS.part", "e.pkl", "old/f.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
     lines.clear()
@@ -469,7 +469,7 @@ def test_folders_are_walks_or_collections_of_them(clip, tmp_path):
     assert lines[0] == "not used (3): files that are no part of a sequence: " + ", ".join(
         f"{tmp_path.name}/{name}" for name in ("a.mp4.part", "c.jpg", "e.pkl")
     )
-    assert lines[1] == f"not used (1): folders beside videos: {tmp_path.name}/old\\n"
+    assert lines[1] == f"not used (1): folders beside videos: {tmp_path.name}/old"
     with pytest.raises(DataError, match=r"is a part of d\.MTS, which was not downloaded"):
         read_walk(tmp_path / "d.MTS.part", pytest.fail)
     with pytest.raises(DataError, match="--person"):
