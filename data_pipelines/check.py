@@ -133,8 +133,8 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
         synthetic=False,
         sequences=names,
         subjects=tuple(str(persons.get(item[0], item[1])) for item in used),
-        labels=np.array([item[2] for item in used], np.int32),
-        n_frames=np.array([*found.frames.values()], np.int32),
+        labels=np.array([item[2] for item in used], np.int32),  # sequence
+        n_frames=np.array([*found.frames.values()], np.int32),  # sequence
         read=lambda row: used[row][4](),
     )
     found.classes = _counts(data, np.arange(len(data)))
@@ -161,6 +161,7 @@ def _of_tree(folder: Path, found: Check) -> Iterator[Item]:
     found.problems += survey.problems
     found.skippable += len(survey.problems) * bool(survey.sequences)
     found.unused = survey.unused.as_json()
+    found.remarks += survey.remarks
     if not survey.sequences:
         found.problems.append(f"--input={found.root!r} {why_empty(folder, survey)}")
     for one in survey.sequences:

@@ -40,9 +40,9 @@ class Judge:
 
     def __init__(self, name: object):
         self.name = name
-        self.levels = np.zeros(256, np.int64)  # number of pixels by grey level
-        self.border = np.zeros(256, np.int64)  # the same of the outermost pixels of each frame
-        self.flat = np.zeros(256, np.int64)  # the same of the pixels whose neighbours are equal, of frames with white
+        self.levels = np.zeros(256, np.int64)  # level: number of pixels by grey level
+        self.border = np.zeros(256, np.int64)  # level: the same of the outermost pixels of each frame
+        self.flat = np.zeros(256, np.int64)  # level: the same of the pixels whose neighbours are equal, of frames with white
         self.frames: list[tuple[object, int, int, float]] = []  # name, smallest and largest level, share of the border near it
         self.inverted: list[str] = []  # names of frames
         self.dim: list[str] = []  # names of usable frames without white
@@ -55,13 +55,15 @@ class Judge:
         With `name` it is a single raw frame, which the verdict will judge by itself, too. `first` is the number of the first
         frame.
         """
-        levels = _levels(masks)
-        border = np.concatenate([masks[:, 0].ravel(), masks[:, -1].ravel(), masks[:, :, 0].ravel(), masks[:, :, -1].ravel()])
-        edge = np.bincount(border, minlength=256)
+        levels = _levels(masks)  # level
+        border = np.concatenate(
+            [masks[:, 0].ravel(), masks[:, -1].ravel(), masks[:, :, 0].ravel(), masks[:, :, -1].ravel()]
+        )  # pixel
+        edge = np.bincount(border, minlength=256)  # level
         self.levels += levels
         self.border += edge
         if name:
-            values = np.flatnonzero(levels)
+            values = np.flatnonzero(levels)  # level that is there
             low, high = int(values[0]), int(values[-1])
             near = edge[max(high - SPREAD, high // 2 + 1) :].sum()
             self.frames.append((name, low, high, near / len(border)))
@@ -81,10 +83,10 @@ class Judge:
 
     def _look_at_each(self, masks: np.ndarray, levels: np.ndarray, names: list[str]) -> None:
         """Which frames are dim or inverted, and how much of them is evenly grey; `levels` are those of `masks`."""
-        values = np.flatnonzero(levels)
+        values = np.flatnonzero(levels)  # level that is there
         most = np.array([mask.max() for mask in masks])  # s; faster than with axis=(1, 2), as below
         self.usable += np.count_nonzero(most)
-        dim = np.flatnonzero((most > 0) & (most < WHITE))
+        dim = np.flatnonzero((most > 0) & (most < WHITE))  # s that is dim
         self.dim += [names[number] for number in dim if masks[number].sum(dtype=np.int64) > MIN_PIXEL_SUM]
         middle = (int(values[0]) + int(values[-1])) // 2
         edges = np.concatenate([masks[:, 0], masks[:, -1], masks[:, :, 0], masks[:, :, -1]], axis=1) > middle  # s edge
@@ -95,12 +97,12 @@ class Judge:
         if levels[BLACK + 1 : WHITE].any():
             self.flat += _flat(masks[most >= WHITE])
 
-    def table(self) -> np.ndarray | None:
+    def verdict(self) -> np.ndarray | None:
         """What every grey level becomes, uint8 `[256]`; None if masks are right as they are.
 
         Raises `DataError` with the reason and the remedy if the sequence is none of masks.
         """
-        values = np.flatnonzero(self.levels)
+        values = np.flatnonzero(self.levels)  # level that is there
         if len(values) == 0 or not values.any():
             return None  # nothing was drawn; whoever counts the usable frames says so
         if len(values) == 1:
@@ -130,7 +132,7 @@ class Judge:
             self.refuse(f"{abbreviate(self.dusty, 3)}: {dust}", f"write values up to {BLACK} as 0")
         if not two or (low, high) == (0, 255):
             return None
-        return np.where(np.arange(256) >= high, 255, 0).astype(np.uint8)
+        return np.where(np.arange(256) >= high, 255, 0).astype(np.uint8)  # level
 
     def _refuse_greys(self, values: np.ndarray) -> None:
         """More than two values are soft edges, or labels, or a picture."""
@@ -158,9 +160,9 @@ class Judge:
 
 def _levels(masks: np.ndarray) -> np.ndarray:
     """Number of pixels by grey level, int64 `[256]`; nearly all of a mask are 0 or 255, and counted faster than others."""
-    pixels, levels = masks.reshape(-1), np.zeros(256, np.int64)
+    pixels, levels = masks.reshape(-1), np.zeros(256, np.int64)  # pixel, level
     for first in range(0, len(pixels), PIECE):
-        piece = pixels[first : first + PIECE]
+        piece = pixels[first : first + PIECE]  # pixel
         levels += np.bincount(piece[(piece != 0) & (piece != 255)], minlength=256)
         levels[255] += np.count_nonzero(piece == 255)
     levels[0] = masks.size - levels.sum()
@@ -169,12 +171,12 @@ def _levels(masks: np.ndarray) -> np.ndarray:
 
 def _flat(masks: np.ndarray) -> np.ndarray:
     """Number of grey pixels whose eight neighbours are equal, by grey level, int64 `[256]`: soft edges have hardly any."""
-    pixels, width, levels = masks.reshape(-1), masks.shape[2], np.zeros(256, np.int64)
+    pixels, width, levels = masks.reshape(-1), masks.shape[2], np.zeros(256, np.int64)  # pixel, level
     for first in range(0, len(pixels), PIECE):
-        piece = pixels[first : first + PIECE]
-        places = first + np.flatnonzero((piece > BLACK) & (piece < WHITE))
+        piece = pixels[first : first + PIECE]  # pixel
+        places = first + np.flatnonzero((piece > BLACK) & (piece < WHITE))  # grey pixel
         for step in (1, -1, width, -width, width + 1, width - 1, 1 - width, -1 - width):  # nearly none is left after two
-            places = places[pixels.take(places + step, mode="clip") == pixels[places]]
+            places = places[pixels.take(places + step, mode="clip") == pixels[places]]  # grey pixel
         levels += np.bincount(pixels[places], minlength=256)
     return levels
 
@@ -184,19 +186,19 @@ def _dusty(mask: np.ndarray) -> bool:
     import cv2  # imported here so that commands answer --help without it
 
     clear, drawn = mask > BLACK, mask > 0  # h w
-    person, whole = np.flatnonzero(clear.any(axis=1)), np.flatnonzero(drawn.any(axis=1))
+    person, whole = np.flatnonzero(clear.any(axis=1)), np.flatnonzero(drawn.any(axis=1))  # row that is reached
     height = np.ptp(whole) + 1
     if not len(person) or height <= MOST_GROWN * (np.ptp(person) + 1):
         return False
     _, parts, stats, _ = cv2.connectedComponentsWithStats(drawn.view(np.uint8))  # h w, parts 5
-    stats = stats[np.unique(parts[clear]).astype(np.intp)]
-    top, bottom = stats[:, cv2.CC_STAT_TOP], stats[:, cv2.CC_STAT_TOP] + stats[:, cv2.CC_STAT_HEIGHT]
+    stats = stats[np.unique(parts[clear]).astype(np.intp)]  # part with clear pixels, 5
+    top, bottom = stats[:, cv2.CC_STAT_TOP], stats[:, cv2.CC_STAT_TOP] + stats[:, cv2.CC_STAT_HEIGHT]  # part
     return bool(height > MOST_GROWN * (bottom.max() - top.min()))
 
 
 def _is_photograph(levels: np.ndarray) -> bool:
     """Of one frame's numbers of pixels by grey level: what is not black has no common level."""
-    seen = levels[BLACK + 1 :]
+    seen = levels[BLACK + 1 :]  # level
     if np.count_nonzero(levels) <= MOST_LABELS or not seen.any():
         return False
     common = int(np.argmax(seen))
@@ -212,7 +214,7 @@ def judged(silhouettes: np.ndarray, name: object) -> np.ndarray:
     judge = Judge(name)
     for first in range(0, len(silhouettes), PIECE_FRAMES):
         judge.add(silhouettes[first : first + PIECE_FRAMES], first=first)
-    table = judge.table()
+    table = judge.verdict()
     if table is not None:
         silhouettes = cv2.LUT(silhouettes.reshape(-1, silhouettes.shape[2]), table).reshape(silhouettes.shape)  # s h w
     if _filled(silhouettes[:, [0, -1]]) > UNFILLED:  # the usual ones, cheaper to see
@@ -227,7 +229,7 @@ def judged(silhouettes: np.ndarray, name: object) -> np.ndarray:
 def _filled(silhouettes: np.ndarray) -> float:
     """Of uint8 `[s, h, w]`: the fraction of frames that reach the first and the last row that any frame reaches."""
     reached = np.asarray(silhouettes.any(axis=2))  # s h
-    ends = np.flatnonzero(reached.any(axis=0))
+    ends = np.flatnonzero(reached.any(axis=0))  # row that is reached
     return float((reached[:, ends[0]] & reached[:, ends[-1]]).mean()) if len(ends) else 0.0
 
 
@@ -256,7 +258,7 @@ def read_masks(files: Iterable[Path], name: object) -> tuple[np.ndarray, np.ndar
         return frames, np.array([*kept], np.int64)
 
     found = normalised(None)
-    table = judge.table()
+    table = judge.verdict()
     if table is not None:  # two other values than 0 and 255: known only now that all are read
         found = normalised(table)
     if not len(found[1]):

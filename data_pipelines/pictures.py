@@ -125,10 +125,10 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
         return values
     if values.max() <= 255:
         return values.astype(np.uint8)
-    upper = np.right_shift(values, 8).astype(np.uint8)
+    upper = np.right_shift(values, 8).astype(np.uint8)  # h w, or h w 3
     if values.ndim == 2:
-        given = np.flatnonzero(cv2.calcHist([np.ascontiguousarray(values)], [0], None, [2**16], [0, 2**16]))
-        given = np.append(given[given < 255 << 8], given[given >= 255 << 8][:1])  # nearly white is white
+        given = np.flatnonzero(cv2.calcHist([np.ascontiguousarray(values)], [0], None, [2**16], [0, 2**16]))  # level
+        given = np.append(given[given < 255 << 8], given[given >= 255 << 8][:1])  # level; nearly white is white
         if len(given) > len(np.unique(given >> 8)) <= MOST_LABELS:
             raise _NoMaskError(f"is a label map of 16 bits with the values {abbreviate(given, 4)}; {AS_MASK}")
     return upper
@@ -136,10 +136,11 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 def _refuse_labels(colours: np.ndarray) -> None:
     """Raise for colours of a cut-out, `[pixels, 3]`, that are few and fill areas: people or parts, each in its own colour."""
-    colours = colours[:: max(1, len(colours) // SAMPLE)].astype(np.uint32)
-    numbers, counts = np.unique(colours[:, 0] << 16 | colours[:, 1] << 8 | colours[:, 2], return_counts=True)
-    order = np.argsort(-counts)
-    numbers, counts = numbers[order], counts[order]
+    colours = colours[:: max(1, len(colours) // SAMPLE)].astype(np.uint32)  # pixel 3
+    packed = colours[:, 0] << 16 | colours[:, 1] << 8 | colours[:, 2]  # pixel
+    numbers, counts = np.unique(packed, return_counts=True)  # colour
+    order = np.argsort(-counts)  # colour
+    numbers, counts = numbers[order], counts[order]  # colour
     filling = int((counts[:MOST_LABELS] >= LEAST_SHARE * counts.sum()).sum())
     if filling < 2 or counts[:MOST_LABELS].sum() < MOST_SHARE * counts.sum():
         return
@@ -153,6 +154,6 @@ def _count(colours: np.ndarray) -> int:
     """Number of different colours of `[pixels, 3]`: 0, 1, 2, or 3 for more."""
     count = 0
     while count < 3 and len(colours):
-        colours = colours[(colours != colours[0]).any(axis=1)]
+        colours = colours[(colours != colours[0]).any(axis=1)]  # pixel 3
         count += 1
     return count

@@ -22,6 +22,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,6 +60,10 @@ REMEDIES = {  # of an error of the file system
     errno.ENOMEM: "free some memory",
     errno.EIO: "check the disk",
 }
+UNKNOWN = {
+    "", "na", "n/a", "n.a.", "nan", "null", "nil", "unknown", "unbekannt", "not given", "-", "--", "?", "??", ".",
+}  # fmt: skip
+SHEET_ERROR = re.compile(r"#[^\W\d]+([/.]?[^\W_]+)?[!?]?|#div/0!")  # in lower case: #n/a, #ref!, #bezug!, #nv
 
 
 class DataError(ValueError):
@@ -97,6 +102,12 @@ def class_id(name: str) -> int:
     near = TRANSLATED.get(plain) or next(iter(difflib.get_close_matches(plain, CLASSES, 1, 0.7)), None)
     guess = f"did you mean {near}? Write it so" if near else "write the one that is meant: nobody but you can know"
     raise DataError(f"unknown class {name!r}; the classes are {', '.join(CLASSES)} (any case); {guess}")
+
+
+def is_unknown(text: str) -> bool:
+    """True for what people and spreadsheets write where they know nothing, such as "n/a", "?" and "#REF!"."""
+    plain = text.strip().casefold()
+    return plain in UNKNOWN or bool(SHEET_ERROR.fullmatch(plain))
 
 
 def abbreviate(items, shown: int = 5) -> str:

@@ -103,7 +103,7 @@ def prepare(
                     later.callback(shutil.rmtree, downloads, ignore_errors=True)
                     builder = Scoliosis1k(survey=found, subjects=people, skip_bad=skip_bad, name=input_name, data_dir=output)
                     builder.download_and_prepare(download_dir=downloads)
-                for line in people.remarks:
+                for line in [*found.remarks, *people.remarks]:
                     say(f"warning: {line}")
                 if unused := sorted(people.keys() - {*ids}):
                     say(unused_lines(subjects, unused))

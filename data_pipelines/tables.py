@@ -15,16 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 
-from data_pipelines.schema import DataError, abbreviate
+from data_pipelines.schema import DataError, abbreviate, is_unknown
 from data_pipelines.texts import plain, shown, text_of
 
 SEPARATORS = ",;\t|"
 NEEDED = ("sequence", "subject")  # columns of a subjects file
 LONGEST = 255  # signs of an id or a name; no file system takes more
-# Names of nobody, and of the person in the line above
-NOBODY = {"na", "n/a", "n.a.", "nan", "null", "none", "nil", "unknown", "unbekannt", "-", "--", "?", "??", "."}  # fmt: skip
-ABOVE = {"〃", "″", "״", "ditto", "dito", "idem", "same", "s.o.", "同上"}
-SHEET_ERROR = re.compile(r"#[^\W\d]+([/.]?[^\W_]+)?[!?]?|#div/0!")  # in lower case: #n/a, #ref!, #bezug!, #nv
+ABOVE = {"〃", "″", "״", "ditto", "dito", "idem", "same", "s.o.", "同上"}  # names of the person in the line above
 LONGEST_HEADER = 100_000  # signs
 WHOLE_NUMBER = re.compile(r"0*([0-9]+)(?:[.,]0{1,2})?")  # with three zeros the point could separate thousands
 
@@ -158,8 +155,8 @@ def _ascii(text: str) -> str:
 
 def _refuse_nobody(subject: str, line: int, first: int) -> None:
     """Raise `Problem` for the name of nobody where it makes sequences those of one person; `first` is its first line."""
-    name = subject.casefold()
-    if name in ABOVE or (first != line and (name in NOBODY or SHEET_ERROR.fullmatch(name))):
+    name = subject.casefold()  # "none" is nobody, but a value of other columns, such as a brace
+    if name in ABOVE or (first != line and (is_unknown(name) or name == "none")):
         where = f"stands in line {first}, too, and" if first != line else "stands for the line above and"
         raise Problem(
             f"subject {shown(subject)} {where} names nobody; write who walked, or, where nobody knows, "

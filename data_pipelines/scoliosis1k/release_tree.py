@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
 from data_pipelines.schema import FRAME_SIZE, DataError, abbreviate, class_id, existing_folder, is_class
 from data_pipelines.scoliosis1k.safe_pickle import GZIP, MOST_BYTES, load_silhouettes
-from data_pipelines.scoliosis1k.twins import States, same_files, states_of
+from data_pipelines.scoliosis1k.twins import States, same_files, spelt_alike, states_of
 
 LAYOUT = "<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *.png"
 VERSION = "1.0.0"  # version of the prepared data set
@@ -96,6 +97,7 @@ class Survey(NamedTuple):
     sequences: list[ReleasedSequence]  # sorted by id
     problems: list[str]  # one line for each folder that cannot be used
     unused: Unused  # paths from the root; harmless
+    remarks: list[str]  # lines for the user about what could be meant otherwise
 
 
 def survey(root: str | Path, field: str) -> Survey:
@@ -112,7 +114,7 @@ def survey(root: str | Path, field: str) -> Survey:
 def look_through(root: str | Path, field: str, shown: int | None = SHOWN) -> Survey:
     """As `survey`, also of a folder that holds no sequence, and with so many names of what is not used, or all."""
     folder = existing_folder(root, field)
-    found = Survey([], [], Unused(shown))
+    found = Survey([], [], Unused(shown), [])
     walker = _Walker(folder, found.unused)
     for part in (folder / "scoliosis1k" / VERSION, folder / VERSION, folder):
         if (part / "features.json").is_file() or (part / "dataset_info.json").is_file() or any(part.glob("*.array_record*")):
@@ -126,13 +128,19 @@ def look_through(root: str | Path, field: str, shown: int | None = SHOWN) -> Sur
             found.problems.append(f"{identity}: cannot be read ({error})")
     found.sequences.sort(key=lambda sequence: sequence.sequence)
     pairs = same_files([one.states.inodes for one in found.sequences])
-    twins = {found.sequences[other].sequence: found.sequences[one].sequence for other, one in pairs.items()}
+    ids = [one.sequence for one in found.sequences]
+    twins = {ids[other]: f"holds the same files as {ids[one]} (a link)" for other, one in pairs.items()}
+    accents = spelt_alike(ids, functools.partial(unicodedata.normalize, "NFC"))
+    twins |= {name: f"has the name of {other}, with its accents in other codes" for name, other in accents.items()}
     found.problems.extend(
-        f"{one.identity}: holds the same files as {twins[one.sequence]} (a link), so one child would be two; remove one of them"
+        f"{one.identity}: {twins[one.sequence]}, so one child would be two; remove one of them"
         for one in found.sequences
         if one.sequence in twins
     )
     found.sequences[:] = [one for one in found.sequences if one.sequence not in twins]
+    cases = spelt_alike([one for one in ids if one not in twins], str.casefold)
+    alike = "differ in upper case alone and count as two children; remove one if they are one child"
+    found.remarks.extend(f"{folder}: {other} and {name} {alike}" for name, other in cases.items())
     return found
 
 

@@ -21,8 +21,8 @@ from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, SIDE_CUT, DataError
 from data_pipelines.scoliosis1k.levels import as_levels
 
 MOST_BYTES = 2**27  # of a pickle, also of one in gzip: 32,768 frames of one byte a pixel
-LARGE = 2**24  # bytes; larger pickles are read one at a time, so that memory does not grow with the number of threads
-LARGE_ONES = threading.Lock()
+LARGE = 2**24  # bytes, unpacked; larger pickles are read one at a time, so that memory does not grow with the number of threads
+LARGE_ONES = threading.RLock()
 MOST_OPERATIONS = 10**6  # of a pickle; one of an array has 40, a list of 300 frames 4,000
 GZIP = b"\x1f\x8b"
 GZIP_DEFLATE = GZIP + b"\x08"  # begins a member
@@ -206,11 +206,15 @@ def _rebuild(content: bytes) -> np.ndarray:
     return np.stack(frames) if frames[0].ndim < 3 else np.concatenate(frames)
 
 
-def _unzip(content: bytes, path: Path) -> bytes:
-    """What a gzip file holds: all its members one after another."""
+def _unzip(content: bytes, path: Path, alone: contextlib.ExitStack) -> bytes:
+    """What a gzip file holds: all its members one after another; more than `LARGE` bytes with `LARGE_ONES`, in `alone`."""
     if content.count(GZIP_DEFLATE) > MOST_MEMBERS:
         raise _Refused(f"is a gzip file of more than {MOST_MEMBERS:,} members; refused")
-    plain = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MOST_BYTES + 1)
+    file = gzip.GzipFile(fileobj=io.BytesIO(content))
+    plain = file.read(LARGE + 1)
+    if len(plain) > LARGE:  # its own claim could be a lie
+        alone.enter_context(LARGE_ONES)
+        plain += file.read(MOST_BYTES + 1 - len(plain))
     if len(plain) > MOST_BYTES:
         raise DataError(f"{path}: unpacks to more than {MOST_BYTES:,} bytes; give one sequence")
     return plain
@@ -243,19 +247,21 @@ def load_silhouettes(path: Path) -> np.ndarray:
     with whole values or fractions of 255, and masks of any two values.
     """
     content = read_file(path, MOST_BYTES)
-    with LARGE_ONES if len(content) > LARGE or content.startswith(GZIP) else contextlib.nullcontext():
-        array = _as_frames(_load(content, path), path)  # s 64 w
+    with contextlib.ExitStack() as alone:
+        if len(content) > LARGE:
+            alone.enter_context(LARGE_ONES)
+        array = _as_frames(_load(content, path, alone), path)  # s 64 w
         levels = judged(np.ascontiguousarray(as_levels(array, path)), path)  # s 64 w
         if levels.shape[2] == FRAME_SIZE:
             return levels
         return np.pad(levels, ((0, 0), (0, 0), (SIDE_CUT, SIDE_CUT)))  # s 64 64
 
 
-def _load(content: bytes, path: Path) -> np.ndarray:
+def _load(content: bytes, path: Path, alone: contextlib.ExitStack) -> np.ndarray:
     zipped = content.startswith(GZIP)
     try:
         if zipped:
-            content = _unzip(content, path)
+            content = _unzip(content, path, alone)
         return _rebuild(content)
     except DataError:
         raise

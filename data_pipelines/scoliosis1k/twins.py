@@ -4,7 +4,7 @@ import os
 import stat
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,12 @@ def states_of(folder: Path, names: Iterable[str]) -> States:
     return found
 
 
+def spelt_alike(names: Iterable[str], plain: Callable[[str], str]) -> dict[str, str]:
+    """Names that are the same as an earlier one when they are `plain`, and that one."""
+    first: dict[str, str] = {}
+    return {name: other for name in names if (other := first.setdefault(plain(name), name)) != name}
+
+
 def same_files(sequences: Sequence[array]) -> dict[int, int]:
     """Numbers of sequences more than half of whose files are those of an earlier one, and that one's number.
 
@@ -54,7 +60,7 @@ def same_files(sequences: Sequence[array]) -> dict[int, int]:
         return {}
     owners = np.repeat(np.arange(len(sequences)), [*map(len, sequences)])  # file
     files, owner = np.unique(np.stack([numbers, owners]), axis=1)  # file, file: each file of a sequence once
-    first = np.flatnonzero(np.r_[True, np.diff(files) != 0])  # of each file, the first sequence that has it
+    first = np.flatnonzero(np.r_[True, np.diff(files) != 0])  # file: the first place, of the first sequence that has it
     original = np.repeat(owner[first], np.diff(np.r_[first, len(files)]))  # file
     count = Counter(owner.tolist())
     shared = Counter((one, other) for one, other in zip(original.tolist(), owner.tolist(), strict=True) if one != other)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_pipelines.schema import is_unknown
 from scoliojax.scores import bootstrap
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.metrics import Scored, Scorer
@@ -22,7 +23,6 @@ FEW_VALUES = 5  # different numbers; up to so many are codes, such as 0 and 1, a
 MOST_VALUES = 12  # different texts; a column with more holds remarks or dates, and gives no subgroups
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+|,[0-9]{1,2}|,[0-9]{4,})?")  # a comma before three digits could separate thousands
 NOT_GIVEN = "not given"
-UNKNOWN = {"", "na", "n/a", "nan", "null", "unknown", NOT_GIVEN}  # values that stand for none
 TOO_SMALL = "too small to say anything"  # how the note of such a score begins
 
 
@@ -44,7 +44,7 @@ def divide(traits: Mapping[str, Sequence[str]], subjects: Sequence[str]) -> tupl
     divided: dict[str, dict[str, np.ndarray]] = {}
     remarks: list[str] = []
     for column, values in traits.items():
-        given = [NOT_GIVEN if value.strip().casefold() in UNKNOWN else value.strip() for value in values]
+        given = [NOT_GIVEN if is_unknown(value) else value.strip() for value in values]
         known = {value for value in given if value != NOT_GIVEN}
         numeric = len(known) > FEW_VALUES and all(map(NUMBER.fullmatch, known))
         names, order = _thirds(given, subjects) if numeric else _by_value(given)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -113,8 +114,22 @@ FOREIGN = {  # what may lie in the place of a lock file
 }
 
 
+@pytest.fixture
+def limited():
+    """An end, with an error, to a test that would go on for ever."""
+
+    def end(number, frame):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 20)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_what_is_no_lock_file_is_named_and_left_alone(kind, tmp_path):
+def test_what_is_no_lock_file_is_named_and_left_alone(kind, tmp_path, limited):
     path = tmp_path / ".lock"
     FOREIGN[kind](path)
     before, content = path.lstat(), Path(__file__).read_bytes()
@@ -158,4 +173,37 @@ def test_who_waits_is_told_once_and_the_lock_is_there_at_the_end(tmp_path):
 
     with alone(tmp_path / ".lock", wait) as locked:
         assert locked
+    assert len(told) == 1
+
+
+def test_a_place_that_changes_hands_has_one_holder_and_who_waits_is_told_once(tmp_path, limited):
+    """The first holder removes its file as it ends, and another one makes a new file before the one who waits has noticed."""
+    path, leave, inside = tmp_path / ".lock", threading.Event(), threading.Event()
+    told: list[str] = []
+
+    def hold(end: threading.Event, seconds: float) -> None:
+        with alone(path, refuse):
+            inside.set()
+            end.wait(seconds)
+            inside.clear()
+
+    first = threading.Thread(target=hold, args=(leave, 20))
+    second = threading.Thread(target=hold, args=(threading.Event(), 0.3))
+
+    def wait(who: str) -> None:
+        told.append(who)
+        if len(told) == 1:
+            leave.set()
+            first.join()
+            second.start()
+            assert inside.wait(20)
+
+    first.start()
+    assert inside.wait(20)
+    with alone(path, wait) as locked:
+        assert locked
+        assert not inside.is_set()
+        with pytest.raises(PermissionError), alone(path, refuse):
+            raise AssertionError
+    second.join()
     assert len(told) == 1

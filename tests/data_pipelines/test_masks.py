@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,7 @@ from PIL import Image
 
 from data_pipelines.masks import read_masks
 from data_pipelines.schema import DataError
+from data_pipelines.scoliosis1k import safe_pickle
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.silhouettes import cut_sides, normalise_sequence
 from data_pipelines.sources import open_prepared, prepare
@@ -652,6 +654,22 @@ def test_hostile_files_take_little_memory_and_time(doors, no_files, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("packed", [True, False])
+def test_large_pickles_are_read_one_at_a_time_and_small_ones_together(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(safe_pickle, "LARGE", 2**17)
+    files = [tmp_path / "small.pkl", tmp_path / "large.pkl"]
+    for file, frames in zip(files, (20, 40), strict=True):
+        content = pickle.dumps(np.repeat(SILHOUETTES[:1], frames, axis=0))
+        file.write_bytes(gzip.compress(content) if packed else content)
+    with ThreadPoolExecutor(2) as pool:
+        with safe_pickle.LARGE_ONES:
+            small, large = (pool.submit(load_silhouettes, file) for file in files)
+            assert len(small.result(20)) == 20
+            with pytest.raises(TimeoutError):
+                large.result(0.3)
+        assert len(large.result(20)) == 40
+
+
 @pytest.mark.parametrize("kind", [np.float16, np.int16])
 def test_the_largest_gzip_that_is_taken_needs_less_than_a_gigabyte(tmp_path, kind):
     """It has 1 MB, and each of its numbers becomes one grey level; the last frame is wrong or right."""

@@ -168,6 +168,11 @@ LAYOUTS = {  # what is done to the tree, which sequences are left, what is said 
         both(lambda root: (root / "00004/Negative/000_180").mkdir(parents=True),
              lambda root: os.link(root / PICKLE, root / "00004/Negative/000_180/000_180.pkl")), FOUR, "same files as 00000", {},
     ),
+    "one name in two codes": (
+        both(lambda root: shutil.copytree(root / "00001", root / "Zo\u00eb"),
+             lambda root: shutil.copytree(root / "00002", root / "Zoe\u0308")),
+        (*FOUR, "Zoe\u0308"), "Zo\u00eb: has the name of Zoe\u0308, with its accents in other codes", {},
+    ),
     "a link in a circle": (link("00001/Neutral/000_180/up", "00001"), FOUR, "", {DEEPER: 1}),
     "an outer folder beside, class with blanks": (
         lambda root: (root / "release" / "00009" / " Positive " / "000_180").mkdir(parents=True), FOUR, "move them up into", {},
@@ -672,6 +677,16 @@ def test_the_size_of_silhouettes_is_known_before_they_are_unpacked(tmp_path):
         (view / name).unlink()
     os.mkfifo(view / "a.pkl")
     assert survey(tmp_path, "--input").sequences[0].nbytes == 0
+
+
+def test_names_that_differ_in_upper_case_alone_are_remarked(tree, tmp_path):
+    for name, other in (("00000", "A1"), ("00001", "a1")):
+        (tree / name).rename(tree / other)
+    words = "A1 and a1 differ in upper case alone and count as two children"
+    for given in (["--check"], ["--output", tmp_path / "out"]):
+        result = run_here("data_pipelines.prepare", "--input", tree, *given)
+        assert result.returncode == 0
+        assert result.stdout.count(words) == 1
 
 
 # What a check says about a partition, subjects and frames, without the set being unusable: a new remark is a row.

@@ -23,6 +23,7 @@ DIVIDED = {
     "texts by value": (["b", "a", "b"], {"a": [1], "b": [0, 2]}, None),
     "in the more frequent spelling": (["f", "F", "F", "m"], {"F": [0, 1, 2], "m": [3]}, None),
     "the unknown last": (["x", "", "N/A", "unknown", "a"], {"a": [4], "x": [0], "not given": [1, 2, 3]}, None),
+    "as of subjects": (["x", "#REF!", "?", "Unbekannt", "none"], {"none": [4], "x": [0], "not given": [1, 2, 3]}, None),
     "a few numbers are codes": (["1", "0", "1"], {"0": [1], "1": [0, 2]}, None),
     "numbers in thirds": (AGES, {"up to 12": [0, 1, 2], "above 12, up to 15": [3, 4, 5], "above 15": [6, 7, 8]}, None),
     "numbers with some unknown": (
