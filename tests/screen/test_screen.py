@@ -1,6 +1,7 @@
 """The screening command: the same answer as evaluation, what it writes, what it refuses, and that it keeps nothing else."""
 
 import csv
+import errno
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ from flax import nnx
 from matplotlib.figure import Figure
 from PIL import Image
 
+from data_pipelines import files
 from data_pipelines.pipelines import EvalBatcher
 from data_pipelines.schema import CLASSES
 from data_pipelines.synthetic import draw_walker, render_walk, synthetic_walkers
@@ -237,6 +239,24 @@ def test_several_inputs_have_a_row_each_also_those_that_fail(run, clip, tmp_path
     assert captured.err.startswith("not used (1): files that are no part of a sequence: videos/notes.txt\n")
     assert "2 of 4 answered" in captured.out
     assert screen(videos, masks, "--checkpoint", run, "--output", folder, "--backend", "background") == 2  # replaces its own
+
+
+def test_a_folder_that_may_not_be_read_stops_no_other(run, clip, tmp_path, capsys, monkeypatch, no_figures):
+    (tmp_path / "closed").mkdir()
+
+    def list_names(folder: Path, *suffixes: str):  # as for every user but root
+        if folder.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return files.list_names(folder, *suffixes)
+
+    monkeypatch.setattr("data_pipelines.video.walk.list_names", list_names)
+    monkeypatch.setattr("data_pipelines.video.walk.list_folder", list_names)
+    given = (tmp_path / "closed", clip, "--checkpoint", run, "--output", tmp_path / "out", "--backend", "background")
+    assert screen(*given) == 2
+    said = capsys.readouterr()
+    assert "1 of 2 answered" in said.out
+    assert "Permission denied" in said.err
+    assert said.err.count("error:") == 1
 
 
 def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tiny_config, no_figures):
