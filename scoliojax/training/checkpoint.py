@@ -36,12 +36,20 @@ def digest(state: Any) -> str:
 
 
 class _PatientLoop(asyncio.SelectorEventLoop):
-    """A loop that closes after everything begun in it has ended."""
+    """A loop that closes after everything begun in it has ended, and takes no notice of what TensorStore reports later."""
 
     def close(self) -> None:
-        if not self.is_closed() and (tasks := asyncio.all_tasks(self)):
+        while not self.is_closed() and (tasks := asyncio.all_tasks(self)):  # one may begin another before it ends
             self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         super().close()
+
+    def call_soon_threadsafe(self, callback, *args, context=None) -> asyncio.Handle:
+        try:
+            return super().call_soon_threadsafe(callback, *args, context=context)
+        except RuntimeError:
+            if not self.is_closed():
+                raise
+            return asyncio.Handle(callback, args, self, context)  # of a read or write that was given up: nobody waits for it
 
 
 @contextmanager
