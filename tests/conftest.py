@@ -39,7 +39,7 @@ SETTINGS = (
     "SLURM_", "OMPI_", "PMI_", "PMIX_", "MPI_", "K8S_", "KUBERNETES_",  # launchers: this is one process, whoever started it
     "SCOLIOJAX_CACHE", "XDG_", "GIT_", "MPL", "MATPLOTLIB", "GRADIO_", "OPENCV_", "TFDS_", "TQDM_",  # where things lie
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
-    "PYTHONWARNINGS", "PYTHONSAFEPATH", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES",
+    "PYTHONWARNINGS", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES",
 )  # fmt: skip
 
 

@@ -344,11 +344,14 @@ sys.meta_path.insert(0, Interrupting())
 """
 
 
-@pytest.mark.parametrize(
+STOPS = pytest.mark.parametrize(
     ("number", "status", "said"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, -signal.SIGTERM, "stopped, as asked")],
     ids=["Ctrl-C", "SIGTERM"],
 )
+
+
+@STOPS
 @pytest.mark.parametrize(
     ("module", "at", "left"),
     [
@@ -383,15 +386,16 @@ PLACES = {  # how a process writes, and what else it needs for that
 }
 
 
+@STOPS
 @pytest.mark.parametrize("place", PLACES)
-def test_ctrl_c_during_an_import_of_a_process_that_writes_cleans_up(place, tmp_path):
+def test_a_stop_during_an_import_of_a_process_that_writes_cleans_up(place, number, status, said, tmp_path):
     """The import goes on to its end, whatever it swallows; only then is there a KeyboardInterrupt, and only one."""
     (tmp_path / "late.py").write_text(
-        """
+        f"""
 import signal, time
 try:
     for _ in range(3):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal({int(number)})
         time.sleep(0.1)
 except BaseException:
     print("swallowed")
@@ -403,7 +407,7 @@ print("imported")
     code = f"""
 import sys, time
 from pathlib import Path
-sys.argv = ["-m"]
+sys.argv, sys.orig_argv = ["-m"], ["python", "-m", "scoliojax.main"]
 there = Path({str(tmp_path / "there")!r})
 from data_pipelines.command import report_errors
 {PLACES[place]}
@@ -420,15 +424,30 @@ with report_errors("nothing was written"), place as fresh:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "imported\n", "interrupted; nothing was written\n")
+    assert (done.returncode, done.stdout, done.stderr) == (status, "imported\n", f"{said}; nothing was written\n")
     assert not list((tmp_path / "there").iterdir())
+
+
+@pytest.mark.parametrize("package", ["scoliojax", "data_pipelines"])
+def test_a_program_that_imports_us_keeps_its_signals(package, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").write_text(f"import {package}", encoding="utf-8")
+    (tmp_path / "theirs" / "work.py").write_text(
+        "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\nfinally:\n    print(int(signal.getsignal(signal.SIGTERM)))\n",
+        encoding="utf-8",
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])}
+    command = [sys.executable, "-m", "theirs.work", "-m", "scoliojax.main"]
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", check=False)
+    assert done.stdout == f"{int(signal.SIG_DFL)}\n"
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
 
 
 def test_an_interrupt_that_python_drops_is_asked_for_again():
     """In a garbage collector's callback, as jax has one, or in a finaliser: there an exception is printed and ignored."""
     code = """
 import gc, signal, sys, time
-sys.argv = ["-m"]
+sys.argv, sys.orig_argv = ["-m"], ["python", "-m", "scoliojax.main"]
 from data_pipelines.command import report_errors
 dropped = []
 
@@ -531,7 +550,7 @@ def test_a_missing_package_of_an_extra_is_named_with_what_installs_it(package, e
 
 def test_a_package_of_ours_that_is_missing_is_a_fault_of_ours(monkeypatch):
     monkeypatch.setitem(sys.modules, "numpy.nothing", None)
-    with pytest.raises(ModuleNotFoundError), report_errors():
+    with pytest.raises(ModuleNotFoundError), report_errors("nothing was written"):
         importlib.import_module("numpy.nothing")
 
 
@@ -552,16 +571,16 @@ def test_a_name_that_is_no_text_is_one_line(capsys, tmp_path):
 
 
 def test_ctrl_c_says_in_what_state_things_are(capsys):
-    with pytest.raises(SystemExit) as ended, report_errors():
+    with pytest.raises(SystemExit) as ended, report_errors("the answers so far are whole"):
         raise KeyboardInterrupt
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on from the newest checkpoint\n"
+    assert capsys.readouterr().err == "interrupted; the answers so far are whole\n"
 
 
 def test_what_the_terminal_cannot_show_is_shown_as_its_code(monkeypatch):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", terminal)
-    with report_errors():
+    with report_errors("nothing was written"):
         print("0.9 ± 0.1", flush=True)
     assert terminal.buffer.getvalue() == b"0.9 \\xb1 0.1\n"
 

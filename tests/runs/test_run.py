@@ -297,9 +297,13 @@ def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_
 def test_a_run_does_not_lie_in_its_data(tiny_job, tmp_path):
     tree = write_tree(tmp_path / "tree", per_class=2)
     tiny_job.data.name, tiny_job.data.root = "scoliosis1k", str(tree)
-    with pytest.raises(RunError, match=r"--workdir=.*tree/runs/one lies in data\.root="):
+    with pytest.raises(RunError, match=r"--workdir=.*tree/runs/one and data\.root=.* contain one another"):
         run_training(tiny_job, tree / "runs" / "one")
     assert not (tree / "runs").exists()
+    (tree / "runs").mkdir()  # and where the folder is there already
+    with pytest.raises(RunError, match="contain one another"):
+        run_training(tiny_job, tree / "runs")
+    assert not list((tree / "runs").iterdir())
 
 
 @pytest.mark.slow
