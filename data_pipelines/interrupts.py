@@ -12,6 +12,7 @@ from typing import NoReturn
 INTERRUPTED, STOPPED = 130, 143  # exit statuses, as a shell has them for SIGINT and SIGTERM
 ASK_AGAIN = 0.05  # seconds until a Ctrl-C that came at a bad moment is heeded
 
+Handler = Callable[[int, FrameType | None], None]
 OURS = ("data_pipelines", "scoliojax")
 
 _interrupted = _stopped = _at_work = False
@@ -49,10 +50,6 @@ def raise_between_imports(left: Callable[[], str]) -> None:
     the process at once, and `left` says in which state things are; after `let_imports_end` it waits for the end of the import.
     SIGTERM goes on to end the process at once, and says the same; after `let_imports_end` it is a KeyboardInterrupt, too.
     """
-    if signal.getsignal(signal.SIGTERM) is _stop:
-        signal.signal(signal.SIGTERM, lambda number, frame: _stop(number, frame, left()))
-    if signal.getsignal(signal.SIGINT) is not _end:
-        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         inner = frame
@@ -72,7 +69,13 @@ def raise_between_imports(left: Callable[[], str]) -> None:
             return
         signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN)
 
-    signal.signal(signal.SIGINT, handle)
+    heeded = signal.getsignal(signal.SIGINT) is _end, signal.getsignal(signal.SIGTERM) is _stop
+    if not any(heeded):
+        return
+    if heeded[0]:  # else it is ignored, as in the background of a script
+        signal.signal(signal.SIGINT, handle)
+    if heeded[1]:
+        signal.signal(signal.SIGTERM, lambda number, frame: _stop(number, frame, left(), handle))
     signal.signal(signal.SIGALRM, handle)
     sys.unraisablehook = ask_again  # within a finaliser or a garbage collector's callback, Python drops what is raised
 
@@ -105,13 +108,12 @@ def _end(number: int, frame: FrameType | None, left: str = "nothing was written"
     os._exit(INTERRUPTED)
 
 
-def _stop(number: int, frame: FrameType | None, left: str = "nothing was written") -> None:
+def _stop(number: int, frame: FrameType | None, left: str = "nothing was written", handle: Handler | None = None) -> None:
     """End by the signal itself, after a line; a process that holds a lock or writes first cleans up, as for Ctrl-C."""
     global _stopped
-    handler = signal.getsignal(signal.SIGINT)
-    if _at_work and os.getpid() == _owner and callable(handler):
+    if handle and _at_work and os.getpid() == _owner:
         _stopped = True
-        handler(signal.SIGINT, frame)
+        handle(signal.SIGINT, frame)
         return  # within an import: it asks again
     if os.getpid() == _owner:
         _say(f"stopped, as asked; {left}")
