@@ -436,6 +436,22 @@ with report_errors("nothing was written"), place as fresh:
     assert not list((tmp_path / "there").iterdir())
 
 
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_is_said_once(tmp_path):
+    (tmp_path / "file").touch()
+    code = """
+from scoliojax.runs.command import configure_runtime
+configure_runtime()
+import jax
+print([float(jax.jit(lambda x, n=n: x + n)(1.0)) for n in range(3)])
+"""
+    env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    env["SCOLIOJAX_CACHE"] = str(tmp_path / "file")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == "[1.0, 2.0, 3.0]\n"
+    assert re.fullmatch(r"warning: compiled programs are not kept; .*/file/compiled cannot be written .*\n", done.stderr)
+
+
 @pytest.mark.parametrize("package", ["scoliojax", "data_pipelines"])
 def test_a_program_that_imports_us_keeps_its_signals(package, tmp_path):
     (tmp_path / "theirs").mkdir()

@@ -100,7 +100,7 @@ class Checkpoints:
             max_to_keep=keep, cleanup_tmp_directories=not read_only, read_only=read_only, create=not read_only
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
-        self._writing = ExitStack()  # entered while a checkpoint is written in the background
+        self._writing = ExitStack()  # entered while a checkpoint is written in the background, and after a write that failed
 
     def steps(self) -> list[int]:
         """Finished checkpoints, oldest first."""
@@ -118,9 +118,8 @@ class Checkpoints:
         step = int(state.step)
         meta = {"step": step, "digest": digest(state), **notes} | ({"origin": self._origin} if self._origin else {})
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self.wait()  # Orbax would, too
         with self._explained():
-            self._manager.wait_until_finished()  # Orbax would, too
-            self._writing.close()
             self._writing.enter_context(_patient_loops())
             self._manager.save(step, args=items, force=True)  # even where a later step exists
 
@@ -220,10 +219,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Wait until the checkpoint in progress is written."""
         with self._explained():
-            try:
-                self._manager.wait_until_finished()
-            finally:
-                self._writing.close()
+            self._manager.wait_until_finished()
+            self._writing.close()  # not after an error: what was begun goes on in threads, and makes loops
 
     def close(self) -> None:
         """Wait until the checkpoint in progress is written, and release the folder."""

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -521,3 +522,15 @@ def test_the_readme_s_commands_name_what_exists():
         assert there or module in ("pip", "venv", "pytest"), module
     for path in re.findall(r"(?:configs|docs)/[a-z0-9_/]+\.(?:py|md|png)", text):
         assert (ROOT / path).exists(), path
+
+
+def test_an_operating_point_that_cannot_be_kept_is_used_all_the_same(tmp_path, monkeypatch, capsys):
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    logits = np.eye(3)[[0, 1, 2, 1, 1, 0]].astype(np.float32)  # n k
+    network = SimpleNamespace(calibration=None, scale=16.0, digest="d", directory=tmp_path, step=1)
+    data = SimpleNamespace(labels=labels, subjects=[*"abcdef"], synthetic=True)
+    cohort = SimpleNamespace(partition=SimpleNamespace(validation=np.arange(6)), data=data)
+    monkeypatch.setattr("scoliojax.runs.evaluation.predict", lambda *_: SimpleNamespace(rows=np.arange(6), logits=logits))
+    (tmp_path / "calibration").touch()  # in the way of the folder
+    assert calibrate(network, cohort).threshold is not None
+    assert "warning: the operating point is not kept; " in capsys.readouterr().err

@@ -182,6 +182,20 @@ def test_a_reader_goes_on_to_what_a_run_has_saved_meanwhile(saved, state, monkey
     assert not lines
 
 
+def test_a_checkpoint_that_is_deleted_while_it_is_read_is_not_called_damaged(saved, state, monkeypatch):
+    lines: list[str] = []
+    store, read = Checkpoints(saved, 3, lines.append, read_only=True), Checkpoints._try_read
+
+    def try_read(self, step, like):
+        if step == 3:
+            shutil.rmtree(saved / "3")
+        return read(self, step, like)
+
+    monkeypatch.setattr(Checkpoints, "_try_read", try_read)
+    assert digest(store.restore(state)) == digest(at_step(state, 2))
+    assert not lines
+
+
 def make_wide_state() -> TrainState:
     """A state of as many arrays as that of a network has: reads and writes are still under way when the first one fails."""
     rng = np.random.default_rng(0)
@@ -341,7 +355,7 @@ def test_the_digest_sees_every_bit(state):
 
 
 REFUSED = """
-import asyncio, resource, sys
+import resource, sys
 from pathlib import Path
 from scoliojax.errors import RunError
 from scoliojax.runs.command import configure_runtime
@@ -352,7 +366,7 @@ configure_runtime()
 state, store = make_wide_state(), Checkpoints(Path(sys.argv[1]), 3, print)
 store.save(at_step(state, 1))
 store.wait()
-before, limits = asyncio.new_event_loop, resource.getrlimit(resource.RLIMIT_FSIZE)
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes; Python ignores the signal
 try:
     store.save(at_step(state, 2))
@@ -360,7 +374,6 @@ try:
 except RunError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-assert asyncio.new_event_loop is before
 print(store.steps())
 """
 
