@@ -99,9 +99,8 @@ def compare_evaluation(recording: Recording, options: dict | None = None) -> Ite
         with torch.no_grad():
             return _joined(map(torch.Tensor.numpy, net(torch.from_numpy(sequence)[None])) for sequence in sequences)
 
-    tensors = {name: np.asarray(tensor) for name, tensor in opengait.read_tensors(recording.checkpoint).items()}
-    exact = evaluate_theirs(tensors, torch.float64)
-    starts = [tensors, *(shaken(tensors, SHAKE, seed) for seed in range(1, SAMPLES))]
+    exact = evaluate_theirs(found.tensors, torch.float64)
+    starts = [found.tensors, *(shaken(found.tensors, SHAKE, seed) for seed in range(1, SAMPLES))]
     samples = [evaluate_theirs(start, torch.float32) for start in starts]
     scores = exact[1].mean(axis=2)  # n k
     second, first = np.sort(scores, axis=1)[:, -2:].T  # n each
