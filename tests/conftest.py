@@ -19,6 +19,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -271,10 +272,15 @@ def run_module(module: str, *arguments: object, devices: int = 1, **kwargs) -> s
     )
 
 
+def command_module(module: str) -> ModuleType:
+    """The module that `python -m module` runs."""
+    package = importlib.util.find_spec(module)
+    return importlib.import_module(f"{module}.__main__" if package and package.submodule_search_locations else module)
+
+
 def run_here(module: str, *arguments: object) -> subprocess.CompletedProcess:
     """As `run_module`, within this process and on its devices: for what does not need a process of its own."""
-    package = importlib.util.find_spec(module)
-    main = importlib.import_module(f"{module}.__main__" if package and package.submodule_search_locations else module).main
+    main = command_module(module).main
     out, err, status = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

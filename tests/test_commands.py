@@ -1,5 +1,6 @@
 """Every module of README's and docs' commands, run: none imports TensorFlow, and PyTorch only those that deal with it."""
 
+import argparse
 import errno
 import importlib
 import importlib.util
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ from scoliojax.runs import directory as run_directory
 from scoliojax.runs.command import report_errors
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.state import create_state
-from tests.conftest import ROOT, assert_one_clear_error, quick_flags, run_here, run_module, write_tree
+from tests.conftest import ROOT, assert_one_clear_error, command_module, quick_flags, run_here, run_module, write_tree
 
 # Each process leaves a list of what it imported: the one that runs the commands, and those that a command starts.
 LISTING = """
@@ -316,6 +318,7 @@ NUMBERS = [  # a command, its option, and values beside -1, nan and the like tha
     ("scoliojax.interop.parity live", "--seed"),
     ("scoliojax.interop.parity bfloat16 --workdir=x", "--sequences", "0"),
     ("scoliojax.interop.opengait verify x.pt", "--strips", "0"),
+    ("scoliojax.interop.opengait import x.pt --workdir=x", "--strips", "0"),
 ]
 
 
@@ -496,25 +499,36 @@ PATHS = [  # commands with an option that is a path, and what else they need
     ("scoliojax.main", "--config={}", "--workdir=x"),
     ("scoliojax.main", "--profile={}", "--workdir=x", RECIPE),
     ("scoliojax.study", "--workdir={}", RECIPE),
+    ("scoliojax.study", "--config={}", "--workdir=x"),
     ("scoliojax.report", "--workdir={}"),
     ("scoliojax.report", "--output={}", "--workdir=x"),
     ("scoliojax.report", "--compare={}", "--workdir=x"),
     ("scoliojax.report", "--data={}", "--workdir=x"),
+    ("scoliojax.export", "--workdir={}"),
     ("scoliojax.export", "--output={}", "--workdir=x"),
     ("scoliojax.screen", "--checkpoint={}", "x.mp4"),
     ("scoliojax.screen", "--output={}", "x.mp4", "--checkpoint=x"),
     ("scoliojax.screen", "--models={}", "x.mp4", "--checkpoint=x"),
+    ("scoliojax.screen", "--onnx-model={}", "x.mp4", "--checkpoint=x"),
     ("scoliojax.screen", "{}", "--checkpoint=x"),
     ("scoliojax.app", "--checkpoint={}"),
+    ("scoliojax.app", "--models={}", "--checkpoint=x"),
     ("scoliojax.interop.opengait", "import {}", "--workdir=x"),
     ("scoliojax.interop.opengait", "import x.pt", "--workdir={}"),
+    ("scoliojax.interop.opengait", "import x.pt", "--workdir=x", "--config={}"),
+    ("scoliojax.interop.opengait", "export", "--workdir={}", "--output=x"),
     ("scoliojax.interop.opengait", "export", "--workdir=x", "--output={}"),
+    ("scoliojax.interop.opengait", "verify {}"),
     ("scoliojax.interop.opengait", "verify x.pt", "--data={}"),
     ("scoliojax.interop.parity", "recording {}"),
+    ("scoliojax.interop.parity", "spread {}"),
+    ("scoliojax.interop.parity", "bfloat16", "--workdir={}"),
     ("scoliojax.benchmark", "--json={}"),
+    ("scoliojax.benchmark.collectives", "--config={}"),
     ("data_pipelines.prepare", "--input={}", "--output=x"),
     ("data_pipelines.prepare", "--input=x", "--output={}"),
     ("data_pipelines.prepare", "--input=x", "--output=x", "--subjects={}"),
+    ("data_pipelines.prepare", "--input=x", "--check", "--json={}"),
     ("data_pipelines.synthetic", "--output={}"),
     ("data_pipelines.synthetic", "--sheet={}"),
     ("data_pipelines.video.fetch", "--output={}"),
@@ -523,12 +537,50 @@ PATHS = [  # commands with an option that is a path, and what else they need
 ]
 
 
+KINDS = {  # the functions that judge the text of an option, and the table above that holds them to it
+    **dict.fromkeys(["expanded_path", "expanded_text", "_path", "_recipe_name"], "path"),
+    "whole_number.<locals>.number": "number", "float": "", "parse_order": "",
+}  # fmt: skip
+
+
+def options(parser: argparse.ArgumentParser, sub: str = "") -> Iterator[tuple[str, str, list[str]]]:
+    """Kind, subcommand and names of each option with a type; the name of one without dashes is "{}"."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield from options(inner, name)
+        elif action.type is not None and (kind := KINDS[action.type.__qualname__]):
+            yield kind, sub, action.option_strings or ["{}"]
+
+
+def in_tables() -> Iterator[tuple[str, str, str, str]]:
+    """Kind, command, subcommand and option of each row of the tables; also without the subcommand."""
+    for command, option, *_ in NUMBERS:
+        module, *words = command.split()
+        yield from (("number", module, sub, option) for sub in ("", *words[:1]))
+    for module, *words in PATHS:
+        parts = " ".join(words).split(" ")
+        (option,) = (part.removesuffix("={}") for part in parts if "{}" in part)
+        yield from (("path", module, sub, option) for sub in ("", parts[0]))
+
+
+def test_every_option_that_is_a_path_or_a_number_is_in_a_table():
+    rows = set(in_tables())
+    missing = [
+        f"{module} {sub} {names}"
+        for module in COMMANDS
+        for kind, sub, names in options(command_module(module).arguments())
+        if not rows & {(kind, module, sub, name) for name in names}
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("text", ["", " ", "~nobody-of-this-name/x"])
 @pytest.mark.parametrize("command", PATHS, ids=lambda command: " ".join(command))
 def test_a_path_that_is_empty_or_of_nobody_is_refused(command, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module, *words = command
-    if text.strip() and words[0].startswith("--config"):
+    if text.strip() and "--config={}" in words:
         pytest.skip("a recipe that is not there has an error of its own")
     arguments = [part.format(text) for word in words for part in word.split(" ")]
     refused = run_here(module, *arguments)
