@@ -307,6 +307,8 @@ NUMBERS = [  # a command, its option, and values beside -1, nan and the like tha
     ("data_pipelines.video.synthetic_clip --output=x.mp4", "--frames", "1", "3001"),
     ("data_pipelines.video.synthetic_clip --output=x.mp4", "--seed"),
     (f"scoliojax.study {RECIPE} --workdir=x", "--seeds", "0"),
+    (f"scoliojax.study {RECIPE} --workdir=x", "--processes", "0"),
+    (f"scoliojax.study {RECIPE} --workdir=x", "--process"),
     ("scoliojax.main --mode=eval --workdir=x", "--processes", "0"),
     ("scoliojax.main --mode=eval --workdir=x", "--process"),
     ("scoliojax.screen x --checkpoint=x", "--window", "0"),
