@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from data_pipelines.interrupts import INTERRUPTED, raise_between_imports, remember
+from data_pipelines.interrupts import STOPPED, end_by_sigterm, interrupted, raise_between_imports
 from data_pipelines.schema import DataError, printable, remedy
 from data_pipelines.schema import unwritable as unwritable  # of commands as well
 from data_pipelines.streams import open_streams
 
-MISTAKE, CLOSED_PIPE = 2, 141  # exit statuses, as INTERRUPTED is one; the second as a shell has it for SIGPIPE
+MISTAKE, CLOSED_PIPE = 2, 141  # exit statuses; the second as a shell has it for SIGPIPE
 EXTRAS = {  # packages that only some commands need: the extra that installs them
     "av": "screen", "ai_edge_litert": "screen", "onnxruntime": "screen", "gradio": "app", "starlette": "app", "torch": "torch",
 }  # fmt: skip
@@ -101,8 +101,6 @@ def report_errors(
         line = f"error: {error}"
     except BrokenPipeError:  # whoever read the output wants no more of it
         status = CLOSED_PIPE
-        with suppress(io.UnsupportedOperation):  # no file; else: so that the end of the process does not try again
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         line = f"error: {error}; {remedy(error)}; {left()}"
     except ModuleNotFoundError as error:
@@ -114,8 +112,15 @@ def report_errors(
             raise
         line = f"error: the name {error.object[:200]!r} is not UTF-8; rename it; {left()}"
     except KeyboardInterrupt:
-        line, status = f"interrupted; {left()}", INTERRUPTED
-        remember()
+        what, status = interrupted()
+        line = f"{what}; {left()}"
     if line:
         print(printable(" ".join(line.splitlines())), file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # nor will it be written at the end of the process, where Python tries again and gives a status of its own
+        with suppress(io.UnsupportedOperation):  # no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if status == STOPPED:
+        end_by_sigterm()
     leave(status)

@@ -38,6 +38,7 @@ class Footage(Kind):
 UNPACK = "unpack it"
 KINDS = (  # how files begin, as a pattern, and what they are then; the one table of the project
     *((re.compile(pattern, re.DOTALL), Kind(*kind)) for pattern, *kind in (
+        (rb'.{5}\0{3}\{"', "a safetensors file"),  # before others, because it begins with a number of any bytes
         (rb"version https://git-lfs", "a pointer of Git LFS, whose file was not fetched", "run git lfs pull"),
         (rb"(?i:\s*<(!doctype|html))", "a web page, such as a download gives where it needs a login",
          "download it with the browser"),
@@ -48,6 +49,7 @@ KINDS = (  # how files begin, as a pattern, and what they are then; the one tabl
         (rb"\x93NUMPY", "a numpy array (.npy)"),
         (rb"\x89HDF", "an HDF5 file, as Keras writes it"),
         (rb"GGUF", "a GGUF file"),
+        (rb"\x08[\0-\x1f][\x12\x1a\x3a]", "an ONNX network"),
         (rb"%PDF", "a PDF"),
         (rb"{\\rtf", "a Word document (RTF)"),
         (rb"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)"),

@@ -53,7 +53,7 @@ REMEDIES = {  # of an error of the file system
     errno.ENOTDIR: "a part of the path is a file; check the path",
     errno.EISDIR: "it is a folder; give a file",
     errno.ELOOP: "its links run in a circle; check the path",
-    errno.EEXIST: "another process may have made it; start again",
+    errno.EEXIST: "something stands there, or another process has made it; move it away, or give another place",
     errno.ENOTEMPTY: "another process may have written there; start again",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close other programs: the system has too many open files",

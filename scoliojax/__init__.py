@@ -2,6 +2,4 @@
 
 __version__ = "0.1.0"
 
-from data_pipelines.interrupts import end_in_one_line
-
-end_in_one_line()
+import data_pipelines  # noqa: F401, from here on Ctrl-C and SIGTERM end a command in one line

@@ -93,10 +93,17 @@ def _check_section(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         if key in section:
             raise ValueError(f"key {key} stands twice")
-        if any(isinstance(one, float) and not math.isfinite(one) for one in (value if isinstance(value, list) else [value])):
+        if not _finite(value):
             raise ValueError(f"key {key}: a number is not finite")
         section[key] = value
     return section
+
+
+def _finite(value: Any) -> bool:
+    """False for a number that is not, also in lists within lists; sections within were looked at before."""
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -162,9 +169,10 @@ def refuse_foreign(folder: Path, ours: set[str], kind: str) -> None:
     """Raise `RunError` when a folder to be replaced holds anything but files of the kind that replaces them."""
     if folder.is_file():
         raise RunError(f"--output={folder} is a file; give a new folder")
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not os.access(there, os.W_OK | os.X_OK) or not os.access(folder.parent if folder.exists() else there, os.W_OK | os.X_OK):
-        raise RunError(f"--output={folder} cannot be made: you may not write in {there}; give another folder with --output")
-    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if other := sorted(name for name in there - ours if not OURS.fullmatch(name)):
+    around = next(parent for parent in folder.parents if parent.exists())
+    for place in (around, folder):
+        if place.exists() and not os.access(place, os.W_OK | os.X_OK):
+            raise RunError(f"--output={folder} cannot be made: you may not write in {place}; give another folder with --output")
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if other := sorted(name for name in names - ours if not OURS.fullmatch(name)):
         raise RunError(f"--output={folder} holds something else than {kind} ({abbreviate(other)}); give a new folder")

@@ -19,6 +19,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ SETTINGS = (
     "SLURM_", "OMPI_", "PMI_", "PMIX_", "MPI_", "K8S_", "KUBERNETES_",  # launchers: this is one process, whoever started it
     "SCOLIOJAX_CACHE", "XDG_", "GIT_", "MPL", "MATPLOTLIB", "GRADIO_", "OPENCV_", "TFDS_", "TQDM_",  # where things lie
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
-    "PYTHONWARNINGS", "PYTHONSAFEPATH", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES",
+    "PYTHONWARNINGS", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES",
 )  # fmt: skip
 
 
@@ -271,10 +272,15 @@ def run_module(module: str, *arguments: object, devices: int = 1, **kwargs) -> s
     )
 
 
+def command_module(module: str) -> ModuleType:
+    """The module that `python -m module` runs."""
+    package = importlib.util.find_spec(module)
+    return importlib.import_module(f"{module}.__main__" if package and package.submodule_search_locations else module)
+
+
 def run_here(module: str, *arguments: object) -> subprocess.CompletedProcess:
     """As `run_module`, within this process and on its devices: for what does not need a process of its own."""
-    package = importlib.util.find_spec(module)
-    main = importlib.import_module(f"{module}.__main__" if package and package.submodule_search_locations else module).main
+    main = command_module(module).main
     out, err, status = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

@@ -1,5 +1,6 @@
 """Every module of README's and docs' commands, run: none imports TensorFlow, and PyTorch only those that deal with it."""
 
+import argparse
 import errno
 import importlib
 import importlib.util
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ from scoliojax.runs import directory as run_directory
 from scoliojax.runs.command import report_errors
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.state import create_state
-from tests.conftest import ROOT, assert_one_clear_error, quick_flags, run_here, run_module, write_tree
+from tests.conftest import ROOT, assert_one_clear_error, command_module, quick_flags, run_here, run_module, write_tree
 
 # Each process leaves a list of what it imported: the one that runs the commands, and those that a command starts.
 LISTING = """
@@ -305,6 +307,8 @@ NUMBERS = [  # a command, its option, and values beside -1, nan and the like tha
     ("data_pipelines.video.synthetic_clip --output=x.mp4", "--frames", "1", "3001"),
     ("data_pipelines.video.synthetic_clip --output=x.mp4", "--seed"),
     (f"scoliojax.study {RECIPE} --workdir=x", "--seeds", "0"),
+    (f"scoliojax.study {RECIPE} --workdir=x", "--processes", "0"),
+    (f"scoliojax.study {RECIPE} --workdir=x", "--process"),
     ("scoliojax.main --mode=eval --workdir=x", "--processes", "0"),
     ("scoliojax.main --mode=eval --workdir=x", "--process"),
     ("scoliojax.screen x --checkpoint=x", "--window", "0"),
@@ -316,6 +320,7 @@ NUMBERS = [  # a command, its option, and values beside -1, nan and the like tha
     ("scoliojax.interop.parity live", "--seed"),
     ("scoliojax.interop.parity bfloat16 --workdir=x", "--sequences", "0"),
     ("scoliojax.interop.opengait verify x.pt", "--strips", "0"),
+    ("scoliojax.interop.opengait import x.pt --workdir=x", "--strips", "0"),
 ]
 
 
@@ -344,11 +349,14 @@ sys.meta_path.insert(0, Interrupting())
 """
 
 
-@pytest.mark.parametrize(
+STOPS = pytest.mark.parametrize(
     ("number", "status", "said"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, -signal.SIGTERM, "stopped, as asked")],
     ids=["Ctrl-C", "SIGTERM"],
 )
+
+
+@STOPS
 @pytest.mark.parametrize(
     ("module", "at", "left"),
     [
@@ -383,15 +391,16 @@ PLACES = {  # how a process writes, and what else it needs for that
 }
 
 
+@STOPS
 @pytest.mark.parametrize("place", PLACES)
-def test_ctrl_c_during_an_import_of_a_process_that_writes_cleans_up(place, tmp_path):
+def test_a_stop_during_an_import_of_a_process_that_writes_cleans_up(place, number, status, said, tmp_path):
     """The import goes on to its end, whatever it swallows; only then is there a KeyboardInterrupt, and only one."""
     (tmp_path / "late.py").write_text(
-        """
+        f"""
 import signal, time
 try:
     for _ in range(3):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal({int(number)})
         time.sleep(0.1)
 except BaseException:
     print("swallowed")
@@ -403,7 +412,7 @@ print("imported")
     code = f"""
 import sys, time
 from pathlib import Path
-sys.argv = ["-m"]
+sys.argv, sys.orig_argv = ["-m"], ["python", "-m", "scoliojax.main"]
 there = Path({str(tmp_path / "there")!r})
 from data_pipelines.command import report_errors
 {PLACES[place]}
@@ -417,18 +426,58 @@ with report_errors("nothing was written"), place as fresh:
         time.sleep(0.3)
 """
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])}
+    # Behind a `&` Ctrl-C is ignored.
+    ignored = ["bash", "-c", 'trap "" INT; exec "$@"', "-"] if number == signal.SIGTERM else []
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False
+        [*ignored, sys.executable, "-c", code],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "imported\n", "interrupted; nothing was written\n")
+    assert (done.returncode, done.stdout, done.stderr) == (status, "imported\n", f"{said}; nothing was written\n")
     assert not list((tmp_path / "there").iterdir())
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_is_said_once(tmp_path):
+    (tmp_path / "file").touch()
+    code = """
+from scoliojax.runs.command import configure_runtime
+configure_runtime()
+import jax
+print([float(jax.jit(lambda x, n=n: x + n)(1.0)) for n in range(3)])
+"""
+    env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    env["SCOLIOJAX_CACHE"] = str(tmp_path / "file")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == "[1.0, 2.0, 3.0]\n"
+    assert re.fullmatch(r"warning: compiled programs are not kept; .*/file/compiled cannot be written .*\n", done.stderr)
+
+
+@pytest.mark.parametrize("package", ["scoliojax", "data_pipelines"])
+def test_a_program_that_imports_us_keeps_its_signals(package, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").write_text(f"import {package}", encoding="utf-8")
+    (tmp_path / "theirs" / "work.py").write_text(
+        "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\n"
+        "finally:\n    print(int(signal.getsignal(signal.SIGTERM)))\n",
+        encoding="utf-8",
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])}
+    command = [sys.executable, "-m", "theirs.work", "-m", "scoliojax.main"]
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", check=False)
+    assert done.stdout == f"{int(signal.SIG_DFL)}\n"
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
 
 
 def test_an_interrupt_that_python_drops_is_asked_for_again():
     """In a garbage collector's callback, as jax has one, or in a finaliser: there an exception is printed and ignored."""
     code = """
 import gc, signal, sys, time
-sys.argv = ["-m"]
+sys.argv, sys.orig_argv = ["-m"], ["python", "-m", "scoliojax.main"]
 from data_pipelines.command import report_errors
 dropped = []
 
@@ -452,25 +501,36 @@ PATHS = [  # commands with an option that is a path, and what else they need
     ("scoliojax.main", "--config={}", "--workdir=x"),
     ("scoliojax.main", "--profile={}", "--workdir=x", RECIPE),
     ("scoliojax.study", "--workdir={}", RECIPE),
+    ("scoliojax.study", "--config={}", "--workdir=x"),
     ("scoliojax.report", "--workdir={}"),
     ("scoliojax.report", "--output={}", "--workdir=x"),
     ("scoliojax.report", "--compare={}", "--workdir=x"),
     ("scoliojax.report", "--data={}", "--workdir=x"),
+    ("scoliojax.export", "--workdir={}"),
     ("scoliojax.export", "--output={}", "--workdir=x"),
     ("scoliojax.screen", "--checkpoint={}", "x.mp4"),
     ("scoliojax.screen", "--output={}", "x.mp4", "--checkpoint=x"),
     ("scoliojax.screen", "--models={}", "x.mp4", "--checkpoint=x"),
+    ("scoliojax.screen", "--onnx-model={}", "x.mp4", "--checkpoint=x"),
     ("scoliojax.screen", "{}", "--checkpoint=x"),
     ("scoliojax.app", "--checkpoint={}"),
+    ("scoliojax.app", "--models={}", "--checkpoint=x"),
     ("scoliojax.interop.opengait", "import {}", "--workdir=x"),
     ("scoliojax.interop.opengait", "import x.pt", "--workdir={}"),
+    ("scoliojax.interop.opengait", "import x.pt", "--workdir=x", "--config={}"),
+    ("scoliojax.interop.opengait", "export", "--workdir={}", "--output=x"),
     ("scoliojax.interop.opengait", "export", "--workdir=x", "--output={}"),
+    ("scoliojax.interop.opengait", "verify {}"),
     ("scoliojax.interop.opengait", "verify x.pt", "--data={}"),
     ("scoliojax.interop.parity", "recording {}"),
+    ("scoliojax.interop.parity", "spread {}"),
+    ("scoliojax.interop.parity", "bfloat16", "--workdir={}"),
     ("scoliojax.benchmark", "--json={}"),
+    ("scoliojax.benchmark.collectives", "--config={}"),
     ("data_pipelines.prepare", "--input={}", "--output=x"),
     ("data_pipelines.prepare", "--input=x", "--output={}"),
     ("data_pipelines.prepare", "--input=x", "--output=x", "--subjects={}"),
+    ("data_pipelines.prepare", "--input=x", "--check", "--json={}"),
     ("data_pipelines.synthetic", "--output={}"),
     ("data_pipelines.synthetic", "--sheet={}"),
     ("data_pipelines.video.fetch", "--output={}"),
@@ -479,12 +539,50 @@ PATHS = [  # commands with an option that is a path, and what else they need
 ]
 
 
+KINDS = {  # the functions that judge the text of an option, and the table above that holds them to it
+    **dict.fromkeys(["expanded_path", "expanded_text", "_path", "_recipe_name"], "path"),
+    "whole_number.<locals>.number": "number", "float": "", "parse_order": "",
+}  # fmt: skip
+
+
+def options(parser: argparse.ArgumentParser, sub: str = "") -> Iterator[tuple[str, str, list[str]]]:
+    """Kind, subcommand and names of each option with a type; the name of one without dashes is "{}"."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield from options(inner, name)
+        elif action.type is not None and (kind := KINDS[action.type.__qualname__]):
+            yield kind, sub, action.option_strings or ["{}"]
+
+
+def in_tables() -> Iterator[tuple[str, str, str, str]]:
+    """Kind, command, subcommand and option of each row of the tables; also without the subcommand."""
+    for command, option, *_ in NUMBERS:
+        module, *words = command.split()
+        yield from (("number", module, sub, option) for sub in ("", *words[:1]))
+    for module, *words in PATHS:
+        parts = " ".join(words).split(" ")
+        (option,) = (part.removesuffix("={}") for part in parts if "{}" in part)
+        yield from (("path", module, sub, option) for sub in ("", parts[0]))
+
+
+def test_every_option_that_is_a_path_or_a_number_is_in_a_table():
+    rows = set(in_tables())
+    missing = [
+        f"{module} {sub} {names}"
+        for module in COMMANDS
+        for kind, sub, names in options(command_module(module).arguments())
+        if not rows & {(kind, module, sub, name) for name in names}
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("text", ["", " ", "~nobody-of-this-name/x"])
 @pytest.mark.parametrize("command", PATHS, ids=lambda command: " ".join(command))
 def test_a_path_that_is_empty_or_of_nobody_is_refused(command, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module, *words = command
-    if text.strip() and words[0].startswith("--config"):
+    if text.strip() and "--config={}" in words:
         pytest.skip("a recipe that is not there has an error of its own")
     arguments = [part.format(text) for word in words for part in word.split(" ")]
     refused = run_here(module, *arguments)
@@ -531,7 +629,7 @@ def test_a_missing_package_of_an_extra_is_named_with_what_installs_it(package, e
 
 def test_a_package_of_ours_that_is_missing_is_a_fault_of_ours(monkeypatch):
     monkeypatch.setitem(sys.modules, "numpy.nothing", None)
-    with pytest.raises(ModuleNotFoundError), report_errors():
+    with pytest.raises(ModuleNotFoundError), report_errors("nothing was written"):
         importlib.import_module("numpy.nothing")
 
 
@@ -552,16 +650,16 @@ def test_a_name_that_is_no_text_is_one_line(capsys, tmp_path):
 
 
 def test_ctrl_c_says_in_what_state_things_are(capsys):
-    with pytest.raises(SystemExit) as ended, report_errors():
+    with pytest.raises(SystemExit) as ended, report_errors("the answers so far are whole"):
         raise KeyboardInterrupt
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on from the newest checkpoint\n"
+    assert capsys.readouterr().err == "interrupted; the answers so far are whole\n"
 
 
 def test_what_the_terminal_cannot_show_is_shown_as_its_code(monkeypatch):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", terminal)
-    with report_errors():
+    with report_errors("nothing was written"):
         print("0.9 ± 0.1", flush=True)
     assert terminal.buffer.getvalue() == b"0.9 \\xb1 0.1\n"
 

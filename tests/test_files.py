@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scoliojax.errors import RunError
-from scoliojax.files import refuse_foreign, whole_file, whole_folder, write_json
+from scoliojax.files import read_json, refuse_foreign, whole_file, whole_folder, write_json
 from tests.conftest import ROOT
 
 # A folder of many files with the number of its writer in each; `-1` waits within, to be killed there.
@@ -121,3 +121,19 @@ def test_leftovers_are_not_taken_for_somebody_else_s_files(tmp_path):
     (tmp_path / ".profile").touch()
     with pytest.raises(RunError, match=r"holds something else than a screening \(\.profile\)"):
         refuse_foreign(tmp_path, {"walk"}, "a screening")
+
+
+@pytest.mark.parametrize("place", ["out", "."])
+def test_a_place_that_may_not_be_written_is_named_before_the_work(place, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    closed = tmp_path / place
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed)  # the tests may run as root
+    with pytest.raises(RunError, match=f"--output={tmp_path / 'out'} cannot be made: you may not write in {closed};"):
+        refuse_foreign(tmp_path / "out", set(), "a report")
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": [1, Infinity]}', '{"a": [[NaN]]}', '{"b": {"a": [[1], [-Infinity]]}}'])
+def test_a_number_that_is_not_finite_is_named_wherever_it_stands(text, tmp_path):
+    (tmp_path / "file.json").write_text(text, encoding="utf-8")
+    with pytest.raises(RunError, match="key a: a number is not finite"):
+        read_json(tmp_path / "file.json", dict, "restore it")

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from scoliojax.runs import training
+from configs import sconet_mt
+from scoliojax.errors import RunError
+from scoliojax.runs import directory, training
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.study import __main__ as command
 from scoliojax.study import ratios as study
@@ -72,6 +74,30 @@ def test_a_study_killed_in_the_middle_ends_with_the_table_of_one_left_in_peace(t
     assert all(row["synthetic"] == "True" for row in rows)
     cells = tmp_path / "broken" / "1-1-2"
     check_report(cells / "sconet_mt" / "seed-0", cells / "sconet" / "seed-0", tmp_path, capsys)
+
+
+def small_cells(workdir, **optimizer):
+    config = sconet_mt.get_config("quickstart")
+    config.update_from_flattened_dict(
+        {"data.synthetic.subjects": 36, "data.synthetic.frames": 4, "model.channels": (2, 3, 4, 5)}
+    )
+    config.optimizer.update(optimizer)
+    return study.cells(config, ["1:1:2"], ["sconet"], 1, workdir)
+
+
+def test_cells_of_another_learning_rate_are_not_of_this_study(tmp_path):
+    (cell,) = small_cells(tmp_path)
+    directory.claim(cell.folder, cell.config.to_dict(), None)
+    study.check([cell])
+    with pytest.raises(RunError, match=r"belongs to another config: optimizer\.learning_rate \(0\.1 there, 0\.01 here\)"):
+        study.check(small_cells(tmp_path, learning_rate=0.01))
+
+
+def test_metrics_of_another_partition_are_not_of_this_cell(tmp_path, monkeypatch):
+    (cell,) = small_cells(tmp_path)
+    monkeypatch.setattr(study, "find_metrics", lambda *_: SimpleNamespace(partition="2:1:1", step=4))
+    with pytest.raises(RunError, match=r"is of data\.partition='2:1:1'; delete that evaluation"):
+        study.finish(cell)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 SECTIONS = ("loader", "step", "convolution", "growth", "start", "memory", "scores")
 ASKED = ("recipe",)  # only on request: takes minutes on a GPU, months on a CPU
+READ_BY = {  # an option: the sections that read it
+    "rounds": tuple(name for name in SECTIONS if name != "memory"),
+    "steps": ("memory",),
+    "precision": ("step",),
+}
 
 
 def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dict[str, Callable[[], list[Row]]]:
@@ -57,8 +62,8 @@ def arguments() -> Parser:
     names = ", ".join(SECTIONS + ASKED)
     add = parser.add_argument
     add("--only", default=",".join(SECTIONS), metavar="A,B", help=f"some of {names}; default all but recipe")
-    add("--rounds", type=whole_number(1), default=5, metavar="N", help="repetitions; default 5")
-    add("--steps", type=whole_number(10), default=2000, metavar="N", help="steps of the section memory; default 2000")
+    add("--rounds", type=whole_number(1), metavar="N", help="repetitions; default 5")
+    add("--steps", type=whole_number(10), metavar="N", help="steps of the section memory; default 2000")
     add("--precision", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 elsewhere")
     add("--json", type=expanded_path, metavar="FILE", help="write the rows, with every single time, here as well")
     return parser
@@ -72,6 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--only={args.only}: {unknown[0]!r} is none of {', '.join(SECTIONS + ASKED)}")
     if options and ("recipe" not in chosen or not all(option.startswith("--config.") for option in options)):
         parser.error(f"unexpected {' '.join(options)}; the section recipe alone takes --config.KEY=VALUE")
+    for name, readers in READ_BY.items():
+        value = getattr(args, name)
+        if value is not None and not set(readers) & set(chosen):
+            parser.error(f"--{name}={value} is for the sections {', '.join(readers)}; --only={args.only} has none of them")
     if args.json and (args.json.is_dir() or not os.access(args.json.parent, os.W_OK)):
         parser.error(f"--json={args.json} cannot be written; give a file in a folder that exists")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch wants some of a GPU's memory, too
@@ -83,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from scoliojax.runs.environment import environment
 
         precision = args.precision or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-        measures = sections(args.rounds, precision, args.steps, options)
+        measures = sections(args.rounds or 5, precision, args.steps or 2000, options)
         here = environment()
         print(f"{', '.join(here['devices'])}; jax {here['packages']['jax']}; commit {here['git_commit']}")
         print("| what | unit | ours (quartiles) | PyTorch (quartiles) | ratio | |\n|---|---|---|---|---|---|")

@@ -21,7 +21,7 @@ from scoliojax.errors import RunError, one_line
 TASK_COUNTS = ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 UNSEEN = TASK_COUNTS[1:]  # SLURM_NTASKS is also set where no step with several processes was started, as in a batch script
 RANKS = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # the number of this process, from 0
-ALONE = "to run one process alone, unset that variable, or give scoliojax.main --processes=1"
+ALONE = "to run one process alone, unset that variable, or give --processes=1"
 JOIN_NOTICE, JOIN_TIMEOUT = 3.0, 300.0  # seconds of waiting for the other processes: until a line says so, and until the end
 BARRIER_TIMEOUT = 3600  # seconds
 _TURN = itertools.count()  # makes the name of every barrier unique

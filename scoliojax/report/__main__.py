@@ -39,8 +39,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     with report_errors("nothing was written"):
         folder = (args.output or args.directory / "report").resolve()
         refuse_foreign(folder, FILES, "a report")
-        if args.data and nested(folder, Path(args.data)):
-            raise RunError(f"--output={folder} and --data={args.data!r} contain one another; give another folder")
         configure_runtime()
         from scoliojax.report.evidence import compare_runs, gather
         from scoliojax.report.page import write_page
@@ -48,9 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         from scoliojax.runs.run import open_run
 
         screening = Screening(args.sensitivity, args.prevalence)
-        evidence = gather(*open_network(open_run(args.directory, root=args.data), args.step), args.part, screening)
-        others = (open_network(open_run(other, "--compare", root=args.data), args.step) for other in args.compare)
-        rivals = [compare_runs(evidence, *other, args.part, screening) for other in others]
+        run, *others = (
+            open_run(directory, field, root=args.data)
+            for directory, field in [(args.directory, "--workdir"), *((other, "--compare") for other in args.compare)]
+        )
+        if args.output and (root := run.config.data.root) and nested(folder, Path(root)):
+            raise RunError(f"--output={folder} and the data in {root} contain one another; give another folder")
+        evidence = gather(*open_network(run, args.step), args.part, screening)
+        rivals = [compare_runs(evidence, *open_network(other, args.step), args.part, screening) for other in others]
         with whole_folder(folder) as fresh:
             write_page(fresh, evidence, rivals)
         print(f"report: {folder / 'report.html'}")

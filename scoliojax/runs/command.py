@@ -118,7 +118,7 @@ def configure_runtime() -> None:
 
 
 @contextmanager
-def report_errors(state: str | Callable[[], str] = "the same command goes on from the newest checkpoint") -> Iterator[None]:
+def report_errors(state: str | Callable[[], str]) -> Iterator[None]:
     """As `data_pipelines.command.report_errors`; a run that SIGTERM stopped ends with status 75."""
     try:
         with command.report_errors(state, (DataError, RunError), _leave):

@@ -195,14 +195,15 @@ def record_rate(workdir: Path, config: dict[str, Any], step: int) -> str | None:
     return f"{RATE} is lowered from {old:g} to {new:g} after step {step}"
 
 
-def check_config(workdir: Path, config: dict[str, Any], lower: bool = False) -> None:
+def check_config(workdir: Path, config: dict[str, Any], lower: bool = False, field: str = "--workdir") -> None:
     """Raise `RunError` with every key in which `config` differs from that of the run in `workdir`.
 
-    `lower`: the learning rate may be lower than it was. A partition under another name is judged by `check_data`.
+    `lower`: the learning rate may be lower than it was; `field`: option that named the directory, for messages. A partition
+    under another name is judged by `check_data`.
     """
-    recorded, given = flatten(read_config(workdir)), flatten(config)
+    recorded, given = flatten(read_config(workdir, field)), flatten(config)
     differing = [key for key in sorted((recorded.keys() | given.keys()) - FREE_KEYS) if recorded.get(key) != given.get(key)]
-    if "data.partition" in differing and _same_partition(workdir, recorded["data.partition"], given["data.partition"]):
+    if "data.partition" in differing and _same_partition(workdir, recorded["data.partition"], given["data.partition"], field):
         differing.remove("data.partition")
     lowered = lower and RATE in differing and isinstance(recorded.get(RATE), (int, float))
     if lowered and given.get(RATE, math.inf) < recorded[RATE]:
@@ -216,24 +217,24 @@ def check_config(workdir: Path, config: dict[str, Any], lower: bool = False) -> 
             f"; {RATE} may only be lowered, and only in training: leave --config out, which takes the recorded one, or "
             f"give --config.{RATE}={recorded.get(RATE)}"
         )
-    raise RunError(f"--workdir={workdir} belongs to another config: {', '.join(texts)}; give another --workdir{hint}")
+    raise RunError(f"{field}={workdir} belongs to another config: {', '.join(texts)}; give another {field}{hint}")
 
 
-def _same_partition(workdir: Path, there: Any, here: Any) -> bool:
+def _same_partition(workdir: Path, there: Any, here: Any, field: str) -> bool:
     """True where two values of data.partition are two ways to name one file, or their ids are compared."""
-    if read_data(workdir).parts is not None:
+    if read_data(workdir, field).parts is not None:
         return True
     paths = [_places({"partition": value}).get("partition") for value in (there, here)]
     return None not in paths and len({os.path.realpath(_place(str(path), workdir)) for path in paths}) == 1
 
 
-def check_data(workdir: Path, data_digest: str | None, parts: Parts | None = None) -> None:
+def check_data(workdir: Path, data_digest: str | None, parts: Parts | None = None, field: str = "--workdir") -> None:
     """Raise `RunError` when the run in `workdir` was started with other data, or with other sequences in a part."""
-    recorded = read_data(workdir)
+    recorded = read_data(workdir, field)
     if recorded.digest not in (None, data_digest):
         raise RunError(
-            f"--workdir={workdir} belongs to other data (other sequences, subjects, labels or frame counts); give the "
-            "data.root it began with, or another --workdir"
+            f"{field}={workdir} belongs to other data (other sequences, subjects, labels or frame counts); give the "
+            f"data.root it began with, or another {field}"
         )
     if parts is None or recorded.parts is None or recorded.parts_digest == digest_of(parts):
         return
@@ -241,14 +242,14 @@ def check_data(workdir: Path, data_digest: str | None, parts: Parts | None = Non
     moved = sorted(one for one in there.keys() | here.keys() if there.get(one) != here.get(one))
     shown = [f"{one} ({there.get(one, 'in no part')} there, {here.get(one, 'in no part')} here)" for one in moved]
     raise RunError(
-        f"--workdir={workdir} belongs to another data.partition, although its name may be the same: {abbreviate(shown, 3)}; "
-        "give the partition it began with, or another --workdir"
+        f"{field}={workdir} belongs to another data.partition, although its name may be the same: {abbreviate(shown, 3)}; "
+        f"give the partition it began with, or another {field}"
     )
 
 
-def read_data(workdir: Path) -> RunData:
+def read_data(workdir: Path, field: str = "--workdir") -> RunData:
     """What a run was trained on."""
-    name = f"--workdir={workdir}: data.json"
+    name = f"{field}={workdir}: data.json"
     try:
         return read_json(workdir / "data.json", RunData, REMEDY, name)
     except FileNotFoundError:

@@ -47,10 +47,10 @@ def open_network(run: Run, which: str) -> tuple[TrainedNetwork, Cohort]:
     Raises `RunError` where config, data or checkpoint do not belong to the run directory.
     """
     check_which(which)
-    run_directory.check_config(run.directory, run.config.to_dict())
+    run_directory.check_config(run.directory, run.config.to_dict(), field=run.field)
     run_directory.check_places(run.directory, run.config.to_dict(), run.field)
     cohort = Cohort(run.config)
-    run_directory.check_data(run.directory, cohort.data.digest(), cohort.parts)
+    run_directory.check_data(run.directory, cohort.data.digest(), cohort.parts, run.field)
     return run.network(which, replicated(run.mesh)), cohort
 
 

@@ -59,7 +59,7 @@ class Run:
 
     def origin(self) -> str | None:
         """The mark of this run's checkpoints, by what `data.json` says; None where that is not known."""
-        data = run_directory.read_data(self.directory)
+        data = run_directory.read_data(self.directory, self.field)
         return run_directory.origin_of(self.config.to_dict(), data.digest, data.parts)
 
     def network(self, which: str, sharding: Sharding | None = None) -> "TrainedNetwork":
@@ -127,7 +127,9 @@ class TrainedNetwork:
     @cached_property
     def synthetic(self) -> bool:
         """True where this run trained the network on synthetic walkers alone."""
-        return run_directory.read_data(self.directory).digest is not None and not self.config.data.root  # None: imported
+        return (
+            run_directory.read_data(self.directory, self.run.field).digest is not None and not self.config.data.root
+        )  # None: imported
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -160,9 +162,7 @@ def recorded_config(directory: Path, field: str = "--workdir", changes: Sequence
         settings.check(ConfigDict(recorded))
     except RunError as error:
         raise RunError(f"{field}={directory}: config.json: {error}; correct it there, or restore it from a copy") from None
-    config = change_config(ConfigDict(recorded), changes)
-    settings.check(config)
-    return config
+    return change_config(ConfigDict(recorded), changes)
 
 
 def open_run(directory: Path, field: str = "--workdir", config: build.Config | None = None, root: str | None = None) -> Run:
@@ -170,8 +170,7 @@ def open_run(directory: Path, field: str = "--workdir", config: build.Config | N
 
     `config`: config to use, None for the recorded one; `root`: folder of the data, None for that of the config.
     """
-    recorded = recorded_config(directory, field)
-    run = Run(directory, recorded if config is None else config, field)
+    run = Run(directory, recorded_config(directory, field) if config is None else config, field)
     if root:
         run.config.data.root = root
     return run

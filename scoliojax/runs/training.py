@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import jax
 
+from data_pipelines.schema import nested
 from scoliojax import build
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
@@ -49,9 +49,9 @@ def run_training(
     `DataError` for data that cannot be used, and `Stopped` after SIGTERM, with a checkpoint.
     """
     settings.check(config)
-    place, root = directory.resolve(), config.data.root
-    if root and not directory.exists() and Path(os.path.expanduser(root)).resolve() in (place, *place.parents):
-        raise RunError(f"--workdir={directory} lies in data.root={root!r}, and would become a part of it; give another folder")
+    root = config.data.root
+    if root and not (directory / "config.json").exists() and nested(directory, Path(root).expanduser()):
+        raise RunError(f"--workdir={directory} and data.root={root!r} contain one another; give another folder")
     with only_training(directory):
         _run_training(config, directory, screening or Screening(), profile)
 

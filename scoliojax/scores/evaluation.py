@@ -147,7 +147,7 @@ def find_metrics(directory: Path, step: int) -> Metrics | None:
     path = evaluation_folder(directory, "test", step) / "metrics.json"
     try:
         return read_json(path, Metrics, "evaluate that step again: --mode eval")
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
 
 

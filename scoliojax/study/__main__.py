@@ -7,7 +7,7 @@ continued: after a stop, run the same command again.
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser, whole_number
-from scoliojax.runs.command import add_allow_missing, add_recipe, configure_runtime, refuse_rest, report_errors
+from scoliojax.runs.command import add_allow_missing, add_hosts, add_recipe, configure_runtime, refuse_rest, report_errors
 from scoliojax.study import MODELS
 
 
@@ -28,6 +28,7 @@ def arguments() -> Parser:
         "--seeds", type=whole_number(1, 10000), default=3, metavar="N", help="number of seeds, from the recipe's on; default 3"
     )
     parser.add_argument("--workdir", required=True, type=expanded_path, metavar="DIR", help="folder of the study")
+    add_hosts(parser)
     return parser
 
 
@@ -36,13 +37,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, changes = parser.parse_known_args(argv)
     refuse_rest(parser, changes)
     changes += args.allow_missing
-    with report_errors():
+    with report_errors("finished cells are kept; the same command goes on"):
         configure_runtime()
         from scoliojax.devices import cluster
         from scoliojax.runs.recipe import read_recipe
         from scoliojax.study.ratios import cells, check, finish, write_study
 
-        cluster.join(None, None, None)  # before anything touches a device
+        cluster.join(args.coordinator, args.processes, args.process)  # before anything touches a device
         recipe = read_recipe(args.config, changes)
         study = cells(recipe, args.ratios.split(","), args.models.split(","), args.seeds, args.workdir)
         check(study)

@@ -82,7 +82,7 @@ def check(study: list[Cell]) -> None:
         build.build_sampler(cell.config, data, partition)
         build.build_model(cell.config)
         if (cell.folder / "config.json").exists():
-            run_directory.check_config(cell.folder, cell.config.to_dict(), lower=True)
+            run_directory.check_config(cell.folder, cell.config.to_dict())  # also of the rate: cells are compared
             run_directory.check_data(cell.folder, data.digest(), parts_of(data, partition))
 
 

@@ -36,12 +36,20 @@ def digest(state: Any) -> str:
 
 
 class _PatientLoop(asyncio.SelectorEventLoop):
-    """A loop that closes after everything begun in it has ended."""
+    """A loop that closes after everything begun in it has ended, and takes no notice of what TensorStore reports later."""
 
     def close(self) -> None:
-        if not self.is_closed() and (tasks := asyncio.all_tasks(self)):
+        while not self.is_closed() and (tasks := asyncio.all_tasks(self)):  # one may begin another before it ends
             self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         super().close()
+
+    def call_soon_threadsafe(self, callback, *args, context=None) -> asyncio.Handle:
+        try:
+            return super().call_soon_threadsafe(callback, *args, context=context)
+        except RuntimeError:
+            if not self.is_closed():
+                raise
+            return asyncio.Handle(callback, args, self, context)  # of a read or write that was given up: nobody waits for it
 
 
 @contextmanager
@@ -92,7 +100,7 @@ class Checkpoints:
             max_to_keep=keep, cleanup_tmp_directories=not read_only, read_only=read_only, create=not read_only
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
-        self._writing = ExitStack()  # entered while a checkpoint is written in the background
+        self._writing = ExitStack()  # entered while a checkpoint is written in the background, and after a write that failed
 
     def steps(self) -> list[int]:
         """Finished checkpoints, oldest first."""
@@ -110,9 +118,8 @@ class Checkpoints:
         step = int(state.step)
         meta = {"step": step, "digest": digest(state), **notes} | ({"origin": self._origin} if self._origin else {})
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self.wait()  # Orbax would, too
         with self._explained():
-            self._manager.wait_until_finished()  # Orbax would, too
-            self._writing.close()
             self._writing.enter_context(_patient_loops())
             self._manager.save(step, args=items, force=True)  # even where a later step exists
 
@@ -212,10 +219,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Wait until the checkpoint in progress is written."""
         with self._explained():
-            try:
-                self._manager.wait_until_finished()
-            finally:
-                self._writing.close()
+            self._manager.wait_until_finished()
+            self._writing.close()  # not after an error: what was begun goes on in threads, and makes loops
 
     def close(self) -> None:
         """Wait until the checkpoint in progress is written, and release the folder."""

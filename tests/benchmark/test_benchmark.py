@@ -101,13 +101,16 @@ MISTAKES = [
     ("--rounds=0", ["--rounds", "'0' is no whole number from 1"]),
     ("--config.seed=1", ["--config.seed=1", "recipe"]),
     ("--json=/nowhere/rows.json", ["--json"]),
+    ("--only=scores,step --steps=77", ["--steps=77", "sections memory", "--only=scores,step"]),
+    ("--only=scores --precision=float32", ["--precision=float32", "sections step;"]),
+    ("--only=memory,recipe --rounds=3", ["--rounds=3", "sections loader, step,"]),
 ]
 
 
 @pytest.mark.parametrize(("argument", "words"), MISTAKES)
 def test_a_mistake_is_said_before_anything_is_measured(argument, words, capsys):
     with pytest.raises(SystemExit) as caught:
-        command.main([argument])
+        command.main(argument.split())
     assert caught.value.code == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(errors) == 1

@@ -1,10 +1,12 @@
 """Files given as checkpoints: what can be read is read whatever it wears, and anything else is refused as what it is."""
 
 import argparse
+import functools
 import gzip
 import io
 import os
 import pickle
+import random
 import re
 import struct
 import subprocess
@@ -20,7 +22,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; install the extra `torch`")
 
 from scoliojax.errors import RunError  # noqa: E402
+from scoliojax.interop.opengait import archive, description  # noqa: E402
 from scoliojax.interop.opengait import checkpoint as opengait  # noqa: E402
+from scoliojax.interop.opengait.contents import MOST_MILESTONES  # noqa: E402
 from scoliojax.interop.torch_reference import TorchScoNet  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 
@@ -91,6 +95,24 @@ def middle(name: str) -> str:
     return name.replace("forward_block.", "_orig_mod.forward_block.module.")
 
 
+class Calling:
+    """Pickles as a call of anything, with any arguments."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+PLAIN = {  # what trainers keep beside a network, nothing of which is built
+    "names": {"a", "b"}, "frozen": frozenset({1}), "array": np.arange(99.0), "columns": np.eye(3, order="F")[:, 1:],
+    "texts": np.array(["a", "bc"]), "objects": np.array([{}, "x"], object), "place": Path("runs"),
+    "device": torch.device("cpu"), "layout": torch.strided, "type": np.dtype("f4"), "bytes": b"x" * 99,
+    "torch": torch.get_rng_state(), "state": np.random.get_state(), "python": random.getstate(),
+    "generator": np.random.default_rng(0),
+    "old": np.random.RandomState(0),
+}  # fmt: skip
 LEGACY = {"_use_new_zipfile_serialization": False}
 WEIGHTS = {"step": 0}  # what a file of weights alone has instead of the whole checkpoint's
 TAKEN = {  # name of the clothes: how they are put on, and what is different afterwards
@@ -153,6 +175,15 @@ TAKEN = {  # name of the clothes: how they are put on, and what is different aft
     "slices of one buffer, without counts": (lambda c, p: save(shared_buffer(c), p), {}),
     "a namespace beside": (beside(args=argparse.Namespace(lr=1)), {}),
     "a numpy number beside": (beside(best=np.float64(0.5)), {}),
+    **{
+        f"plain data beside, pickle protocol {protocol}": (
+            lambda c, p, protocol=protocol: save(c | PLAIN, p, pickle_protocol=protocol), {},
+        )
+        for protocol in (2, 3, 4, 5)
+    },
+    "sixteen inside each other": (lambda c, p: save(functools.reduce(lambda one, _: {"a": one}, range(16), c), p), {}),
+    "a call with many arguments beside": (beside(x=Calling(argparse.Namespace, *range(description.MOST_ARGUMENTS))), {}),
+    "a long key": (beside(**{"k" * description.LONGEST_KEY: 1}), {}),
 }  # fmt: skip
 
 
@@ -185,16 +216,6 @@ class Hostile:
         return os.mkdir, ("hostile-was-here",)
 
 
-class Calling:
-    """Pickles as a call of anything, with any arguments."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
 NAMES = {
     "fc": "FCs.fc_bin", "neck": "BNNecks.fc_bin", "var": "BNNecks.bn1d.running_var", "scale": "BNNecks.bn1d.weight",
     "stem": "Backbone.forward_block.conv1.conv.weight", "fc_again": "module.FCs.fc_bin",
@@ -222,6 +243,18 @@ def with_setting(content: dict, where: str, key: str, value) -> dict:
 
 def written(path: Path, data: bytes) -> None:
     path.write_bytes(data)
+
+
+def without(content: dict, key: str) -> dict:
+    return {name: value for name, value in content.items() if name != key}
+
+
+def miscounted(content, path: Path) -> None:
+    """In the format before PyTorch 1.6, a storage that has another count before it than its description says."""
+    torch.save({"a": torch.ones(3)}, path, **LEGACY)
+    raw = path.read_bytes()
+    assert raw.count(struct.pack("<q", 3)) == 1
+    path.write_bytes(raw.replace(struct.pack("<q", 3), struct.pack("<q", 2)))
 
 
 def script(content, path: Path) -> None:
@@ -283,6 +316,9 @@ REFUSED = {  # what the file is: how it is made, and words of the line
     "tar": (tarred, "a tar archive"),
     "ONNX": (lambda c, p: written(p, b"\x08\x07\x12\x07pytorch\x1a\x032.1:"), "an ONNX network"),
     "safetensors": (lambda c, p: written(p, struct.pack("<Q", 30) + b'{"a":{"dtype":"F32"}}'), "a safetensors file"),
+    "safetensors, of a length that begins as gzip does": (
+        lambda c, p: written(p, struct.pack("<Q", 0x8B1F) + b'{"a":{"dtype":"F32"}}'), "a safetensors file",
+    ),
     "HDF5": (lambda c, p: written(p, b"\x89HDF\r\n\x1a\n" + bytes(99)), "HDF5"),
     "numpy": (lambda c, p: np.save(p.open("wb"), np.zeros(3)), "a numpy array"),
     "npz": (lambda c, p: np.savez(p.open("wb"), a=np.zeros(3)), "an .npz"),
@@ -293,6 +329,9 @@ REFUSED = {  # what the file is: how it is made, and words of the line
     "hostile pickle": (lambda c, p: written(p, pickle.dumps(Hostile())), "a Python pickle that torch.save did not write"),
     "cut": (lambda c, p: cut(c, p, 0.5), "is cut off"),
     "cut, before PyTorch 1.6": (lambda c, p: cut(c, p, 0.8, **LEGACY), "is cut off"),
+    "another count of numbers, before PyTorch 1.6": (
+        miscounted, "has 2 numbers, expected 3",
+    ),
     "cut in the pickle, before PyTorch 1.6": (lambda c, p: cut(c, p, 0.05, **LEGACY), "is damaged"),
     "a network object": (lambda c, p: save(torch.nn.Linear(2, 2), p), "state_dict() alone"),
     "a network object, before PyTorch 1.6": (lambda c, p: save(torch.nn.Linear(2, 2), p, **LEGACY), "state_dict()"),
@@ -324,6 +363,14 @@ REFUSED = {  # what the file is: how it is made, and words of the line
         "_orig_mod.FCs.fc_bin and module.FCs.fc_bin",
     ),
     "DeepGaitV2": (lambda c, p: save(other_network(c, "layer0", "layer1"), p), "named like DeepGaitV2"),
+    "DeepGaitV2 below a prefix": (
+        lambda c, p: save({f"net.{name}": value for name, value in other_network(c, "layer0", "layer1")["model"].items()}, p),
+        "named like DeepGaitV2",
+    ),
+    "DeepGaitV2 of one block below a prefix": (
+        lambda c, p: save({f"a.b.{name}": value for name, value in other_network(c, "layer0")["model"].items()}, p),
+        "named like DeepGaitV2",
+    ),
     "DRF": (lambda c, p: save(renamed(c, lambda n: n.replace("FCs.", "PGA.")), p), "a DRF"),
     "two channels": (tensors(stem=torch.zeros(2, 2, 3, 3)), "two channels"),
     "another network": (lambda c, p: save(other_network(c, "features", "head"), p), "and 77 more"),
@@ -348,6 +395,10 @@ REFUSED = {  # what the file is: how it is made, and words of the line
     "part of a step": (beside(iteration=2.5), "iteration is 2.5"),
     "a negative step": (beside(iteration=-1), "iteration is -1"),
     "tensors as step": (beside(iteration=torch.tensor([3, 4])), "iteration is a tensor"),
+    "no step": (lambda c, p: save(without(c, "iteration"), p), "iteration, the number of finished steps, is missing; save"),
+    "one of many numbers as step": (
+        beside(iteration=torch.full((archive.MOST_BESIDE + 1,), 3)[:1]), "iteration is a tensor (1,) int64",
+    ),
     "a part in a tensor as step": (beside(iteration=torch.tensor(3.5)), "--weights-only leaves them out): iteration"),
     "a step of numpy with a part": (beside(iteration=np.float64(3.5)), "iteration is 3.5"),
     "another byte order of numpy": (
@@ -359,6 +410,21 @@ REFUSED = {  # what the file is: how it is made, and words of the line
             with_setting(c, "optimizer", "state", {0: {"momentum_buffer": torch.full((2, 1, 3, 3), float("inf"))}}), p
         ),
         "--weights-only leaves the momentum out",
+    ),
+    "momentum of a parameter that is not there": (
+        lambda c, p: save(with_setting(c, "optimizer", "state", {99: {"momentum_buffer": torch.zeros(3)}}), p),
+        "unknown: momentum of parameter 99",
+    ),
+    "many milestones": (
+        lambda c, p: save(with_setting(c, "scheduler", "milestones", {10 + n: 1 for n in range(MOST_MILESTONES + 1)}), p),
+        f"{MOST_MILESTONES + 1} milestones, expected {MOST_MILESTONES} or fewer",
+    ),
+    "a call with too many arguments": (
+        beside(x=Calling(argparse.Namespace, *range(description.MOST_ARGUMENTS + 1))),
+        f"a call with {description.MOST_ARGUMENTS + 1} arguments",
+    ),
+    "too long a key": (
+        beside(**{"k" * (description.LONGEST_KEY + 1): 1}), f"a key of {description.LONGEST_KEY + 1} signs",
     ),
     "Adam": (lambda c, p: save(with_setting(c, "group", "betas", (0.9, 0.99)) | {"scheduler": {}}, p), "--weights-only"),
     "two groups": (
@@ -423,6 +489,44 @@ def test_a_choice_among_tensors_is_said(clothes, note, content, tmp_path):
     assert note in opengait.read(tmp_path / "given.pt", (4, 2)).notes
 
 
+@pytest.mark.parametrize("name", sorted(description.PLAIN_DATA))
+def test_plain_data_beside_is_only_named(name, content, tmp_path):
+    """Whatever is called with; and under each other name that the module has had."""
+    module, _, function = name.rpartition(".")
+    marked = b"X\x06\0\0\0MARKED"
+    for known in (module, *(old for old, new in description.RENAMED.items() if new == module)):
+        call = f"c{known}\n{function}\n".encode() + b")R"
+        changed_bytes(content | {"x": "MARKED"}, tmp_path / "given.pt", marked, call)
+        assert opengait.read(tmp_path / "given.pt", (4, 2)).step == 3
+        with archive.opened(tmp_path / "given.pt") as file:
+            assert file.content["x"] == description.Other(name)
+
+
+def test_all_tensors_together_have_a_limit(content, tmp_path, monkeypatch):
+    save(content, tmp_path / "given.pt")
+    asked = sum(tensor.nbytes for tensor in content["model"].values() if tensor.is_floating_point())
+    asked += sum(state["momentum_buffer"].nbytes for state in content["optimizer"]["state"].values())
+    monkeypatch.setattr(archive, "NUMBERS_LIMIT", asked)
+    opengait.read(tmp_path / "given.pt", (4, 2))
+    monkeypatch.setattr(archive, "NUMBERS_LIMIT", asked - 1)
+    with pytest.raises(RunError, match="GB of tensors; at most"):
+        opengait.read(tmp_path / "given.pt", (4, 2))
+
+
+def test_momentum_that_is_not_there_is_counted(content, tmp_path):
+    """As of frozen parameters, or of a file that has lost some; at step 0, and without momentum, there is none."""
+    states = content["optimizer"]["state"]
+    some = with_setting(content, "optimizer", "state", {number: states[number] for number in range(5)})
+    save(some, tmp_path / "given.pt")
+    assert f"{len(states) - 5} of {len(states)} parameters have no momentum at step 3: Backbone" in " ".join(
+        opengait.read(tmp_path / "given.pt", (4, 2)).notes
+    )
+    beginning = with_setting(with_setting(some, "scheduler", "last_epoch", 0), "optimizer", "state", {}) | {"iteration": 0}
+    for quiet in (content, beginning, with_setting(some, "group", "momentum", 0.0)):
+        save(quiet, tmp_path / "given.pt")
+        assert opengait.read(tmp_path / "given.pt", (4, 2)).notes == ()
+
+
 def test_the_optimiser_may_be_left_out(content, tmp_path):
     save(with_setting(content, "group", "weight_decay", float("nan")), tmp_path / "given.pt")
     found = opengait.read(tmp_path / "given.pt", (4, 2), weights_only=True)
@@ -446,9 +550,12 @@ def bombs(folder: Path, content: dict) -> None:
     claimed = b"\x8a\x05\0\0\0\0\x04t"  # 2**34 numbers
     first = struct.pack("<L", model["Backbone.forward_block.conv1.conv.weight"].numel() * 4)
     repack(content, folder / "claimed.pt", change=lambda n, d: {n: d.replace(count, claimed) if n.endswith("pkl") else d})
-    repack(content, folder / "bomb.pt", change=lambda n, d: {n: bytes(2**28) if n.endswith("data/0") else d})
+    large = 2**28 + 0x1234567
+    repack(content, folder / "bomb.pt", change=lambda n, d: {n: bytes(large) if n.endswith("data/0") else d})
     lying = folder / "lying.pt"  # says 72 bytes, and unfolds to a quarter of a gigabyte
-    lying.write_bytes((folder / "bomb.pt").read_bytes().replace(struct.pack("<L", 2**28), first))
+    raw = (folder / "bomb.pt").read_bytes()
+    assert raw.count(struct.pack("<L", large)) == 2  # before the member, and in the directory
+    lying.write_bytes(raw.replace(struct.pack("<L", large), first))
     half = content | {
         "model": model | {"FCs.fc_bin": torch.zeros(2**26 + 1)[:120].view(6, 5, 4)}
     }  # a quarter of a gigabyte, for 120 numbers

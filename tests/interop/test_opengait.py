@@ -205,7 +205,7 @@ def test_a_run_comes_here_is_evaluated_trains_on_and_goes_back(checkpoint, tmp_p
     commands.main(["export", "--workdir", str(workdir), "--output", str(out)])
     again = opengait.read(out)
     assert set(distances(first.momentum, again.momentum).values()) == {0.0}
-    bare = [dataclasses.replace(one, params={}, batch_stats={}, momentum={}) for one in (first, again)]
+    bare = [dataclasses.replace(one, params={}, batch_stats={}, momentum={}, tensors={}) for one in (first, again)]
     assert bare[0] == bare[1]
 
     write_evaluation(*open_network(open_run(workdir), "newest"), "test", Screening())
@@ -247,6 +247,10 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_recipe(ch
     torch.save({"model": content["model"]}, tmp_path / "weights.pt")
     assert opengait.read(tmp_path / "weights.pt").optimizer is None
     published = imported_config(tmp_path / "weights.pt", tmp_path / "b")["optimizer"]
+    assert config["precision"] == "float32"
+    assert imported_config(checkpoint, tmp_path / "half", "--config.precision=bfloat16")["precision"] == "bfloat16"
+    recipe = ("--config", "configs/sconet_mt.py")
+    assert imported_config(checkpoint, tmp_path / "recipe", *recipe)["precision"] == "bfloat16"
     published["milestones"] = tuple(published["milestones"])
     assert published == {"name": "sgd", **opengait.PUBLISHED_OPTIMIZER}
     error = errors(capsys, "import", checkpoint, "--workdir", tmp_path / "c", "--config.model.embedding_dim=5")
@@ -270,6 +274,7 @@ def test_verify_prints_every_layer_and_mistakes_get_one_line(checkpoint, tmp_pat
     commands.main(["verify", str(checkpoint)])
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("stem", "layer1", "layer4", "pooling", "embeddings", "logits"))
+    assert "class order of the file: negative,neutral,positive (assumed), not judged without --data; files of" in printed
 
     for factor in (1.001, float("nan")):
 
@@ -285,7 +290,7 @@ def test_verify_prints_every_layer_and_mistakes_get_one_line(checkpoint, tmp_pat
     assert "does not exist" in errors(capsys, "import", tmp_path / "none.pt", "--workdir", tmp_path / "run")
     assert "is not empty" in errors(capsys, "import", checkpoint, "--workdir", tmp_path)
     assert "--strips" in errors(capsys, "import", checkpoint, "--workdir", tmp_path / "run", "--strips", 16, 8)
-    assert "no config.json" in errors(capsys, "export", "--workdir", tmp_path, "--output", tmp_path / "out.pt")
+    assert "no config.json" in errors(capsys, "export", "--workdir", tmp_path, "--output", tmp_path.parent / "out.pt")
     assert "unexpected argument" in errors(capsys, "verify", checkpoint, "--steps=3")
     mistaken = errors(capsys, "import", checkpoint, "--workdir", tmp_path / "run", "--config.train.step=3")
     assert all(words in mistaken for words in ("--config.train.step=3", "steps"))
@@ -300,6 +305,36 @@ def test_verify_measures_large_embeddings_by_their_size(checkpoint, tmp_path, ca
     commands.main(["verify", str(tmp_path / "large.pt")])
     (line,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("embeddings"))
     assert float(line[1]) > 2e-5 > float(line[2])
+
+
+DISTANCES = [  # a layer; its largest distance absolute, of its largest value, and of that where it exceeds 1; whether it passes
+    ("stem", (9.0, 0.9e-4, 9.0), True),
+    ("stem", (1e-9, 1.1e-4, 1e-9), False),
+    ("embeddings", (0.9e-4, 0.9e-4, 1.9e-5), True),
+    ("embeddings", (0.9e-4, 0.9e-4, 2.1e-5), False),
+    ("logits", (0.9e-4, 0.9e-4, 2.1e-5), False),
+    ("logits", (1e-9, 1.1e-4, 1e-9), False),
+]
+
+
+@pytest.mark.parametrize(("layer", "distances", "passes"), DISTANCES)
+def test_verify_holds_outputs_to_a_tolerance_of_their_own(layer, distances, passes, checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr(works, "layer_distances", lambda *_: {"layer1": np.zeros(3), layer: np.array(distances)})
+    if passes:
+        commands.main(["verify", str(checkpoint)])
+    else:
+        assert f"error: {layer} differ by more than" in errors(capsys, "verify", checkpoint)
+
+
+def test_a_network_of_another_number_of_classes_is_no_run_here(tmp_path, capsys):
+    sizes, path = opengait.Sizes((2, 3, 4, 5), 4, (4, 2), 74), tmp_path / "people.pt"
+    torch.save(torch_reference.TorchScoNet(*sizes).state_dict(), path)
+    assert opengait.read(path).sizes == sizes
+    assert "has 74 classes; a run here has negative, neutral" in errors(capsys, "import", path, "--workdir", tmp_path / "run")
+    for command in (["import", path, "--workdir", tmp_path / "run"], ["verify", path]):
+        line = errors(capsys, *command, "--classes", OLD)
+        assert f"--classes={OLD}, but {path} has 74 classes; leave it out" in line
+    assert [one.name for one in tmp_path.iterdir()] == ["people.pt"]
 
 
 def test_an_export_that_cannot_be_written_leaves_nothing(checkpoint, tmp_path):
@@ -319,6 +354,10 @@ PLACES = {  # an --output that is no place for a checkpoint, and words of the li
     "{there}/MODEL_CARD.md": "name of the card",
     "{there}/cards/out.pt": "is a folder",  # MODEL_CARD.md there
     "{there}/other/out.pt": "card of another model",
+    "{there}/run/config.json": "is in the run directory",
+    "{there}/run/checkpoints/out.pt": "is in the run directory",
+    "{there}/link/out.pt": "is in the run directory",
+    "{there}/notes.csv": "is a file that is no checkpoint, and would be replaced",
     "~/none/out.pt": "none does not exist",
 }
 
@@ -330,6 +369,10 @@ def test_an_export_is_refused_before_anything_is_opened(place, tmp_path, capsys)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "MODEL_CARD.md").write_text("# another.pt\n", encoding="utf-8")
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    (tmp_path / "notes.csv").write_text("subject,sex\n", encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     line = errors(capsys, "export", "--workdir", tmp_path / "run", "--output", place.format(there=tmp_path))
     assert PLACES[place] in line
@@ -443,9 +486,27 @@ def test_labelled_data_tell_the_order_of_the_classes(checkpoint, tmp_path, capsy
     judge_order(opengait.read(checkpoint), few, None)
     assert "cannot tell, with 5 negative, 15 neutral, 10 positive subjects" in capsys.readouterr().out
 
+    lost = opengait.read(checkpoint)
+    lost.params["neck"]["kernel"] = np.full_like(lost.params["neck"]["kernel"], np.nan)
+    with pytest.raises(RunError, match="the logits of 30 sequences, first 00000"):
+        judge_order(lost, data, None)
+
     taught(checkpoint, data, tmp_path / "old.pt", OLD)
     commands.main(["verify", str(tmp_path / "old.pt"), "--data", str(tree)])
     assert f"import it with --classes {OLD}" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_order_is_judged_by_one_sequence_of_each_subject_evenly():
+    subjects = [f"{label}-{number // 2}" for label, count in enumerate((6, 200, 20)) for number in range(count)]
+    labels = np.array([int(subject[0]) for subject in subjects], np.int32)
+    names = tuple(map(str, range(len(subjects))))
+    data = SilhouetteSet("x", True, names, tuple(subjects), labels, np.ones(len(names), np.int32), lambda row: np.zeros(1))
+    rows = classes.chosen_rows(data)
+    assert len({subjects[row] for row in rows}) == len(rows)
+    assert np.bincount(labels[rows]).tolist() == [3, classes.SEQUENCES_PER_CLASS, 10]
+    chosen = rows[labels[rows] == 1]
+    assert (chosen[0], chosen[-1]) == (6, 204)
+    assert set(np.diff(chosen)) <= {4, 6}
 
 
 def test_an_order_is_named_only_where_it_is_clear():

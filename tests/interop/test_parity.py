@@ -16,7 +16,7 @@ from scoliojax.interop.parity import __main__ as command  # noqa: E402
 from scoliojax.interop.parity import compare as parity  # noqa: E402
 from scoliojax.interop.parity.replay import random_batches, random_start, shaken, theirs  # noqa: E402
 from scoliojax.interop.parity.rows import Row, compare_exactly, compare_steps  # noqa: E402
-from tests.conftest import THOROUGH, shared_folder  # noqa: E402
+from tests.conftest import THOROUGH, assert_one_clear_error, run_here, shared_folder  # noqa: E402
 from tests.interop.recordings import change, write_recording  # noqa: E402
 
 # Statistics that float32 does not hold to the tolerance on the recorded run, as docs/parity.md argues; the others it does.
@@ -207,6 +207,69 @@ def test_the_command_prints_every_row_and_fails_beyond_one(tmp_path, monkeypatch
         command.main()
     assert caught.value.code == 2
     assert "| wrong | 1e-03 | 1.0e-03 | 5.0e-03 | beyond |" in capsys.readouterr().out
+
+
+def without(folder, file, *names):
+    arrays = dict(np.load(folder / f"{file}.npz"))
+    np.savez(folder / f"{file}.npz", **{name: value for name, value in arrays.items() if name not in names})
+
+
+def put(file, name, value):
+    """Write an array of a recording, there or not."""
+    return lambda folder: np.savez(folder / f"{file}.npz", **dict(np.load(folder / f"{file}.npz")) | {name: value})
+
+
+def cut(file):
+    return lambda folder: os.truncate(folder / f"{file}.npz", (folder / f"{file}.npz").stat().st_size // 2)
+
+
+FC = "FCs.fc_bin"
+DAMAGES = {  # what is done to a recording, and words of the line
+    **{f"{file} cut": (cut(file), f"{file}.npz is damaged (BadZipFile") for file in ("train", "eval", "metrics")},
+    "eval of another kind": (lambda folder: (folder / "eval.npz").write_text("x", encoding="utf-8"), "eval.npz is damaged"),
+    "eval of objects": (put("eval", "pred", np.array([None])), "eval.npz is damaged (ValueError"),
+    "eval of one array": (lambda folder: np.save((folder / "eval.npz").open("wb"), np.ones(2)), "eval.npz is damaged"),
+    "no pred": (lambda folder: without(folder, "eval", "pred"), "eval.npz lacks pred"),
+    "no sequence": (lambda folder: without(folder, "eval", "seq1"), "eval.npz lacks seq1"),
+    "fewer logits": (put("eval", "logits", np.zeros((1, 3, 28))), "logits is float64 (1, 3, 28), expected numbers (2, 3"),
+    "an empty sequence": (put("eval", "seq0", np.zeros((0, 64, 64), np.uint8)), "seq0 is uint8 (0, 64, 64), expected"),
+    "texts": (put("eval", "pred", np.array(["a", "b"])), "pred is <U1 (2,), expected numbers"),
+    "no figure": (lambda folder: without(folder, "metrics", "f1"), "metrics.npz lacks f1"),
+    "other labels": (put("metrics", "labels", np.full(50, 3)), "metrics.npz: labels are 3 to 3, expected 0 to 2"),
+    "a tensor less": (lambda folder: without(folder, "train", f"init/{FC}"), "train.npz: init/: FCs.fc_bin is missing"),
+    "tensors less": (
+        lambda folder: without(folder, "train", *(f"init/BNNecks.bn1d.{name}" for name in ("weight", "bias"))),
+        "train.npz lacks init/BNNecks.bn1d.weight, init/BNNecks.bn1d.bias; copy or record it again",
+    ),
+    "a tensor more": (put("train", "init/other", np.ones(3)), "train.npz has init/other, which no ScoNet has"),
+    "a gradient of a statistic": (put("train", "grad0/BNNecks.bn1d.running_var", np.ones(3)), "which no ScoNet has"),
+    "no gradient": (lambda folder: without(folder, "train", f"grad0/{FC}"), "train.npz lacks grad0/FCs.fc_bin"),
+    "another later tensor": (put("train", f"after3/{FC}", np.ones(3)), "after3/FCs.fc_bin is float64 (3,), expected numbers ("),
+    "no last step": (lambda folder: without(folder, "train", f"after5/{FC}"), "train.npz lacks after5/FCs.fc_bin"),
+    "no step": (lambda folder: without(folder, "train", *(f"step{i}/sils" for i in range(5))), "train.npz lacks step0/sils"),
+    "a step less": (lambda folder: without(folder, "train", "step2/sils"), "train.npz lacks step2/sils"),
+    "no rate": (lambda folder: without(folder, "train", "step4/lr"), "train.npz lacks step4/lr"),
+    "a rate that is none": (put("train", "step4/lr", np.nan), "train.npz: step4/lr is nan, expected a learning rate"),
+    "other clips": (put("train", "step3/sils", np.zeros((4, 2, 64, 44))), "step3/sils is float64 (4, 2, 64, 44), expected"),
+    "a class more": (put("train", "step1/labels", np.array([0, 1, 2, 7])), "step1/labels are 0 to 7, expected 0 to 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_recording_is_named_with_file_key_and_remedy(damage, recording, tmp_path):
+    spoil, words = DAMAGES[damage]
+    folder = shutil.copytree(recording, tmp_path / "recording")
+    spoil(folder)
+    result = run_here("scoliojax.interop.parity", "recording", folder)
+    assert_one_clear_error(result, f"error: {folder}{os.sep}", ".npz", words, "; copy or record it again")
+    assert result.returncode == 2
+
+
+def test_a_recording_beside_the_checkpoint_of_another_network(recording, tmp_path):
+    folder = shutil.copytree(recording, tmp_path / "recording")
+    torch.save(torch_reference.TorchScoNet(*SMALL._replace(embedding_dim=3)).state_dict(), folder / "ScoNet-00005.pt")
+    result = run_here("scoliojax.interop.parity", "recording", folder)
+    assert_one_clear_error(result, "ScoNet-00005.pt has Sizes(", "embedding_dim=3", "train.npz beside it Sizes(", "again")
 
 
 def test_a_folder_that_is_no_recording(tmp_path, monkeypatch, capsys):

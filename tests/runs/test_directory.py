@@ -224,3 +224,27 @@ def test_what_stands_in_the_way_of_a_folder_is_named_at_once(name, kind, tmp_pat
     with pytest.raises(RunError, match=f"{name} is no folder; move it away"):
         run_training(make_tiny_config(), tmp_path / "run")
     assert [path.name for path in way.parent.iterdir()] == [name]
+
+
+@pytest.mark.slow
+def test_a_report_does_not_lie_in_the_data_of_the_run(copied):
+    workdir = copied / "run"
+    change_record(workdir, root=str(copied))
+    refused = run_here("scoliojax.report", "--workdir", workdir, "--output", copied / "rep")
+    assert_one_clear_error(refused, f"--output={copied / 'rep'} and the data in {copied} contain one another")
+    assert not (copied / "rep").exists()
+
+
+@pytest.mark.slow
+def test_a_message_names_the_option_that_named_the_run(copied, tmp_path):
+    workdir = copied / "run"
+    assert_one_clear_error(
+        run_here("scoliojax.report", "--workdir", workdir, "--compare", tmp_path), f"--compare={tmp_path} holds no"
+    )
+    (workdir / "data.json").write_text("[]", encoding="utf-8")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "000.png").touch()
+    screened = run_here("scoliojax.screen", tmp_path / "masks", "--checkpoint", workdir, "--output", tmp_path / "out")
+    assert_one_clear_error(screened, f"--checkpoint={workdir}: data.json cannot be read")
+    with pytest.raises(RunError, match=r"--compare=.* belongs to another config"):
+        run_directory.check_config(workdir, recorded_config(workdir).to_dict() | {"seed": 9}, field="--compare")

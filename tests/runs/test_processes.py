@@ -182,7 +182,7 @@ def test_waiting_is_said_and_ends_in_one_line(tmp_path):
     )
     assert done.returncode == 2
     notice, end = done.stderr.splitlines()
-    remedy = "to run one process alone, unset that variable, or give scoliojax.main --processes=1"
+    remedy = "to run one process alone, unset that variable, or give --processes=1"
     assert notice == f"process 0 waits for the others, because of SLURM_NTASKS=4; {remedy}"
     assert end == (
         "error: process 0 waits for the others, because of SLURM_NTASKS=4: in vain for 2 seconds; start them, or correct that; "

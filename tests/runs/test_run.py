@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -297,9 +298,13 @@ def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_
 def test_a_run_does_not_lie_in_its_data(tiny_job, tmp_path):
     tree = write_tree(tmp_path / "tree", per_class=2)
     tiny_job.data.name, tiny_job.data.root = "scoliosis1k", str(tree)
-    with pytest.raises(RunError, match=r"--workdir=.*tree/runs/one lies in data\.root="):
+    with pytest.raises(RunError, match=r"--workdir=.*tree/runs/one and data\.root=.* contain one another"):
         run_training(tiny_job, tree / "runs" / "one")
     assert not (tree / "runs").exists()
+    (tree / "runs").mkdir()  # and where the folder is there already
+    with pytest.raises(RunError, match="contain one another"):
+        run_training(tiny_job, tree / "runs")
+    assert not list((tree / "runs").iterdir())
 
 
 @pytest.mark.slow
@@ -517,3 +522,15 @@ def test_the_readme_s_commands_name_what_exists():
         assert there or module in ("pip", "venv", "pytest"), module
     for path in re.findall(r"(?:configs|docs)/[a-z0-9_/]+\.(?:py|md|png)", text):
         assert (ROOT / path).exists(), path
+
+
+def test_an_operating_point_that_cannot_be_kept_is_used_all_the_same(tmp_path, monkeypatch, capsys):
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    logits = np.eye(3)[[0, 1, 2, 1, 1, 0]].astype(np.float32)  # n k
+    network = SimpleNamespace(calibration=None, scale=16.0, digest="d", directory=tmp_path, step=1)
+    data = SimpleNamespace(labels=labels, subjects=[*"abcdef"], synthetic=True)
+    cohort = SimpleNamespace(partition=SimpleNamespace(validation=np.arange(6)), data=data)
+    monkeypatch.setattr("scoliojax.runs.evaluation.predict", lambda *_: SimpleNamespace(rows=np.arange(6), logits=logits))
+    (tmp_path / "calibration").touch()  # in the way of the folder
+    assert calibrate(network, cohort).threshold is not None
+    assert "warning: the operating point is not kept; " in capsys.readouterr().err

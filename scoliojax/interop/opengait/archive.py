@@ -202,7 +202,7 @@ def _open_legacy(path: Path, file: BinaryIO) -> Iterator[Archive]:
         storage = main.storages[key]
         file.seek(position)
         (count,) = struct.unpack("<q", file.read(8))
-        if count != storage.count or key in places:
+        if count != storage.count:
             raise RunError(f"{path} is damaged: storage {key:.20} has {count} numbers, expected {storage.count}")
         places[key] = position + 8
         position += 8 + count * storage.size

@@ -5,7 +5,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from flax import nnx
 
 from data_pipelines.command import unwritable
-from data_pipelines.schema import CLASSES
+from data_pipelines.schema import CLASSES, abbreviate
 from scoliojax.errors import RunError, one_line
 from scoliojax.files import whole_file
 from scoliojax.interop import torch_reference
@@ -58,6 +58,7 @@ class Checkpoint:
     step: int  # finished steps
     optimizer: dict[str, Any] | None  # arguments of `scoliojax.training.optim.sgd`; None where the file holds weights alone
     notes: tuple[str, ...] = ()  # what a user should know of how it was read
+    tensors: dict[str, np.ndarray] = field(default_factory=dict, repr=False)  # the network's numbers by PyTorch's names
 
     def model(self) -> ScoNet:
         """The network that holds these numbers, in float32."""
@@ -126,19 +127,10 @@ def read(
         notes.append(f"{' and '.join(others)} became float32; nothing is lost")
     if optimizer is None:
         notes.append("weights alone: no momentum, and the optimiser of the recipe")
-    return Checkpoint(sizes, params, batch_stats, to_tree(sizes, "params", momentum), step or 0, optimizer, tuple(notes))
-
-
-def read_tensors(path: str | Path, strips: tuple[int, ...] | None = None) -> dict[str, np.ndarray]:
-    """The network's float32 numbers by PyTorch's names, classes in the file's order; arguments and errors as of `read`."""
-    path, problems = Path(path), Problems()
-    with archive.opened(path) as file:
-        tensors, _, _ = find_network(path, file.content)
-        wanted = find_tensors(tensors, {entry.name: entry for entry in entries(find_sizes(path, tensors, strips))}, problems)
-        problems.refuse(path)
-        found = to_float32(file.numbers(wanted), problems)
-    problems.refuse(path)
-    return found
+    elif step and optimizer["momentum"] and (still := [name for name in momentum if name not in moved]):
+        notes.append(f"{len(still)} of {len(momentum)} parameters have no momentum at step {step}: {abbreviate(still, 3)}")
+    moments, network = to_tree(sizes, "params", momentum), {name: found[name] for name in wanted}
+    return Checkpoint(sizes, params, batch_stats, moments, step or 0, optimizer, tuple(notes), network)
 
 
 def save(

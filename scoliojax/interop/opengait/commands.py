@@ -19,6 +19,7 @@ from scoliojax.errors import RunError
 from scoliojax.files import whole_file, whole_folder
 from scoliojax.interop import torch_reference
 from scoliojax.interop.opengait import checkpoint as opengait
+from scoliojax.interop.opengait.archive import opened
 from scoliojax.interop.opengait.classes import (
     CLEAR,
     DRAWS,
@@ -28,7 +29,6 @@ from scoliojax.interop.opengait.classes import (
     chosen_rows,
     fits,
     from_ours,
-    to_ours,
 )
 from scoliojax.interop.opengait.layers import layer_distances
 from scoliojax.runs.directory import claim
@@ -69,7 +69,7 @@ def import_checkpoint(args: Namespace) -> None:
     config.model.update(sizes)
     settings = found.optimizer or {}
     config.optimizer.update({key: value for key, value in settings.items() if f"--config.optimizer.{key}" not in given})
-    workdir, record = args.directory, f"{','.join(order)} ({'given' if args.classes else 'assumed'})"
+    workdir, record = args.directory, _taken(args.classes)
     _refuse_old(workdir)
     try:
         with whole_folder(workdir, replace=False) as fresh:
@@ -99,7 +99,7 @@ def _refuse_old(workdir: Path) -> None:
 
 def export_checkpoint(args: Namespace) -> None:
     """Write a checkpoint of a run directory as an OpenGait checkpoint."""
-    title, order, card = args.output.name, args.classes or CLASSES, _card_beside(args.output)
+    title, order, card = args.output.name, args.classes or CLASSES, _card_beside(args.output, args.directory)
     network = open_run(args.directory).network(args.step)
     settings = {key: value for key, value in network.config.optimizer.to_dict().items() if key != "name"}
     momentum = optax.tree_utils.tree_get(network.state.opt_state, "trace")
@@ -109,7 +109,7 @@ def export_checkpoint(args: Namespace) -> None:
     try:
         with alone(card.with_name(f".{card.name}.lock"), wait_for_holder(str(card.parent))), whole_file(card) as fresh:
             fresh.write_text(text, encoding="utf-8")
-            _card_beside(args.output)  # another export may have come first
+            _card_beside(args.output, args.directory)  # another export may have come first
             opengait.save(args.output, network.module(), momentum, network.step, settings, order)
     except OSError as error:
         raise RunError(f"--output={args.output}: {card} {unwritable(error)}") from None
@@ -117,8 +117,10 @@ def export_checkpoint(args: Namespace) -> None:
     print(f"step {network.step} of {args.directory} in {args.output}, described in {card}")
 
 
-def _card_beside(output: Path) -> Path:
+def _card_beside(output: Path, workdir: Path) -> Path:
     """The card of an export; `RunError` where the two cannot be files of these names, before anything is computed."""
+    if output.resolve().is_relative_to(workdir.resolve()):
+        raise RunError(f"--output={output} is in the run directory, where every file is the run's; give another place")
     if output.is_dir():
         raise RunError(f"--output={output} is a folder; give the name of a file in it, e.g. {output / 'ScoNet.pt'}")
     if not output.parent.is_dir():
@@ -130,6 +132,12 @@ def _card_beside(output: Path) -> Path:
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else "no regular file"
             raise RunError(f"--output={output}: {path} is {kind}; give the name of a file in another place")
+    if output.exists():
+        try:
+            with opened(output):
+                pass
+        except RunError:
+            raise RunError(f"--output={output} is a file that is no checkpoint, and would be replaced; give another") from None
     if card.exists() and not card.read_text(errors="replace", encoding="utf-8").startswith(f"# {output.name}\n"):
         raise RunError(f"--output={output}: {card} is the card of another model; export into another folder")
     return card
@@ -138,6 +146,11 @@ def _card_beside(output: Path) -> Path:
 def _when(order: Sequence[str]) -> str:
     """Whose order of the classes this is."""
     return {CLASSES: "OpenGait's present order", OLD_CLASSES: f"that of {OLD_FILES}"}.get(tuple(order), "not one of OpenGait's")
+
+
+def _taken(given: Sequence[str] | None) -> str:
+    """The order that a file is read in."""
+    return f"{','.join(given or CLASSES)} ({'given' if given else 'assumed'})"
 
 
 def verify(args: Namespace) -> None:
@@ -152,10 +165,7 @@ def verify(args: Namespace) -> None:
         sequences = [walk(subject, 30, seed=0)[1] for subject in range(3)]
     for note in found.notes:
         print(note)
-    tensors = opengait.read_tensors(args.checkpoint, found.sizes.strips)
-    if args.classes:
-        tensors[opengait.CLASS_TENSOR] = tensors[opengait.CLASS_TENSOR][..., to_ours(args.classes)]
-    reference = torch_reference.holding(found.sizes, tensors).eval()
+    reference = torch_reference.holding(found.sizes, found.tensors).eval()
     worst = layer_distances(found.model(), reference, map(cut_sides, sequences))
     print(f"{'layer':<12} {'largest difference':>20} {'of largest value':>18}")
     for name, (absolute, relative, _) in worst.items():
@@ -171,7 +181,7 @@ def verify(args: Namespace) -> None:
     if found.sizes.classes == len(CLASSES) and data is not None:
         judge_order(found, data, args.classes)
     elif found.sizes.classes == len(CLASSES):
-        print(f"class order of the file: not judged without --data; {HINT}")
+        print(f"class order of the file: {_taken(args.classes)}, not judged without --data; {HINT}")
 
 
 def judge_order(found: opengait.Checkpoint, data: SilhouetteSet, given: tuple[str, ...] | None) -> None:
@@ -184,7 +194,10 @@ def judge_order(found: opengait.Checkpoint, data: SilhouetteSet, given: tuple[st
     counts = [int(np.sum(data.labels[rows] == label)) for label in range(len(CLASSES))]
     if min(counts) < FEWEST_PER_CLASS:
         few = ", ".join(f"{count} {name}" for name, count in zip(CLASSES, counts, strict=True))
-        print(f"class order of the file: {data.name} cannot tell, with {few} subjects; {FEWEST_PER_CLASS} of each are needed")
+        print(
+            f"class order of the file: {_taken(given)}; {data.name} cannot tell, with {few} subjects; "
+            f"{FEWEST_PER_CLASS} of each are needed"
+        )
         return
     step = make_eval_step(opengait.make_graph(found.sizes, "float32"))
     logits = []
@@ -203,7 +216,7 @@ def judge_order(found: opengait.Checkpoint, data: SilhouetteSet, given: tuple[st
     best, text = ranking[0], ",".join(ranking[0].order)
     share = f"best in {best.best:.1%} of {DRAWS:,} draws of these sequences"
     if best.best < CLEAR:
-        print(f"class order of the file: cannot tell; {text} is {share}, {CLEAR:.0%} are needed")
+        print(f"class order of the file: {_taken(given)}; cannot tell; {text} is {share}, {CLEAR:.0%} are needed")
     elif best.order == assumed:
         print(f"class order of the file: {text}, as {'given' if given else 'assumed'} ({share})")
     elif given:

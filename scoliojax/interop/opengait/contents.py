@@ -50,7 +50,11 @@ def find_sizes(path: Path, tensors: dict[str, Any], strips: tuple[int, ...] | No
     """The network's sizes; `RunError` with what the file seems to be where it has none."""
     shapes = {name: tensor.shape for name, tensor in tensors.items() if isinstance(tensor, Stored)}
     stem = shapes.get(f"{STEM}.conv1.conv.weight", ())
-    kind = next((kind for start, kind in OTHER_NETWORKS.items() if any(name.startswith(start) for name in shapes)), None)
+    first = next(iter(shapes), "")
+    prefixes = ("", *(first[: at + 1] for at, sign in enumerate(first) if sign == "."))
+    shared = [prefix for prefix in prefixes if all(name.startswith(prefix) for name in shapes)]
+    begins = {prefix + start: kind for prefix in shared for start, kind in OTHER_NETWORKS.items()}
+    kind = next((kind for begin, kind in begins.items() if any(name.startswith(begin) for name in shapes)), None)
     if kind is None and stem[1:2] == (2,):
         kind = "a network that reads two channels (skeleton maps), such as ScoNet-MT-ske"
     if kind:
@@ -111,10 +115,13 @@ def to_float32(arrays: dict[str, np.ndarray], problems: Problems) -> dict[str, n
 
 
 def find_step(content: dict[Any, Any], plain: Callable[[Any], Any], problems: Problems) -> int | None:
-    """The number of finished steps, 0 where the content states none, None where it states no number of steps.
+    """The number of finished steps; 0 for weights alone that state none, None where a number is wanted and there is none.
 
     `plain` gives the integer in a tensor.
     """
+    if content.get("optimizer") is not None and "iteration" not in content:
+        problems.add(OPTIONAL, "iteration, the number of finished steps, is missing")
+        return None
     step = plain(content.get("iteration", 0))
     if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**31:
         return step

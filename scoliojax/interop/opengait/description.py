@@ -32,10 +32,15 @@ OTHER_TENSORS = {  # what the others of PyTorch's functions rebuild
 DICTIONARIES = {"collections.OrderedDict", "collections.Counter", "collections.defaultdict"}
 PLAIN_DATA = {  # beside tensors, in files of common trainers; never built
     "argparse.Namespace", "_codecs.encode", "pathlib.PosixPath", "pathlib.WindowsPath", "torch.device",
-    "torch.serialization._get_layout", "builtins.set",
+    "torch.serialization._get_layout", "builtins.set", "builtins.frozenset",
+    "numpy._core.multiarray._reconstruct", "numpy._core.numeric._frombuffer", "numpy.random._pickle.__randomstate_ctor",
+    "numpy.random._pickle.__generator_ctor", "numpy.random._pickle.__bit_generator_ctor",
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
 }  # fmt: skip
-
-NUMPY_SCALARS = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"}
+RENAMED = {  # modules that had another name in pickles of older protocols or libraries, or of newer ones
+    "__builtin__": "builtins", "pathlib._local": "pathlib",
+    "numpy.core.multiarray": "numpy._core.multiarray", "numpy.core.numeric": "numpy._core.numeric",
+}  # fmt: skip
 NUMPY_TYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 
 LONGEST_NAME, LONGEST_KEY = 200, 1000  # signs
@@ -130,6 +135,10 @@ class Pickle:
             target[_key(key)] = value
         self._put(target, pairs[1::2])
 
+    def _frozen(self, _: Any) -> None:
+        self._marked()
+        self._push(Other("builtins.frozenset"))
+
     def _name(self, _: Any) -> None:
         name, module = self._stack.pop(), self._stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
@@ -139,7 +148,7 @@ class Pickle:
     def _named(self, module: str, name: str) -> None:
         if len(module) + len(name) > LONGEST_NAME:
             raise Refused(f"its pickle has a name of {len(module) + len(name)} signs, expected {LONGEST_NAME} or less")
-        self._push(Other(f"{module}.{name}"))
+        self._push(Other(f"{RENAMED.get(module, module)}.{name}"))
 
     def _call(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
@@ -164,7 +173,7 @@ class Pickle:
             self._push(arguments[0].encode("latin1"))  # bytes, in pickles before protocol 3
         elif function.name == "numpy.dtype":
             self._push(Other(function.name, arguments[0]))
-        elif function.name in NUMPY_SCALARS:
+        elif function.name == "numpy._core.multiarray.scalar":
             self._push(_number(function.name, *arguments))
         elif function.name in PLAIN_DATA:
             self._push(Other(function.name))
@@ -236,7 +245,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, bits: Any = Non
     return Stored(storage, offset, shape, strides, bits.get("neg", False))
 
 
-_STEPS: dict[str, Callable[[Pickle, Any], None]] = {
+_STEPS: dict[str, Callable[[Pickle, Any], object]] = {
     "PROTO": lambda pickle, _: None,
     "FRAME": lambda pickle, _: None,
     "MARK": Pickle._mark,
@@ -246,6 +255,9 @@ _STEPS: dict[str, Callable[[Pickle, Any], None]] = {
     "EMPTY_DICT": lambda pickle, _: pickle._made({}),
     "EMPTY_LIST": lambda pickle, _: pickle._made([]),
     "EMPTY_TUPLE": lambda pickle, _: pickle._push(()),
+    "EMPTY_SET": lambda pickle, _: pickle._push(Other("builtins.set")),
+    "ADDITEMS": lambda pickle, _: pickle._marked(),
+    "FROZENSET": Pickle._frozen,
     "TUPLE": lambda pickle, _: pickle._made(tuple(pickle._marked())),
     "LIST": lambda pickle, _: pickle._made(pickle._marked()),
     "APPEND": lambda pickle, _: pickle._extend([pickle._stack.pop()]),
@@ -265,7 +277,7 @@ _STEPS: dict[str, Callable[[Pickle, Any], None]] = {
         (
             *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
             *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
-            *("BINBYTES", "SHORT_BINBYTES"),
+            *("BINBYTES", "SHORT_BINBYTES", "BYTEARRAY8"),
         ),
         Pickle._push,
     ),

@@ -20,10 +20,6 @@ def refuse_others(path: Path, file: BinaryIO) -> None:
         kind, remedy = "empty", "copy or download it again"
     elif not any(head):
         kind, remedy = "full of zeros where it begins: it was not written to its end", "copy or download it again"
-    elif head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 2**40:
-        kind = "a safetensors file"
-    elif head[:1] == b"\x08" and head[1:2] < b"\x20" and head[2:3] in (b"\x12", b"\x1a", b"\x3a"):
-        kind = "an ONNX network"
     elif not kind and (text := _text(head)) is not None:
         kind = f"a text file that begins {text[:40]!r}"
     if kind:

@@ -13,7 +13,6 @@ PUBLISHED_SIZES = Sizes((64, 128, 256, 512), 256, (16,), 3)
 NETWORK_KEYS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network")  # where trainers keep a network
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # parts of names that wrappers add
 STARTS = re.compile(r"(?:^|(?<=\.))(?:Backbone|FCs|BNNecks)\.")  # how the names of a ScoNet's tensors begin
-DEEPEST = 10  # dictionaries inside each other that are searched for a network
 
 
 class _Found(NamedTuple):
@@ -49,7 +48,7 @@ def _find_all(content: dict[Any, Any]) -> tuple[list[_Found], list[_Found]]:
     for keys, found, around in queue:
         names: dict[str, set[str]] = {}
         for key, value in found.items():
-            if isinstance(value, dict) and isinstance(key, str) and len(keys) < DEEPEST and id(value) not in seen:
+            if isinstance(value, dict) and isinstance(key, str) and id(value) not in seen:
                 seen.add(id(value))
                 queue.append(((*keys, key), value, (*around, found)))
             if isinstance(value, Stored | Other) and isinstance(key, str):

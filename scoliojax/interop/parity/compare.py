@@ -18,11 +18,12 @@ from data_pipelines.schema import CLASSES
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax import build
+from scoliojax.errors import RunError
 from scoliojax.interop import torch_reference
 from scoliojax.interop.opengait import checkpoint as opengait
 from scoliojax.interop.opengait.checkpoint import PUBLISHED_OPTIMIZER, make_graph
 from scoliojax.interop.opengait.names import Sizes
-from scoliojax.interop.parity.recording import Recording
+from scoliojax.interop.parity.recording import AGAIN, Recording
 from scoliojax.interop.parity.replay import Arrays, Run, Step, ours, random_batches, random_start, shaken, theirs
 from scoliojax.interop.parity.rows import SAMPLES, SLACK, TOLERANCE, Row, apart, compare_exactly, compare_steps
 from scoliojax.runs.run import open_run
@@ -79,6 +80,8 @@ def compare_evaluation(recording: Recording, options: dict | None = None) -> Ite
     are compiled quickly.
     """
     found = opengait.read(recording.checkpoint)
+    if found.sizes != recording.sizes:
+        raise RunError(f"{recording.checkpoint} has {found.sizes}, train.npz beside it {recording.sizes}; {AGAIN}")
     whole, alone = (_evaluation(found.sizes, tuple((chosen or {}).items())) for chosen in (options, UNOPTIMISED))
     truth = recording.evaluation
     sequences = [np.ascontiguousarray(cut_sides(truth[f"seq{i}"])) for i in range(len(truth["pred"]))]  # each s 64 44
@@ -96,9 +99,8 @@ def compare_evaluation(recording: Recording, options: dict | None = None) -> Ite
         with torch.no_grad():
             return _joined(map(torch.Tensor.numpy, net(torch.from_numpy(sequence)[None])) for sequence in sequences)
 
-    tensors = {name: np.asarray(tensor) for name, tensor in opengait.read_tensors(recording.checkpoint).items()}
-    exact = evaluate_theirs(tensors, torch.float64)
-    starts = [tensors, *(shaken(tensors, SHAKE, seed) for seed in range(1, SAMPLES))]
+    exact = evaluate_theirs(found.tensors, torch.float64)
+    starts = [found.tensors, *(shaken(found.tensors, SHAKE, seed) for seed in range(1, SAMPLES))]
     samples = [evaluate_theirs(start, torch.float32) for start in starts]
     scores = exact[1].mean(axis=2)  # n k
     second, first = np.sort(scores, axis=1)[:, -2:].T  # n each

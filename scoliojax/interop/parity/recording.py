@@ -1,20 +1,65 @@
 """Recorded numbers of the original, as `scoliojax.interop.parity.replay` states them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.schema import CLASSES, abbreviate
 from data_pipelines.silhouettes import cut_sides
-from scoliojax.errors import RunError
+from scoliojax.errors import RunError, one_line
 from scoliojax.interop.opengait.checkpoint import PUBLISHED_OPTIMIZER
-from scoliojax.interop.opengait.names import infer_sizes
+from scoliojax.interop.opengait.names import entries, infer_sizes, trained
 from scoliojax.interop.parity.replay import Arrays, Batch, Run, Step, only_statistics
+
+AGAIN = "copy or record it again"
+Shape = tuple[int | str, ...]  # letters: any length of at least 1, the same wherever the letter stands in a file
+STEP: dict[str, Shape] = {
+    "sils": ("n", "s", 64, 64), "labels": ("n",), "pids": ("n",), "embeddings": ("n", "c", "p"), "logits": ("n", "k", "p"),
+    "triplet_loss": ("p",), "triplet_num": ("p",), "mean_dist": ("p",), "ce_loss": (), "total": (), "lr": (),
+}  # fmt: skip
+EVALUATION: dict[str, Shape] = {"pred": ("n",), "embeddings": ("n", "c", "p"), "logits": ("n", "k", "p")}
+METRICS: dict[str, Shape] = {
+    "labels": ("n",), "logits": ("n", "k", "p"), "accuracy": (), "precision": (), "recall": (), "f1": ()
+}  # fmt: skip
+
+
+def _load(path: Path) -> Arrays:
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except Exception as error:  # whatever is wrong with the bytes of an archive of arrays means the same
+        raise RunError(f"{path} is damaged ({type(error).__name__}: {one_line(error)}); {AGAIN}") from error
+
+
+def _refuse(path: Path, arrays: Arrays, shapes: Mapping[str, Shape], axes: Mapping[str, int]) -> None:
+    """Raise `RunError` for an array that is missing, holds no numbers or has another shape; `axes` are lengths by letter."""
+    if missing := [name for name in shapes if name not in arrays]:
+        raise RunError(f"{path} lacks {abbreviate(missing, 3)}; {AGAIN}")
+    known, wrong = dict(axes), []
+    for name, shape in shapes.items():
+        array = arrays[name]
+        fits = len(shape) == array.ndim and array.size and array.dtype.kind in "uif"
+        if not fits or any(
+            known.setdefault(str(axis), axis if isinstance(axis, int) else n) != n
+            for axis, n in zip(shape, array.shape, strict=True)
+        ):
+            expected = ", ".join(str(known.get(str(axis), axis)) for axis in shape)
+            wrong.append(f"{name} is {array.dtype} {array.shape}, expected numbers ({expected})")
+    if wrong:
+        raise RunError(f"{path}: {abbreviate(wrong, 3)}; {AGAIN}")
+
+
+def _refuse_labels(path: Path, name: str, arrays: Arrays, classes: int) -> None:
+    labels = arrays[name]
+    if not ((labels >= 0) & (labels < classes)).all():
+        raise RunError(f"{path}: {name} are {labels.min()} to {labels.max()}, expected 0 to {classes - 1}; {AGAIN}")
 
 
 class Recording:
     """A folder with recorded numbers of the original: `train.npz`, `eval.npz`, `metrics.npz` and one checkpoint.
 
-    `RunError` when one of them is missing.
+    `RunError` when one of them is missing or damaged, or lacks an array or has one of another shape.
     """
 
     def __init__(self, folder: Path):
@@ -23,13 +68,42 @@ class Recording:
         if missing or not checkpoints:
             raise RunError(f"{folder} is no recording: {', '.join(missing) or 'a checkpoint (*.pt)'} is missing")
         self.checkpoint = checkpoints[-1]
-        self.evaluation, self.metrics = (dict(np.load(folder / f"{name}.npz")) for name in ("eval", "metrics"))
-        self._train = dict(np.load(folder / "train.npz"))
+        self._train, self.evaluation, self.metrics = (_load(folder / f"{name}.npz") for name in ("train", "eval", "metrics"))
         self.start = {name: value for name, value in self._named("init/").items() if not name.endswith("num_batches_tracked")}
-        self.sizes = infer_sizes({name: value.shape for name, value in self.start.items()})
-        if not self._named("grad0/"):
-            raise RunError(f"{folder} is no recording: train.npz holds no gradients of step 0 (grad0/)")
-        self._count = sum(name.endswith("/sils") for name in self._train)
+        try:
+            self.sizes = infer_sizes({name: value.shape for name, value in self.start.items()})
+        except ValueError as error:
+            raise RunError(f"{folder / 'train.npz'}: init/: {error}; {AGAIN}") from None
+        self._count = max(1, sum(name.endswith("/sils") for name in self._train))
+        self._refuse_misfits(folder)
+
+    def _refuse_misfits(self, folder: Path) -> None:
+        """Raise `RunError` for an array that is missing, or has another shape than the network's sizes and the others say."""
+        every = {entry.name: entry.shape for entry in entries(self.sizes) if entry.tree != "count"}
+        moved = {entry.name: entry.shape for entry in trained(self.sizes)}
+        needed: dict[str, Shape] = {f"step{i}/{name}": shape for i in range(self._count) for name, shape in STEP.items()}
+        for when, shapes in {"init": every, "grad0": moved, "after1": every, f"after{self._count}": every}.items():
+            needed |= {f"{when}/{name}": shape for name, shape in shapes.items()}
+        unknown = []
+        for name in self._train.keys() - needed:
+            when, _, tensor = name.partition("/")
+            if when.startswith(("init", "grad", "after")) and not tensor.endswith("num_batches_tracked"):
+                shape = (moved if when.startswith("grad") else every).get(tensor)
+                needed |= {name: shape} if shape else {}
+                unknown += [] if shape else [name]
+        if unknown:
+            raise RunError(f"{folder / 'train.npz'} has {abbreviate(sorted(unknown), 3)}, which no ScoNet has; {AGAIN}")
+        axes = {"c": self.sizes.embedding_dim, "k": self.sizes.classes, "p": sum(self.sizes.strips)}
+        _refuse(folder / "train.npz", self._train, needed, axes)
+        count = np.size(self.evaluation.get("pred", ()))
+        sequences: dict[str, Shape] = {f"seq{i}": (f"s{i}", 64, 64) for i in range(count)}
+        _refuse(folder / "eval.npz", self.evaluation, EVALUATION | sequences, axes)
+        _refuse(folder / "metrics.npz", self.metrics, METRICS, {"k": len(CLASSES)})
+        for i in range(self._count):
+            _refuse_labels(folder / "train.npz", f"step{i}/labels", self._train, self.sizes.classes)
+            if not 0.0 < float(rate := self._train[f"step{i}/lr"]) < np.inf:
+                raise RunError(f"{folder / 'train.npz'}: step{i}/lr is {rate}, expected a learning rate; {AGAIN}")
+        _refuse_labels(folder / "metrics.npz", "labels", self.metrics, len(CLASSES))
 
     def _named(self, prefix: str) -> Arrays:
         return {name.removeprefix(prefix): value for name, value in self._train.items() if name.startswith(prefix)}
