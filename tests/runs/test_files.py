@@ -197,8 +197,9 @@ def test_an_older_config_gets_what_came_later_and_nothing_else(workdir):
 
 
 @pytest.mark.parametrize("value", [None, -16.0, float("nan"), "16", [16.0]])
-def test_a_scale_that_cannot_be_is_refused_by_every_command_that_opens_a_run(value, workdir):
+def test_a_scale_that_cannot_be_is_refused_by_every_command_that_opens_a_run(value, workdir, tmp_path_factory):
     pytest.importorskip("torch")
+    out = tmp_path_factory.mktemp("elsewhere") / "out"
     content = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     content["loss"]["scale"] = value
     (workdir / "config.json").write_text(json.dumps(content), encoding="utf-8")
@@ -206,14 +207,14 @@ def test_a_scale_that_cannot_be_is_refused_by_every_command_that_opens_a_run(val
         ("scoliojax.main", "--mode=eval", f"--workdir={workdir}"),
         ("scoliojax.main", f"--workdir={workdir}"),
         ("scoliojax.report", f"--workdir={workdir}"),
-        ("scoliojax.export", f"--workdir={workdir}", f"--output={workdir / 'out'}"),
-        ("scoliojax.screen", workdir / "walk.pkl", f"--checkpoint={workdir}", f"--output={workdir / 'out'}"),
-        ("scoliojax.interop.opengait", "export", f"--workdir={workdir}", f"--output={workdir / 'out'}"),
+        ("scoliojax.export", f"--workdir={workdir}", f"--output={out}"),
+        ("scoliojax.screen", workdir / "walk.pkl", f"--checkpoint={workdir}", f"--output={out}"),
+        ("scoliojax.interop.opengait", "export", f"--workdir={workdir}", f"--output={out}"),
     ):
         found = run_here(*command)
         assert_one_clear_error(found, "config.json", "scale")
         assert found.returncode == 2
-    assert not (workdir / "out").exists()
+    assert not out.exists()
 
 
 def test_a_log_keeps_its_whole_lines_and_is_named_where_it_is_no_file(tmp_path):
