@@ -85,10 +85,10 @@ def test_the_command_writes_a_tree_in_the_released_layout(tmp_path):
     result = run_module("data_pipelines.synthetic", "--output", tmp_path / "tree", "--subjects", 3, "--frames", 4)
     assert result.returncode == 0, result.stderr
     assert "synthetic" in result.stdout
-    sequences, problems, _ = survey(tmp_path / "tree", "--input")
-    assert not problems
-    assert [CLASSES[one.label] for one in sequences] == list(CLASSES)
-    np.testing.assert_array_equal(pickle.loads(sequences[1].files[0].read_bytes()), walk(1, 4, seed=0)[1])
+    found = survey(tmp_path / "tree", "--input")
+    assert not found.problems
+    assert [CLASSES[one.label] for one in found.sequences] == list(CLASSES)
+    np.testing.assert_array_equal(pickle.loads(found.sequences[1].files[0].read_bytes()), walk(1, 4, seed=0)[1])
     again = run_module("data_pipelines.synthetic", "--output", tmp_path / "tree")
     assert_one_clear_error(again, "--output", "not empty")
 
