@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,6 +65,8 @@ class Video:
     height: int = 0
     source: dict[str, Any] = field(default_factory=dict)  # stored width and height, codec, rate, rotation in degrees
     decoded: Decoded = field(default_factory=Decoded)  # set when `frames` ends
+    expected: int | None = None  # frames to be taken, by what the file claims; None if it claims nothing
+    watch: Callable[[int], None] = lambda taken: None  # told the frames taken so far; what it raises ends the reading
 
     def __post_init__(self):
         if not self.path.is_file():
@@ -88,9 +90,7 @@ class Video:
 
     def samples(self, count: int) -> list[np.ndarray]:
         """Images of `count` to 2 `count` evenly spaced frames; all images of a shorter video."""
-        with self._opened() as (container, stream):
-            taken = min(stream.frames or math.inf, MOST_RATE * _seconds(container, stream) or math.inf)
-        every = max(1, int(taken) // (2 * count)) if taken < math.inf else 1
+        every = max(1, (self.expected or 1) // (2 * count))
         return evenly((frame.image for frame in self._decode(every)), count)
 
     def _decode(self, every: int = 1) -> Iterator[Frame]:
@@ -98,6 +98,8 @@ class Video:
         FFmpegError = _pyav().error.FFmpegError  # noqa: N806
         counts = Decoded()
         with self._opened() as (container, stream):
+            claimed = min(stream.frames or math.inf, MOST_RATE * _seconds(container, stream) or math.inf)
+            self.expected = int(claimed) if claimed < math.inf else None
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             rate = rate if 1.0 <= rate <= 1000.0 else MOST_RATE  # a damaged header can claim any rate
             clock = _Clock(rate)
@@ -122,6 +124,7 @@ class Video:
                         counts.taken += 1
                         counts.corrupt += frame.is_corrupt
                         counts.seconds = clock.now
+                        self.watch(counts.taken)
                         yield Frame(number, clock.now, image, bool(frame.is_corrupt))
             counts.missing = _missing(container, stream, counts.frames, clock.last)
         self.decoded = counts

@@ -38,6 +38,13 @@ BRIGHTNESS_JUMP = 10.0  # grey levels; smallest change between two frames that i
 FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short
 
 
+Report = Callable[[str, int, int | None], None]  # told a stage, the frames done, and all frames, None if unknown
+
+
+def silent(stage: str, done: int, total: int | None) -> None:
+    """Report nothing."""
+
+
 class Flag(NamedTuple):
     """A remark about the quality of a walk, for the reader of the answer."""
 
@@ -128,16 +135,17 @@ def needs_segmenter(path: Path) -> bool:
     return not path.is_dir() and not has_suffix(path.name, PICKLES)
 
 
-def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None = None) -> Walk:
+def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None = None, report: Report = silent) -> Walk:
     """Read a video with a backend, or, without one, a folder of mask PNGs or a prepared pickle.
 
-    `person` has numbers of candidates, as `wanted` of `people.choose`. Raises `DataError` for what is none of these.
+    `person` has numbers of candidates, as `wanted` of `people.choose`; `report` is told how far a video is read, and ends the
+    reading by raising. Raises `DataError` for what is none of these.
     """
     names = None
     if not path.is_dir():
         _refuse_no_walk(path)
     if segmenter is not None:
-        walk = _read_video(path, segmenter, person)
+        walk = _read_video(path, segmenter, person, report)
     elif person is not None:
         raise DataError(f"--person: {path} holds silhouettes of one person; leave it out")
     elif path.is_dir():
@@ -185,9 +193,11 @@ def checksum(path: Path, names: list[str] | None = None) -> str:
     return total.hexdigest()
 
 
-def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None) -> Walk:
+def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None, report: Report) -> Walk:
     video = Video(path)
+    video.watch = lambda taken: report("looking at the scene", taken, video.expected)
     segmenter.study(video)
+    video.watch = lambda taken: report("finding the person", taken, video.expected)
     brightness: list[float] = []
 
     def segmented() -> Iterator[tuple[Frame, list[np.ndarray]]]:
