@@ -1,6 +1,7 @@
 """The beginning and the end of every command: its options, and one line for whatever ends it early."""
 
 import argparse
+import math
 import io
 import os
 import re
@@ -62,6 +63,17 @@ def whole_number(lowest: int, highest: int = 2**31 - 1) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def share(text: str) -> float:
+    """The type of an option that takes a share: a number between 0 and 1, without these."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number between 0 and 1, such as 0.9")
+    return value
 
 
 def expanded_text(text: str) -> str:

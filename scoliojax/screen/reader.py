@@ -13,7 +13,7 @@ from scoliojax.files import read_json, refuse_foreign, whole_folder
 from scoliojax.screen.answer import Screener
 from scoliojax.screen.page import png, write_answer, write_frames
 from scoliojax.screen.pictures import candidates_sheet
-from scoliojax.screen.result import as_dict
+from scoliojax.screen.result import Wanted, as_dict
 
 FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif", "frames", "candidates.png"}
 
@@ -49,12 +49,19 @@ def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
 
 
 def write_result(
-    screener: Screener, segmenter: Segmenter | None, path: Path, folder: Path, person: list[int] | None, keep_frames: bool
+    screener: Screener,
+    segmenter: Segmenter | None,
+    path: Path,
+    folder: Path,
+    person: list[int] | None,
+    keep_frames: bool,
+    wanted: Wanted = Wanted(),
 ) -> dict[str, Any]:
     """Write the answer for one input into `folder`, as a whole, and return the content of `result.json`.
 
-    `person` as in `people.choose`; `keep_frames` also writes the frames of the video that were used. `DataError` or `RunError`
-    if there is no answer; where several people walk, `candidates.png` in the folder shows them.
+    `person` as in `people.choose`; `keep_frames` also writes the frames of the video that were used. A walk that gets no
+    answer has its report, too, which says why. `DataError` or `RunError` where there is no walk; where several people walk,
+    `candidates.png` in the folder shows them.
     """
     used = segmenter if needs_segmenter(path) else None
     try:
@@ -66,7 +73,7 @@ def write_result(
     answer = screener(walk)
     name, models = (used.name, used.models) if used else (None, {})
     kept = keep_frames and used is not None
-    result = as_dict(answer, name, models, person) | {"kept_frames": kept}
+    result = as_dict(answer, name, models, person, wanted) | {"kept_frames": kept}
     with whole_folder(folder) as fresh:
         write_answer(fresh, answer, result)
         if kept:
