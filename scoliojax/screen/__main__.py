@@ -147,7 +147,7 @@ def _inputs_of(argument: Path, alone: bool) -> list[Path]:
 
 def print_result(result: dict[str, Any], folder: Path) -> None:
     from scoliojax.screen.result import DISCLAIMER
-    from scoliojax.screen.sentences import lines_of
+    from scoliojax.screen.terminal import lines_of
 
     for line in (*lines_of(result), f"  report: {folder / 'report.html'}", f"  {DISCLAIMER}"):
         print(printable(line))

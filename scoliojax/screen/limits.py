@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from data_pipelines.video.walk import Flag
-from scoliojax.runs.reference import Typicality
+from scoliojax.scores.reference import Typicality
 from scoliojax.screen.answer import Answer
 
 STEADY = 2 / 3  # least share of windows with the class of the whole walk
@@ -57,6 +57,9 @@ def flags_of(answer: Answer) -> list[Flag]:
     if calibration is None or calibration.threshold is None:
         message = "there is no operating point for this network, so nobody is referred or not (train with validation subjects)"
         flags.append(Flag("no operating point", None, message))
+    if answer.network.reference is None:
+        message = "nothing is kept of what this network learnt from, so a walk unlike it goes unnoticed: evaluate the network once"
+        flags.append(Flag("no reference", None, message))
     if reasons_of(answer):
         return flags
     if len(answer.windows) > 1 and answer.agreeing < STEADY * len(answer.windows):

@@ -60,7 +60,7 @@ def as_dict(
         "network": run | {"evaluation": _evaluation(answer)},
         "quality": _quality(walk.quality),
         "people": _people(walk),
-        "typicality": typicality and asdict(typicality),
+        "typicality": typicality and typicality._asdict(),
         "no_answer": [reason._asdict() for reason in reasons],
         "answer": _answer(answer, wanted) if known else None,
         "windows": [_window(walk, window) for window in answer.windows] if known else [],

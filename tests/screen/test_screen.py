@@ -39,7 +39,9 @@ from scoliojax.screen import page
 from scoliojax.screen.__main__ import main
 from scoliojax.screen.answer import Screener, window_bounds
 from scoliojax.screen.pictures import contact_sheet
-from scoliojax.screen.result import COLUMNS, as_dict, as_row, flags_of, lines_of
+from scoliojax.screen.limits import flags_of
+from scoliojax.screen.result import COLUMNS, Wanted, as_dict, as_row
+from scoliojax.screen.terminal import lines_of
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.evaluate import evaluate, make_eval_step
 from scoliojax.training.state import create_state
@@ -136,7 +138,7 @@ def test_a_video_is_answered_for_in_full(run, clip, tmp_path, capsys):
     assert screen(clip, "--checkpoint", run, "--output", folder, "--backend", "background", "--keep-frames") == 0
     assert {path.name for path in folder.iterdir()} == FILES | {"frames"}
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    assert result["schema"] == "scoliojax.screening/1"
+    assert result["schema"] == "scoliojax.screening/2"
     assert result["synthetic"]
     assert "not a diagnosis" in result["disclaimer"]
     answer = result["answer"]
@@ -286,7 +288,8 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
         ([clip, "--checkpoint", run, "--step", "last", *base], "--step=last is neither newest nor best"),
         ([clip, "--checkpoint", run, "--window", "3", *base], "--window: '3' is no whole number from 15"),
         ([clip, clip, "--checkpoint", run, "--person", "1", *base], "--person belongs to one input, and there are 2"),
-        ([clip, clip, "--checkpoint", run, *base], "several inputs are called walk-mp4"),
+        ([clip, "--checkpoint", run, "--coverage", "90", *base], "--coverage: '90' is no number between 0 and 1"),
+        ([clip, "--checkpoint", run, "--prevalence", "0", *base], "--prevalence: '0' is no number between 0 and 1"),
         ([clip, "--checkpoint", run, "--output", mine], "holds something else than a screening (thesis.txt)"),
         ([clip, "--checkpoint", run, "--output", mine / "thesis.txt"], "is a file; give a new folder"),
         ([pickled, "--checkpoint", run, *base], "are of videos, and no input is one"),
@@ -376,7 +379,7 @@ def test_an_uncalibrated_or_unsteady_answer_says_so(run):
     assert answer.whole.referred is None
     named = {flag.name for flag in flags_of(answer)}
     assert {"synthetic network", "not calibrated", "no operating point"} <= named
-    result = as_dict(answer, None, {}, None)
+    result = as_dict(answer, None, {}, None, Wanted())
     assert result["answer"]["operating_point"] is None
     assert not result["answer"]["calibrated"]
     assert "no operating point; positive or neutral with probability" in "\n".join(lines_of(result))
@@ -384,7 +387,7 @@ def test_an_uncalibrated_or_unsteady_answer_says_so(run):
     assert tuple(as_row("walk", None, "why")) == COLUMNS
     other = next(name for name in CLASSES if name != answer.whole.called)
     windows = [SimpleNamespace(called=other, first=0, last=29), SimpleNamespace(called=answer.whole.called, first=30, last=69)]
-    unsteady = SimpleNamespace(**vars(answer) | {"windows": windows, "agreeing": 1, "synthetic": False})
+    unsteady = SimpleNamespace(**vars(answer) | {"windows": windows, "agreeing": 1, "synthetic": False, "fragile": []})
     assert {flag.name: flag.frames for flag in flags_of(unsteady)}["unsteady"] == 30
 
 
