@@ -179,8 +179,8 @@ SAYS: dict[str, tuple[tuple, dict[str, Any], list[str], list[str]]] = {
     ),
     "a prevalence": (
         (), {"prevalence": MIX},
-        ["66 validation subjects, of whom 67 % are positive or neutral", "Where 3 % of the people are positive or neutral, this "
-         "person's probability of positive or neutral is 0.07.", "21 % would be positive or neutral there (PPV)",
+        ["66 validation subjects, of whom 67 % are positive or neutral", "Where 3 % of the people are positive or neutral, "
+         "this person's probability of positive or neutral is 0.07.", "21 % would be positive or neutral there (PPV)",
          "99.6 % would be negative there (NPV)"],
         ["Give --prevalence"],
     ),
