@@ -13,9 +13,11 @@ from scoliojax.devices.mesh import replicated
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.cohort import Cohort
+from scoliojax.runs.reference import refer
 from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.scores import calibration
 from scoliojax.scores.calibration import Calibration
+from scoliojax.scores.conformal import COVERAGE, check_coverage
 from scoliojax.scores.evaluation import Evaluation, Metrics, evaluation_folder, score
 from scoliojax.scores.metrics import published_scores, refuse_not_finite
 from scoliojax.training.checkpoint import check_which
@@ -28,17 +30,20 @@ class Screening:
 
     `sensitivity` is that of the operating point, which is chosen on validation subjects; None for that of the operating point
     saved beside the checkpoint, or else 0.9. `prevalence` is the share of people for whom the answer is yes, for predictive
-    values in another population; None for no such values.
+    values in another population; None for no such values. `coverage` is the share of the people of each class whose prediction
+    set must have their class.
     """
 
     sensitivity: float | None = None
     prevalence: float | None = None
+    coverage: float = COVERAGE
 
     def __post_init__(self):
         if self.sensitivity is not None and not 0.0 < self.sensitivity <= 1.0:
             raise RunError(f"--sensitivity={self.sensitivity:g} must be above 0 and at most 1, e.g. 0.9")
         if self.prevalence is not None and not 0.0 < self.prevalence < 1.0:
             raise RunError(f"--prevalence={self.prevalence:g} must lie between 0 and 1, e.g. 0.03 for three of a hundred")
+        check_coverage(self.coverage)
 
 
 def open_network(run: Run, which: str) -> tuple[TrainedNetwork, Cohort]:
@@ -86,7 +91,8 @@ def calibrate(
     is given, this is a `RunError`. `keep`: save the fitted values beside the checkpoint.
     """
     kept = network.calibration
-    if kept and sensitivity in (None, kept.wanted_sensitivity):
+    as_wanted = kept and sensitivity in (None, kept.wanted_sensitivity)
+    if kept and as_wanted and (kept.margins is not None or not len(cohort.partition.validation)):
         return kept
     if not len(cohort.partition.validation):
         if sensitivity is not None:
@@ -96,15 +102,13 @@ def calibrate(
             )
         return None
     predictions = predict(network, cohort, cohort.partition.validation)
-    fitted = calibration.fit(
-        cohort.data.labels[predictions.rows],
-        predictions.logits,
-        network.scale,
-        [cohort.data.subjects[row] for row in predictions.rows],
-        sensitivity or calibration.WANTED_SENSITIVITY,
-        network.digest,
-        cohort.data.synthetic,
-    )
+    labels, subjects = cohort.data.labels[predictions.rows], [cohort.data.subjects[row] for row in predictions.rows]
+    given = labels, predictions.logits, network.scale, subjects
+    if kept and as_wanted:  # by an older version: its temperature and threshold stay
+        fitted = calibration.with_margins(kept, *given)
+    else:
+        wanted = sensitivity or calibration.WANTED_SENSITIVITY
+        fitted = calibration.fit(*given, wanted, network.digest, cohort.data.synthetic)
     if keep and cluster.is_first():
         path = calibration.calibration_file(network.directory, network.step)
         try:
@@ -121,15 +125,15 @@ def evaluate_part(
     duplicates: list[NearDuplicate],
     sensitivity: float | None = None,
     keep: bool = True,
-    embeddings: bool = False,
+    coverage: float | None = None,
 ) -> Evaluation:
-    """Predictions and calibration for one part of a cohort ("train", "validation" or "test").
+    """Predictions, calibration and reference for one part of a cohort ("train", "validation" or "test").
 
-    `duplicates`: from `Cohort.near_duplicates`, for the record; `sensitivity` and `keep` as in `calibrate`; `embeddings` as in
-    `predict`. Raises `RunError` when the part is empty or a logit is not finite.
+    `duplicates`: from `Cohort.near_duplicates`, for the record; `sensitivity` and `keep` as in `calibrate`; `coverage` of the
+    prediction sets, None for no sets. Raises `RunError` when the part is empty or a logit is not finite.
     """
     data = cohort.data
-    predictions = predict(network, cohort, cohort.rows(part), embeddings=embeddings)
+    predictions = predict(network, cohort, cohort.rows(part), embeddings=True)
     rows = predictions.rows
     return Evaluation(
         data=data.name,
@@ -146,6 +150,9 @@ def evaluate_part(
         calibration=calibrate(network, cohort, sensitivity, keep),
         embeddings=predictions.embeddings,
         traits={name: [values[row] for row in rows] for name, values in data.traits.items()},
+        reference=refer(network, cohort, keep),
+        frames=np.minimum(data.n_frames[rows], cohort.config.data.max_eval_frames),
+        coverage=coverage,
     )
 
 
@@ -157,7 +164,7 @@ def write_evaluation(network: TrainedNetwork, cohort: Cohort, part: str, screeni
     from scoliojax.scores.results import results_table  # imports matplotlib, a third of the start time
 
     duplicates = cohort.near_duplicates()
-    evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity)
+    evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity, coverage=screening.coverage)
     if not cluster.is_first():
         return
     metrics, problem = keep_results(network, evaluation, screening.prevalence)
