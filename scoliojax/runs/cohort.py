@@ -1,6 +1,6 @@
 """The data of a run: all sequences, their partition, and the batches drawn from them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -43,9 +43,17 @@ class Cohort:
         batches = train_batches(self.sampler, start, self.config.train.steps, self.config.data.loader_threads)
         return (to_devices(batch, mesh) for batch in batches)
 
-    def eval_batches(self, rows: np.ndarray, mesh: Mesh, keep: bool = False) -> Iterator[dict[str, Any]]:
-        """Padded batches of the sequences `rows`, sharded over the mesh; `keep`: keep them in memory, to be read again."""
-        batcher = build.build_eval_batcher(self.config, self.data, rows, self.cache if keep else self.read_once)
+    def eval_batches(
+        self, rows: np.ndarray, mesh: Mesh, keep: bool = False, perturb: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Padded batches of the sequences `rows`, sharded over the mesh.
+
+        `keep`: keep them in memory, to be read again; `perturb`: uint8 `[s, 64, 44]` to the same, with at most s frames, applied
+        to the frames that are looked at.
+        """
+        read, most = self.cache if keep else self.read_once, self.config.data.max_eval_frames
+        reader = read if perturb is None else lambda row: perturb(read(row)[:most])
+        batcher = build.build_eval_batcher(self.config, self.data, rows, reader)
         for batch in eval_batches(batcher, self.config.data.loader_threads):
             yield {"rows": batch.pop("rows"), **to_devices(batch, mesh)}
 

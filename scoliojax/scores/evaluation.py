@@ -16,6 +16,7 @@ from scoliojax.scores import bootstrap
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.metrics import Scored, Scorer, confusion_counts, refuse_not_finite, softmax
+from scoliojax.scores.robustness import AS_GIVEN, PerturbedLogits, Robustness, score_perturbed
 from scoliojax.scores.subgroups import Subgroup, score_subgroups
 
 ALWAYS = {"accuracy", "macro_f1", "screening/sensitivity", "screening/specificity", "screening/auroc"}  # scores of every part
@@ -53,6 +54,7 @@ class Evaluation:
     calibration: Calibration | None = None  # None: no validation subjects
     embeddings: np.ndarray | None = None  # n p c; None: not requested
     traits: dict[str, list[str]] = field(default_factory=dict)  # n texts by column of the subjects file, such as sex or age
+    perturbed: PerturbedLogits | None = None  # None: not requested
 
     def __post_init__(self):
         refuse_not_finite(self.logits, self.sequences)
@@ -70,10 +72,21 @@ class Evaluation:
     @cached_property
     def scored(self) -> Scored:
         """Labels, calibrated probabilities and decisions."""
-        calibration = self.calibration
-        probabilities = calibration.probabilities(self.logits, self.scale) if calibration else self.uncalibrated
+        return self._decide(self.labels, self.logits)
+
+    def _decide(self, labels: np.ndarray, logits: np.ndarray) -> Scored:
+        calibration, scale = self.calibration, self.scale
+        probabilities = calibration.probabilities(logits, scale) if calibration else softmax(logits, scale)
         referred = calibration.referred(probabilities) if calibration else None
-        return Scored(self.labels, probabilities, np.argmax(self.logits, axis=1), referred)
+        return Scored(labels, probabilities, np.argmax(logits, axis=1), referred)
+
+    def robustness(self) -> Robustness | None:
+        """The scores under each perturbation; None where none was read."""
+        if self.perturbed is None:
+            return None
+        places, labels = self.perturbed.places, self.labels[self.perturbed.places]  # m, m
+        readings = {AS_GIVEN: self.logits[places], **self.perturbed.logits}  # each m k
+        return score_perturbed(self.perturbed, {name: self._decide(labels, logits) for name, logits in readings.items()})
 
     def scorer(self, prevalence: float | None = None) -> Scorer:
         """All scores of these sequences; `prevalence` as in `metrics.decision_scores`."""
@@ -108,6 +121,7 @@ class Metrics:
     notes: list[str]  # limits of the scores, in sentences
     scores: dict[str, Estimate]  # by name, or by `question/name`
     subgroups: dict[str, dict[str, Subgroup]] = field(default_factory=dict)  # by column of the subjects file, then by name
+    perturbations: Robustness | None = None  # scores of walks that a camera made look a little different; None: not read
 
     def __post_init__(self):
         for part, counts in self.parts.items():
@@ -131,7 +145,8 @@ class Metrics:
                 for column, groups in self.subgroups.items()
             },
         }
-        return content if self.subgroups else {name: value for name, value in content.items() if name != "subgroups"}
+        content["perturbations"] = self.perturbations and self.perturbations.to_json()
+        return {name: value for name, value in content.items() if value or name not in ("subgroups", "perturbations")}
 
 
 def _written(scores: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
@@ -173,6 +188,7 @@ def score(evaluation: Evaluation, prevalence: float | None = None) -> Metrics:
         notes=_notes(evaluation, subjects) + remarks,
         scores=bootstrap.estimates(scorer, evaluation.subjects),
         subgroups=subgroups,
+        perturbations=evaluation.robustness(),
     )
 
 
