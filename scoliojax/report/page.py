@@ -17,6 +17,7 @@ from scoliojax.scores.evaluation import Evaluation, Metrics
 from scoliojax.scores.figures import save
 from scoliojax.scores.model_card import model_card, network, operating_point
 from scoliojax.scores.results import QUESTIONS, cell, subgroup_headlines
+from scoliojax.scores.robustness import HEADER
 from scoliojax.scores.strips import strip_bounds
 
 CASES_SHOWN = 40  # on the page; `cases.csv` has all
@@ -90,6 +91,7 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
             subgroups=_subgroups(metrics),
             **_assurance(metrics),
             few_subjects=FEW_SUBJECTS,
+            perturbation_header=HEADER,
             warnings=evidence.warnings,
             figures=figures,
             rivals=[_rival(rival, metrics) for rival in rivals],

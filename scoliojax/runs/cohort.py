@@ -47,22 +47,30 @@ class Cohort:
         return (to_devices(batch, mesh) for batch in batches)
 
     def eval_batches(
-        self, rows: np.ndarray, mesh: Mesh, keep: bool = False, cut: Cut | None = None, most: int | None = None
+        self,
+        rows: np.ndarray,
+        mesh: Mesh,
+        keep: bool = False,
+        cut: Cut | None = None,
+        most: int | None = None,
+        perturb: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Padded batches of the sequences `rows`, sharded over the mesh; `keep`: keep them in memory, to be read again.
 
-        `cut`: given a row and its number of frames, the frames to take, `most` or all if there are fewer.
+        `cut`: given a row and its number of frames, the frames to take, `most` or all if there are fewer. `perturb`: uint8
+        `[s, 64, 44]` to the same, with at most s frames, applied to the frames that are looked at.
         """
-        data, read = self.data, self.cache if keep else self.read_once
+        data, read, limit = self.data, self.cache if keep else self.read_once, self.config.data.max_eval_frames
+        counts = np.minimum(data.n_frames, limit)
+
+        def reader(row: int) -> np.ndarray:
+            clip = read(row)[:limit]  # s 64 44
+            clip = clip if cut is None else clip[cut(row, int(counts[row]))]  # s 64 44
+            return clip if perturb is None else perturb(clip)
+
         if cut:
-            whole, limit = read, self.config.data.max_eval_frames
-            counts = np.minimum(data.n_frames, limit)
             data = replace(data, n_frames=np.minimum(counts, most or limit))
-
-            def read(row: int) -> np.ndarray:
-                return whole(row)[cut(row, int(counts[row]))]
-
-        batcher = build.build_eval_batcher(self.config, data, rows, read)
+        batcher = build.build_eval_batcher(self.config, data, rows, reader)
         for batch in eval_batches(batcher, self.config.data.loader_threads):
             yield {"rows": batch.pop("rows"), **to_devices(batch, mesh)}
 

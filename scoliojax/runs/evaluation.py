@@ -1,12 +1,14 @@
 """Predictions, calibration and scores of a trained network on a part of its cohort."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_pipelines.command import unwritable
 from data_pipelines.leaks import NearDuplicate
+from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.schema import CLASSES, abbreviate
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
@@ -20,8 +22,11 @@ from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.conformal import COVERAGE, check_coverage
 from scoliojax.scores.evaluation import Evaluation, Metrics, evaluation_folder, score
 from scoliojax.scores.metrics import published_scores, refuse_not_finite
+from scoliojax.scores.robustness import PerturbedLogits, spread
 from scoliojax.training.checkpoint import check_which
 from scoliojax.training.evaluate import Predictions, evaluate
+
+PERTURBED = 256  # most walks of a part that an evaluation also reads under each perturbation
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,20 @@ def open_network(run: Run, which: str) -> tuple[TrainedNetwork, Cohort]:
 
 
 def predict(
-    network: TrainedNetwork, cohort: Cohort, rows: np.ndarray, keep: bool = False, embeddings: bool = False
+    network: TrainedNetwork,
+    cohort: Cohort,
+    rows: np.ndarray,
+    keep: bool = False,
+    embeddings: bool = False,
+    perturb: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Predictions:
     """The outputs of a network, which must be on every device of its run's mesh, for the sequences `rows`.
 
-    `keep` as in `Cohort.eval_batches`; `embeddings`: return these, too. Raises `RunError` with the sequences whose logits are
+    `keep` and `perturb` as in `Cohort.eval_batches`; `embeddings`: return these, too. Raises `RunError` with the sequences whose logits are
     not finite.
     """
     run, state = network.run, network.state
-    batches = cohort.eval_batches(rows, run.mesh, keep)
+    batches = cohort.eval_batches(rows, run.mesh, keep, perturb)
     predictions = evaluate(run.eval_step, state.params, state.batch_stats, batches, embeddings)
     refuse_not_finite(predictions.logits, [cohort.data.sequences[row] for row in predictions.rows])
     return predictions
@@ -80,6 +90,20 @@ def validation_scores(network: TrainedNetwork, cohort: Cohort) -> dict[str, floa
     labels = cohort.data.labels[predictions.rows]
     scores = published_scores(labels, np.argmax(predictions.logits, axis=1), len(CLASSES))
     return {f"validation/{name}": scores[name] for name in ("accuracy", "macro_recall", "macro_f1")}
+
+
+def predict_perturbed(
+    network: TrainedNetwork, cohort: Cohort, rows: np.ndarray, most: int = PERTURBED
+) -> PerturbedLogits | None:
+    """The logits of at most `most` of the sequences `rows`, which `spread` chooses, under each perturbation; None for 0."""
+    if not most:
+        return None
+    places = spread(cohort.data.labels[rows], most)  # m
+    logits = {
+        name: predict(network, cohort, rows[places], keep=True, perturb=perturb).logits  # m k
+        for name, perturb in PERTURBATIONS.items()
+    }
+    return PerturbedLogits(places, logits)
 
 
 def calibrate(
@@ -126,11 +150,13 @@ def evaluate_part(
     sensitivity: float | None = None,
     keep: bool = True,
     coverage: float | None = None,
+    perturbed: int = PERTURBED,
 ) -> Evaluation:
     """Predictions, calibration and reference for one part of a cohort ("train", "validation" or "test").
 
     `duplicates`: from `Cohort.near_duplicates`, for the record; `sensitivity` and `keep` as in `calibrate`; `coverage` of the
-    prediction sets, None for no sets. Raises `RunError` when the part is empty or a logit is not finite.
+    prediction sets, None for no sets; `perturbed`: most sequences to read under each perturbation, too. Raises `RunError` when
+    the part is empty or a logit is not finite.
     """
     data = cohort.data
     predictions = predict(network, cohort, cohort.rows(part), embeddings=True)
@@ -153,18 +179,23 @@ def evaluate_part(
         reference=refer(network, cohort, keep),
         frames=np.minimum(data.n_frames[rows], cohort.config.data.max_eval_frames),
         coverage=coverage,
+        perturbed=predict_perturbed(network, cohort, rows, perturbed),
     )
 
 
-def write_evaluation(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> None:
-    """Evaluate one part, write the results to the run directory, and print their table.
+def write_evaluation(
+    network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening, perturbed: int = PERTURBED
+) -> None:
+    """Evaluate one part, write the results to the run directory, and print their table; `perturbed` as in `evaluate_part`.
 
     Raises `RunError`, after the table, where the results cannot be written.
     """
     from scoliojax.scores.results import results_table  # imports matplotlib, a third of the start time
 
     duplicates = cohort.near_duplicates()
-    evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity, coverage=screening.coverage)
+    evaluation = evaluate_part(
+        network, cohort, part, duplicates, screening.sensitivity, coverage=screening.coverage, perturbed=perturbed
+    )
     if not cluster.is_first():
         return
     metrics, problem = keep_results(network, evaluation, screening.prevalence)

@@ -18,9 +18,10 @@ from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.metrics import Scored, Scorer, confusion_counts, refuse_not_finite, softmax
 from scoliojax.scores.reference import Reference
+from scoliojax.scores.robustness import AS_GIVEN, PerturbedLogits, Robustness, score_perturbed
 from scoliojax.scores.subgroups import Subgroup, score_subgroups
 
-OPTIONAL = ("subgroups", "distances", "prediction_sets")  # keys of `metrics.json` that are left out where there are none
+OPTIONAL = ("subgroups", "distances", "prediction_sets", "perturbations")  # keys of `metrics.json` that are left out where there are none
 ALWAYS = {"accuracy", "macro_f1", "screening/sensitivity", "screening/specificity", "screening/auroc"}  # scores of every part
 
 
@@ -59,6 +60,7 @@ class Evaluation:
     reference: Reference | None = None  # None: there are too few validation subjects
     frames: np.ndarray | int = 0  # n; number of frames of each sequence that the network saw
     coverage: float | None = None  # wanted of prediction sets; None: no sets
+    perturbed: PerturbedLogits | None = None  # None: not requested
 
     def __post_init__(self):
         refuse_not_finite(self.logits, self.sequences)
@@ -76,10 +78,21 @@ class Evaluation:
     @cached_property
     def scored(self) -> Scored:
         """Labels, calibrated probabilities and decisions."""
-        calibration = self.calibration
-        probabilities = calibration.probabilities(self.logits, self.scale) if calibration else self.uncalibrated
+        return self._decide(self.labels, self.logits)
+
+    def _decide(self, labels: np.ndarray, logits: np.ndarray) -> Scored:
+        calibration, scale = self.calibration, self.scale
+        probabilities = calibration.probabilities(logits, scale) if calibration else softmax(logits, scale)
         referred = calibration.referred(probabilities) if calibration else None
-        return Scored(self.labels, probabilities, np.argmax(self.logits, axis=1), referred)
+        return Scored(labels, probabilities, np.argmax(logits, axis=1), referred)
+
+    def robustness(self) -> Robustness | None:
+        """The scores under each perturbation; None where none was read."""
+        if self.perturbed is None:
+            return None
+        places, labels = self.perturbed.places, self.labels[self.perturbed.places]  # m, m
+        readings = {AS_GIVEN: self.logits[places], **self.perturbed.logits}  # each m k
+        return score_perturbed(self.perturbed, {name: self._decide(labels, logits) for name, logits in readings.items()})
 
     @cached_property
     def distance(self) -> np.ndarray | None:
@@ -123,6 +136,7 @@ class Metrics:
     subgroups: dict[str, dict[str, Subgroup]] = field(default_factory=dict)  # by column of the subjects file, then by name
     distances: Unlike | None = None  # None: no reference, or of an older version
     prediction_sets: PredictionSets | None = None  # None: no validation subjects, or of an older version
+    perturbations: Robustness | None = None  # scores of walks that a camera made look a little different; None: not read
 
     def __post_init__(self):
         for part, counts in self.parts.items():
@@ -196,6 +210,7 @@ def score(evaluation: Evaluation, prevalence: float | None = None) -> Metrics:
         subgroups=subgroups,
         distances=score_distances(evaluation),
         prediction_sets=score_sets(evaluation),
+        perturbations=evaluation.robustness(),
     )
 
 

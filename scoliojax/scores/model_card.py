@@ -8,6 +8,7 @@ from data_pipelines.schema import CLASSES
 from scoliojax.scores.assurance import coverage_rows, distance_lines, set_lines
 from scoliojax.scores.evaluation import Metrics
 from scoliojax.scores.results import QUESTIONS, cell, subgroup_headlines
+from scoliojax.scores.robustness import HEADER
 
 BINARY = ("sensitivity", "specificity", "ppv", "npv", "auroc")
 
@@ -87,6 +88,11 @@ def model_card(
                 cells = [cell(group.scores[score], reason=True) for score in names]
                 title = f"{column}: {name}".replace("|", "\\|")
                 lines.append(f"| {title} | {group.n} | {group.subjects} | " + " | ".join(cells) + " |")
+    if table := metrics.perturbations:
+        columns = len(table.rows()[0])
+        titles = " | ".join(HEADER[: columns - 1])
+        lines += ["", f"| {table.walks} walks, read as{mark} | {titles} |", "|---" * columns + "|"]
+        lines += [f"| {' | '.join(row)} |" for row in table.rows()]
     lines += ["", f"## Operating point{mark}", "", *(f"- {line}" for line in operating_point(metrics)), ""]
     lines += _assurance(metrics)
     return "\n".join(lines)

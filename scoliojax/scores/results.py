@@ -79,6 +79,8 @@ def results_table(metrics: Metrics) -> str:
             sensitivity, specificity = (cell(group.scores[score]) for score in names)
             title = f"{column}: {name}"
             lines.append(f"  {title:<24} {group.subjects:>5}  {sensitivity:<25} {specificity:<24}{mark}")
+    if metrics.perturbations:
+        lines.append(f"  {metrics.perturbations.worst()}{mark}")
     return "\n".join(lines)
 
 
