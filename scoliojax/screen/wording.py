@@ -127,12 +127,14 @@ def prediction_set(result: dict[str, Any]) -> str:
         return ""
     note = f" {found['note'][0].upper()}{found['note'][1:]}." if found["note"] else ""
     if found["classes"] is None:
-        return f"No class can be excluded with a coverage of {per_cent(found['coverage'])}.{note}"
+        return f"There is no set with a coverage of {per_cent(found['coverage'])}.{note}"
     names, promise = found["classes"], f"a coverage of {per_cent(found['coverage'])} in every class"
     if not names:
         return f"With {promise}, every class can be excluded: this walk looks like the validation walks of none.{note}"
-    which = "Nothing can be excluded" if len(names) == 3 else f"It cannot be excluded that the class is {' or '.join(names)}"
-    return f"{which}, with {promise}.{note}"
+    if len(names) == 3:
+        return f"No class can be excluded, with {promise}.{note}"
+    which = " and ".join(names).capitalize()
+    return f"{which} cannot be excluded, the other class{'es' * (len(names) == 1)} can, with {promise}.{note}"
 
 
 def steadiness(result: dict[str, Any]) -> str:

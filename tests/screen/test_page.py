@@ -190,18 +190,18 @@ SAYS: dict[str, tuple[tuple, dict[str, Any], list[str], list[str]]] = {
     ),
     "a prediction set": (
         (), {"prediction_set": {"coverage": 0.9, "classes": ["neutral", "positive"], "note": ""}},
-        ["It cannot be excluded that the class is neutral or positive, with a coverage of 90 % in every class",
+        ["Neutral and positive cannot be excluded, the other class can, with a coverage of 90 % in every class",
          "(exchangeability)"], [],
     ),
     "all classes": (
-        (), {"prediction_set": {"coverage": 0.9, "classes": list(CLASSES), "note": ""}}, ["Nothing can be excluded"], [],
+        (), {"prediction_set": {"coverage": 0.9, "classes": list(CLASSES), "note": ""}}, ["No class can be excluded, with"], [],
     ),
     "no class": (
         (), {"prediction_set": {"coverage": 0.9, "classes": [], "note": ""}}, ["looks like the validation walks of none"], [],
     ),
     "no set": (
         (), {"prediction_set": {"coverage": 0.99, "classes": None, "note": "too few validation subjects"}},
-        ["No class can be excluded with a coverage of 99 %. Too few validation subjects."], ["(exchangeability)"],
+        ["There is no set with a coverage of 99 %. Too few validation subjects."], ["(exchangeability)"],
     ),
     "unlike training": (
         (), {"typicality": made()["typicality"] | {"distance": 17.0, "unlike": True}},
