@@ -14,6 +14,7 @@ from data_pipelines import command
 from data_pipelines.command import Parser, expanded_path, unwritable, whole_number
 from data_pipelines.schema import DataError, cache_folder
 from scoliojax.errors import RunError, Stopped
+from scoliojax.scores.conformal import COVERAGE
 
 STOPPED = 75  # exit status after SIGTERM: BSD's EX_TEMPFAIL, "try again"
 
@@ -68,6 +69,14 @@ def add_screening(parser: Parser) -> None:
         ("--prevalence", "share of people with signs in your population, for predictive values there"),
     ):
         parser.add_argument(option, type=float, metavar="X", help=help_text)
+    add_coverage(parser, COVERAGE)
+
+
+def add_coverage(parser: Parser, default: float | None) -> None:
+    """`--coverage`, as `conformal.check_coverage` judges it."""
+    help_text = "share of people of each class whose set of classes that cannot be excluded is to have their class"
+    said = f"default {default:g}" if default else "default: no such set"
+    parser.add_argument("--coverage", type=float, default=default, metavar="X", help=f"{help_text}; {said}")
 
 
 def add_output(parser: Parser, default: str) -> None:
