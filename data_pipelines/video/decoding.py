@@ -99,7 +99,7 @@ class Video:
         counts = Decoded()
         with self._opened() as (container, stream):
             claimed = min(stream.frames or math.inf, MOST_RATE * _seconds(container, stream) or math.inf)
-            self.expected = int(claimed) if claimed < math.inf else None
+            self.expected = round(claimed) if claimed < math.inf else None
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             rate = rate if 1.0 <= rate <= 1000.0 else MOST_RATE  # a damaged header can claim any rate
             clock = _Clock(rate)

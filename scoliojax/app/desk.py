@@ -126,7 +126,7 @@ class Desk:
             except CancelledError:
                 return Outcome("", "Cancelled; the video is deleted.")
             except (DataError, RunError, OSError) as error:
-                return _mistake(_on_a_page(str(error).replace(f"{place}{os.sep}", "")))
+                return _mistake(on_a_page(str(error).replace(f"{place}{os.sep}", "")))
             page = (folder / "report.html").read_text(encoding="utf-8")
         file, spoken = embedded(page.encode(), "text/html"), summary(result)
         return Outcome(page_part(part="answer", summary=spoken, report=page, file=file), spoken)
@@ -164,7 +164,7 @@ def _choice(error: ChooseError) -> Outcome:
     return Outcome("", spoken, page_part(part="people", people=people, spoken=spoken), kept=True)
 
 
-def _on_a_page(message: str) -> str:
+def on_a_page(message: str) -> str:
     """A message that names options of the command line, for a page that has none."""
     message = message.replace("another --backend", "the other choice about the camera")
     for name, words in CAMERAS.items():

@@ -118,12 +118,18 @@ def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.B
                     ready, ended = gr.Button(interactive=step.kept), gr.Button(visible=False)
                     yield step.spoken, "", step.people, step.answer, video, ready, ended
 
+        def fail():
+            message = "This page failed at the video, which is deleted; the terminal that serves the page says why."
+            said = page_part(part="mistake", message=message)
+            return message, "", "", said, None, gr.Button(interactive=False), gr.Button(visible=False)
+
         video.upload(take, video, [start, people, answer, spoken], api_visibility="private", queue=False)
         video.clear(forget, None, [start, people, spoken], api_visibility="private", queue=False)
         shown = [spoken, progress, people, answer, video, start, stop]
         options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "show_progress": "hidden"}
         read = start.click(screen, [camera, prevalence, chosen], shown, js=CHOSEN, **options)
         read.then(None, js=INTO_VIEW)
+        read.failure(fail, None, shown, api_visibility="private", queue=False)
         stop.click(leave, api_visibility="private", queue=False)
         page.unload(leave)
 

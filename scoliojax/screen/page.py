@@ -16,7 +16,7 @@ from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.figures import svg
 from scoliojax.screen import wording
 from scoliojax.screen.answer import Answer
-from scoliojax.screen.pictures import contact_sheet, draw_strips, draw_windows, eight, write_animation
+from scoliojax.screen.pictures import candidates_sheet, contact_sheet, draw_strips, draw_windows, eight, write_animation
 
 SCALE_END = 1.25  # of the scale of distances, as a multiple of the bound
 
@@ -33,18 +33,17 @@ class Pictures:
     candidates: str = ""
 
 
-def write_answer(folder: Path, answer: Answer, result: dict[str, Any], candidates: bytes | None = None) -> None:
-    """Write every file of an answer into an existing folder.
-
-    `result` from `result.as_dict`; `candidates`: the sheet of all people as the content of a PNG file, where one was chosen.
-    """
+def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
+    """Write every file of an answer into an existing folder; `result` from `result.as_dict`."""
     walk = answer.walk
     silhouettes = walk.silhouettes[: answer.frames_used]  # s 64 64
     write_json(folder / "result.json", result)
     sheet = png(contact_sheet(silhouettes, walk.frames))
     (folder / "silhouettes.png").write_bytes(sheet)
     write_animation(folder / "silhouettes.gif", silhouettes, walk.times)
-    if candidates is not None:
+    candidates = None
+    if result["people"] is not None and walk.shape is not None:
+        candidates = png(candidates_sheet(walk.people, walk.shape))
         (folder / "candidates.png").write_bytes(candidates)
     known = result["answer"] is not None
     pictures = Pictures(

@@ -11,7 +11,7 @@ from scoliojax.screen.page import Pictures, render_report
 from scoliojax.screen.wording import per_cent, quality, share, summary
 
 DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
-PICTURES = Pictures([(7 * number, DOT) for number in range(8)], DOT, DOT, DOT, DOT)
+PICTURES = Pictures([(7 * number, DOT) for number in range(8)], DOT, DOT, DOT, DOT, DOT)
 
 
 def reading(probabilities: tuple[float, float, float] = (0.2, 0.1, 0.7), threshold: float | None = 0.62) -> dict[str, Any]:
