@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
 from data_pipelines.pictures import MOST_BYTES
 from data_pipelines.quality import Quality, judge
-from data_pipelines.schema import FEWEST_FRAMES, DataError, abbreviate
+from data_pipelines.schema import FEWEST_FRAMES, DataError, abbreviate, printable
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.video.decoding import GIVE, SUFFIXES, Frame, Video, what_else
 from data_pipelines.video.people import FAULTS, Person, Segmenter, choose, follow
@@ -64,7 +65,35 @@ class Walk:
     source: dict[str, Any] = field(default_factory=dict)  # properties of the input
     flags: list[Flag] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)  # all candidates of a video, the best score first
-    quality: Quality | None = None  # set by `read_walk`; of its findings, those that are not grave are flags as well
+    taken: list[int] = field(default_factory=list)  # numbers of those who were taken, from 1; empty without candidates
+    shape: tuple[int, int] | None = None  # height and width of a frame of a video, in pixels
+
+    @cached_property
+    def quality(self) -> Quality:
+        """The judgement of the silhouettes; the walk gets no answer where a finding is grave."""
+        return judge(self.silhouettes, self.times)
+
+    @property
+    def choice(self) -> dict[str, Any] | None:
+        """The candidates of a video and the numbers of those who were taken; None where there was nothing to choose.
+
+        Of each candidate: the number, the usable frames and their share of all frames, the seconds from the start of the video
+        at which they start and end, and the height in pixels.
+        """
+        if len(self.people) < 2:
+            return None
+        candidates = [
+            {
+                "number": number,
+                "frames": len(used),
+                "share": round(len(used) / self.source["frames_taken"], 3),
+                "start": round(used[0].time, 3),
+                "end": round(used[-1].time, 3),
+                "height": round(person.height),
+            }
+            for number, (person, used) in enumerate(((person, person.usable) for person in self.people), 1)
+        ]
+        return {"taken": self.taken, "candidates": candidates}
 
 
 def inputs_of(path: Path, report: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -157,13 +186,13 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
         silhouettes = load_silhouettes(path)  # s 64 64
         frames = len(silhouettes)
         walk = Walk(path.name, "silhouettes", silhouettes, np.arange(frames), source={"frames": frames})
+    walk.name = printable(walk.name)
     walk.source["sha256"] = checksum(path, names)
     if len(walk.silhouettes) < FEWEST_FRAMES:
         raise DataError(f"{path}: only {len(walk.silhouettes)} usable frames, {FEWEST_FRAMES} are needed; record a longer walk")
     if len(walk.silhouettes) < FEW_FRAMES:
         message = f"a short walk: {len(walk.silhouettes)} usable frames, {FEW_FRAMES} or more are better"
         walk.flags.append(Flag("short", len(walk.silhouettes), message))
-    walk.quality = judge(walk.silhouettes, walk.times)
     walk.flags += [Flag(one.name, one.frames, one.message) for one in walk.quality.findings if not one.grave]
     return walk
 
@@ -224,7 +253,9 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None, repo
     frames, times = (np.array(column) for column in zip(*((one.frame, one.time) for one in person.usable), strict=True))  # s
     source = video.source | {"frames": decoded.frames, "frames_taken": decoded.taken, "seconds": round(decoded.seconds, 3)}
     flags = list(_flags(video, person, len(candidates) - len(set(wanted or [1])), np.array(brightness)))
-    return Walk(path.name, "video", silhouettes, frames, times, source, flags, candidates)
+    return Walk(
+        path.name, "video", silhouettes, frames, times, source, flags, candidates, wanted or [1], (video.height, video.width)
+    )
 
 
 def _flags(video: Video, person: Person, others: int, brightness: np.ndarray) -> Iterator[Flag]:

@@ -78,7 +78,7 @@ def predict(
     not finite.
     """
     run, state = network.run, network.state
-    batches = cohort.eval_batches(rows, run.mesh, keep, perturb)
+    batches = cohort.eval_batches(rows, run.mesh, keep, perturb=perturb)
     predictions = evaluate(run.eval_step, state.params, state.batch_stats, batches, embeddings)
     refuse_not_finite(predictions.logits, [cohort.data.sequences[row] for row in predictions.rows])
     return predictions

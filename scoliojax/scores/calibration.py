@@ -61,6 +61,13 @@ class Calibration:
         """The screening decision, bool `[n]`, of calibrated probabilities `[n, k]`; None without a threshold."""
         return None if self.threshold is None else screening_score(probabilities) >= self.threshold
 
+    @property
+    def share(self) -> float | None:
+        """Share of the validation subjects who are of any class but the first, healthy one; None where an older version fitted."""
+        if self.margins is None:
+            return None
+        return sum(map(len, self.margins[1:])) / sum(map(len, self.margins))
+
     def prediction_set(self, probabilities: np.ndarray, coverage: float) -> tuple[np.ndarray | None, str]:
         """The classes that cannot be excluded, bool `[n, k]`, for calibrated probabilities `[n, k]`, and a note on limits.
 

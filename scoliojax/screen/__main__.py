@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser, share, whole_number
 from data_pipelines.locks import alone
-from data_pipelines.schema import DataError, abbreviate, printable
+from data_pipelines.schema import DataError, printable
 from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, write_csv
 from scoliojax.runs.command import add_run, add_step, configure_runtime, report_errors
@@ -49,8 +49,18 @@ def arguments() -> Parser:
         metavar="FRAMES",
         help="length of a window; default %(default)s",
     )
-    add("--coverage", type=share, metavar="SHARE", help="also give the classes that cannot be excluded at this coverage, e.g. 0.9")
-    add("--prevalence", type=share, metavar="SHARE", help="also say what holds where this share is positive or neutral, e.g. 0.03")
+    add(
+        "--coverage",
+        type=share,
+        metavar="SHARE",
+        help="also give the classes that cannot be excluded at this coverage, e.g. 0.9",
+    )
+    add(
+        "--prevalence",
+        type=share,
+        metavar="SHARE",
+        help="also say what holds where this share is positive or neutral, e.g. 0.03",
+    )
     add("--keep-frames", action="store_true", help="also write the frames that were used (faces!)")
     return parser
 

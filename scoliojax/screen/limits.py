@@ -29,7 +29,9 @@ def reasons_of(answer: Answer) -> list[Reason]:
     reasons = [Reason(finding.name, finding.message) for finding in answer.walk.quality.grave]
     typicality = typicality_of(answer)
     if typicality is not None and typicality.beyond:
-        message = f"the walk is unlike anything this network has learnt from ({_far(typicality)}): it cannot be known what it says"
+        message = (
+            f"the walk is unlike anything this network has learnt from ({_far(typicality)}): it cannot be known what it says"
+        )
         reasons.append(Reason("unlike training", message))
     return reasons
 
@@ -58,7 +60,9 @@ def flags_of(answer: Answer) -> list[Flag]:
         message = "there is no operating point for this network, so nobody is referred or not (train with validation subjects)"
         flags.append(Flag("no operating point", None, message))
     if answer.network.reference is None:
-        message = "nothing is kept of what this network learnt from, so a walk unlike it goes unnoticed: evaluate the network once"
+        message = (
+            "nothing is kept of what this network learnt from, so a walk unlike it goes unnoticed: evaluate the network once"
+        )
         flags.append(Flag("no reference", None, message))
     if reasons_of(answer):
         return flags

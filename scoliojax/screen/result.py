@@ -1,6 +1,6 @@
 """An answer as the content of `result.json` and as a row of `screening.csv`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def as_dict(
         "silhouettes": silhouettes | frames,
         "network": run | {"evaluation": _evaluation(answer)},
         "quality": _quality(walk.quality),
-        "people": _people(walk),
+        "people": walk.choice,
         "typicality": typicality and typicality._asdict(),
         "no_answer": [reason._asdict() for reason in reasons],
         "answer": _answer(answer, wanted) if known else None,
@@ -72,29 +72,15 @@ def as_dict(
 
 
 def _quality(quality: Quality) -> dict[str, Any]:
-    gait = {name: value and round(value, 3) for name, value in asdict(quality.gait).items()}
-    damage = {kind: int(frames.sum()) for kind, frames in quality.bad.items()}
-    frames = len(next(iter(quality.bad.values())))
-    names = {"gait_cycles": "cycles", "frames_per_cycle": "frames_per_cycle", "cadence": "cadence"}
-    return {"frames": frames, "bad_frames": quality.bad_frames, "damage": damage} | {key: gait[name] for key, name in names.items()}
-
-
-def _people(walk: Walk) -> dict[str, Any] | None:
-    """Who was taken among the people of a video; None where nobody had to be chosen."""
-    if len(walk.people) < 2:
-        return None
-    candidates = [
-        {
-            "number": number,
-            "frames": len(person.usable),
-            "share": round(len(person.usable) / walk.source["frames_taken"], 3),
-            "start": round(person.usable[0].time, 3),
-            "end": round(person.usable[-1].time, 3),
-            "height": round(person.height),
-        }
-        for number, person in enumerate(walk.people, 1)
-    ]
-    return {"taken": walk.taken, "candidates": candidates}
+    gait = {name: value and round(value, 3) for name, value in vars(quality.gait).items()}
+    return {
+        "frames": len(next(iter(quality.bad.values()))),
+        "bad_frames": quality.bad_frames,
+        "damage": {kind: int(frames.sum()) for kind, frames in quality.bad.items()},
+        "gait_cycles": gait["cycles"],
+        "frames_per_cycle": gait["frames_per_cycle"],
+        "cadence": gait["cadence"],
+    }
 
 
 def _answer(answer: Answer, wanted: Wanted) -> dict[str, Any]:
@@ -197,12 +183,12 @@ def as_row(name: str, result: dict[str, Any] | None, error: str = "") -> dict[st
     answer = result["answer"]
     if answer is None:
         return row
-    chosen = answer["prediction_set"]
+    chosen = answer["prediction_set"] or {"classes": []}
     return row | {
         "class": answer["class"],
         **{f"p_{name}": f"{value:.6f}" for name, value in answer["probabilities"].items()},
         "referred": {True: "yes", False: "no", None: "no operating point"}[answer["referred"]],
-        "prediction_set": "" if not chosen else " ".join(chosen["classes"]) if chosen["classes"] is not None else chosen["note"],
+        "prediction_set": "unknown" if chosen["classes"] is None else " ".join(chosen["classes"]),
         "windows": len(result["windows"]),
         "windows_agreeing": result["windows_agreeing"],
         "fragile": "yes" if answer["fragile"] else "no",

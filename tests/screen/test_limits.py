@@ -101,7 +101,9 @@ def test_an_answer_that_one_pixel_changes_is_fragile(run):
         alone = Screener(network)(Walk("walk", "masks", np.ascontiguousarray(silhouettes), np.arange(60))).whole
         np.testing.assert_allclose(answer.perturbed[name].strip_logits, alone.strip_logits, atol=2e-6)
     same = dict.fromkeys(ALSO_READ, answer.whole)
-    other = Reading(0, 59, np.roll(answer.whole.strip_logits, 1, axis=1), *[answer.whole.probabilities] * 2, answer.whole.embeddings)
+    other = Reading(
+        0, 59, np.roll(answer.whole.strip_logits, 1, axis=1), *[answer.whole.probabilities] * 2, answer.whole.embeddings
+    )
     for perturbed, expected in ((same, []), (same | {"mirrored": other}, ["mirrored"])):
         object.__setattr__(answer, "perturbed", perturbed)
         if expected:

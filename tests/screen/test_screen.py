@@ -38,8 +38,8 @@ from scoliojax.scores.calibration import Calibration
 from scoliojax.screen import page
 from scoliojax.screen.__main__ import main
 from scoliojax.screen.answer import Screener, window_bounds
-from scoliojax.screen.pictures import contact_sheet
 from scoliojax.screen.limits import flags_of
+from scoliojax.screen.pictures import contact_sheet
 from scoliojax.screen.result import COLUMNS, Wanted, as_dict, as_row
 from scoliojax.screen.terminal import lines_of
 from scoliojax.training.checkpoint import Checkpoints
