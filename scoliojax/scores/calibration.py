@@ -63,7 +63,7 @@ class Calibration:
 
     @property
     def share(self) -> float | None:
-        """Share of the validation subjects who are of any class but the first, healthy one; None where an older version fitted."""
+        """Share of the validation subjects of any class but the first, healthy one; None where an older version fitted."""
         if self.margins is None:
             return None
         return sum(map(len, self.margins[1:])) / sum(map(len, self.margins))

@@ -1,4 +1,4 @@
-"""The answer of a trained network for one walk: for the whole, for its windows, as a camera could have seen it, and by strips."""
+"""The answer of a trained network for one walk: for the whole, its windows, as another camera could show it, and by strips."""
 
 from dataclasses import dataclass
 from functools import partial, reduce

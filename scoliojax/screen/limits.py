@@ -29,9 +29,7 @@ def reasons_of(answer: Answer) -> list[Reason]:
     reasons = [Reason(finding.name, finding.message) for finding in answer.walk.quality.grave]
     typicality = typicality_of(answer)
     if typicality is not None and typicality.beyond:
-        message = (
-            f"the walk is unlike anything this network has learnt from ({_far(typicality)}): it cannot be known what it says"
-        )
+        message = f"unlike anything this network has learnt from ({_far(typicality)}), so what it says means nothing"
         reasons.append(Reason("unlike training", message))
     return reasons
 

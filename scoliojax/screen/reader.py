@@ -13,7 +13,7 @@ from scoliojax.files import read_json, refuse_foreign, whole_folder
 from scoliojax.screen.answer import Screener
 from scoliojax.screen.page import png, write_answer, write_frames
 from scoliojax.screen.pictures import candidates_sheet
-from scoliojax.screen.result import Wanted, as_dict
+from scoliojax.screen.result import NOTHING_MORE, Wanted, as_dict
 
 FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif", "frames", "candidates.png"}
 
@@ -63,7 +63,7 @@ def write_result(
     folder: Path,
     person: list[int] | None,
     keep_frames: bool,
-    wanted: Wanted = Wanted(),
+    wanted: Wanted = NOTHING_MORE,
     report: Report = silent,
 ) -> dict[str, Any]:
     """Write the answer for one input into `folder`, as a whole, and return the content of `result.json`.

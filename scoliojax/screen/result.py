@@ -32,6 +32,9 @@ class Wanted:
     prevalence: float | None = None  # share of positive or neutral people where the answer is used; None for no such figures
 
 
+NOTHING_MORE = Wanted()
+
+
 def as_dict(
     answer: Answer, backend: str | None, models: dict[str, str], person: list[int] | None, wanted: Wanted
 ) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from scoliojax.screen.limits import flags_of, reasons_of
 from scoliojax.screen.result import Wanted, as_dict
 from scoliojax.screen.terminal import lines_of
 from tests.conftest import shared_folder
-from tests.screen.test_screen import FILES, clip, kept_run, no_figures, run, screen  # noqa: F401, fixtures
+from tests.screen.test_screen import FILES, screen
 
 
 def pickled(path: Path, silhouettes: np.ndarray) -> Path:

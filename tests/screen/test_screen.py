@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 import pytest
 from flax import nnx
-from matplotlib.figure import Figure
 from PIL import Image
 
 from data_pipelines import files
@@ -30,58 +29,20 @@ from data_pipelines.video.decoding import Video
 from data_pipelines.video.fetch import models_there
 from data_pipelines.video.synthetic_clip import walk_across, write_clip
 from data_pipelines.video.walk import Walk, read_walk
-from scoliojax import build
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.run import open_run
-from scoliojax.scores import calibration
-from scoliojax.scores.calibration import Calibration
-from scoliojax.screen import page
 from scoliojax.screen.__main__ import main
 from scoliojax.screen.answer import Screener, window_bounds
 from scoliojax.screen.limits import flags_of
 from scoliojax.screen.pictures import contact_sheet
 from scoliojax.screen.result import COLUMNS, Wanted, as_dict, as_row
 from scoliojax.screen.terminal import lines_of
-from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.evaluate import evaluate, make_eval_step
-from scoliojax.training.state import create_state
 from tests.conftest import THOROUGH, iou, shared_folder
 from tests.data_pipelines.test_locks import start_holder
 from tests.report.test_report import Page
 
 FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif"}
-
-
-@pytest.fixture(scope="module")
-def kept_run(tmp_path_factory):
-    """Where the run directory is built once; `run` fills it."""
-    return tmp_path_factory.mktemp("kept") / "run"
-
-
-@pytest.fixture
-def run(kept_run, tiny_config, tmp_path):
-    """A run directory with an untrained network and a calibration."""
-    if not kept_run.exists():
-        run_directory.claim(kept_run, tiny_config.to_dict(), "walkers")
-        _, params, batch_stats = build.build_model(tiny_config)
-        checkpoints = Checkpoints(kept_run / "checkpoints", 1, print)
-        checkpoints.save(create_state(params, batch_stats, build.build_optimizer(tiny_config)[0]))
-        checkpoints.close()
-        fitted = Calibration(open_run(kept_run).network("newest").digest, True, 0.8, 0.5, 0.9, 0.92, 0.85, 60, 50)
-        calibration.write(calibration.calibration_file(kept_run, 0), fitted)
-    return Path(shutil.copytree(kept_run, tmp_path / "run"))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return write_clip(tmp_path_factory.mktemp("clips") / "walk.mp4", walk_across(0, 2, 64, size=(160, 256), scale=1.3)[0])
-
-
-@pytest.fixture
-def no_figures(monkeypatch):
-    """For tests that look at other things: drawing is most of the time that an answer takes."""
-    for name in ("draw_windows", "draw_strips"):
-        monkeypatch.setattr(page, name, lambda answer: Figure(figsize=(1, 1)))
 
 
 def screen(*arguments) -> int:
@@ -159,7 +120,7 @@ def test_a_video_is_answered_for_in_full(run, clip, tmp_path, capsys):
     kept = cv2.imread(str(folder / "frames" / "000003.png"))[..., ::-1]
     assert np.abs(kept.astype(int) - walk_across(0, 2, 64, size=(160, 256), scale=1.3)[0][3]).mean() < 8.0
     printed = capsys.readouterr().out
-    assert printed.count("(synthetic)") == 3
+    assert printed.count("(synthetic)") == 2
     assert "not a diagnosis" in printed
     assert "this network was trained on synthetic walkers" in printed
 
@@ -382,7 +343,7 @@ def test_an_uncalibrated_or_unsteady_answer_says_so(run):
     result = as_dict(answer, None, {}, None, Wanted())
     assert result["answer"]["operating_point"] is None
     assert not result["answer"]["calibrated"]
-    assert "no operating point; positive or neutral with probability" in "\n".join(lines_of(result))
+    assert "there is no operating point to compare it with" in "\n".join(lines_of(result))
     assert as_row("walk", result)["referred"] == "no operating point"
     assert tuple(as_row("walk", None, "why")) == COLUMNS
     other = next(name for name in CLASSES if name != answer.whole.called)
