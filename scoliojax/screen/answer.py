@@ -11,7 +11,7 @@ from flax import nnx
 from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH
 from data_pipelines.silhouettes import cut_sides
-from data_pipelines.video.walk import Walk
+from data_pipelines.video.walk import Report, Walk, silent
 from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores.calibration import screening_score
@@ -98,16 +98,17 @@ class Screener:
         self._pool = partial(_pool, graph, state.params, state.batch_stats)
         self._read = partial(_read, graph, state.params, state.batch_stats)
 
-    def __call__(self, walk: Walk) -> Answer:
-        """Read one walk; raises `RunError` where a logit is not finite."""
+    def __call__(self, walk: Walk, report: Report = silent) -> Answer:
+        """Read one walk; `report` as in `read_walk`; raises `RunError` where a logit is not finite."""
         silhouettes = cut_sides(walk.silhouettes[: int(self._network.config.data.max_eval_frames)])  # s 64 44
         bounds = window_bounds(len(silhouettes), self._window)
         pooled = [self._pooled(silhouettes[first:last]) for first, last in bounds]
         whole = self._reading(walk, 0, len(silhouettes), jnp.max(jnp.stack(pooled), axis=0))
         windows = [self._reading(walk, *bound, maps) for bound, maps in zip(bounds, pooled, strict=True)]
-        perturbed = {
-            name: self._reading(walk, 0, len(silhouettes), self._pooled(PERTURBATIONS[name](silhouettes))) for name in ALSO_READ
-        }
+        perturbed, frames = {}, len(silhouettes)
+        for done, name in enumerate(ALSO_READ, 1):
+            report("reading the walk", done * frames, (1 + len(ALSO_READ)) * frames)
+            perturbed[name] = self._reading(walk, 0, frames, self._pooled(PERTURBATIONS[name](silhouettes)))
         return Answer(walk, self._network, whole, windows, perturbed, len(silhouettes))
 
     def _pooled(self, silhouettes: np.ndarray) -> jax.Array:

@@ -81,7 +81,7 @@ def write_result(
         message = f"{error} ({folder / 'candidates.png'} shows them)"
         raise ChooseError(message, error.candidates, error.shape) from None
     report("reading the walk", 0, None)
-    answer = screener(walk)
+    answer = screener(walk, report)
     name, models = (used.name, used.models) if used else (None, {})
     kept = keep_frames and used is not None
     result = as_dict(answer, name, models, person, wanted) | {"kept_frames": kept}
