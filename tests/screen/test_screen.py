@@ -128,7 +128,7 @@ def test_a_video_is_answered_for_in_full(run, clip, tmp_path, capsys):
     shown = Page(text)
     assert all(value.startswith("data:") for value in shown.asked)
     assert "script" not in shown.tags
-    assert len(shown.pictures) == 4
+    assert len(shown.pictures) == 12  # eight silhouettes, animation, sheet, windows, strips
     for words in (
         "not a diagnosis",
         "synthetic walkers, not people",
