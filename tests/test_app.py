@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from data_pipelines.video.background import Background
 from data_pipelines.video.synthetic_clip import walk_across, write_clip
 from scoliojax.app import __main__ as command
 from scoliojax.app import page as app
-from scoliojax.app.desk import Desk, on_a_page, page_part
+from scoliojax.app.desk import Desk, Outcome, on_a_page, page_part
 from scoliojax.app.progress import Stage, follow
 from scoliojax.runs.directory import claim
 from scoliojax.runs.run import Run, TrainedNetwork
@@ -46,12 +47,19 @@ def clip(tmp_path_factory):
     return write_clip(folder / "one.mp4", one).read_bytes(), write_clip(folder / "two.mp4", two).read_bytes()
 
 
-def give(desk, folder, content, name="walk.mp4"):
+@pytest.fixture
+def no_figures(monkeypatch):
+    """For tests that look at other things; no figure has the name of the video."""
+    for name in ("draw_windows", "draw_strips"):
+        monkeypatch.setattr(f"scoliojax.screen.page.{name}", lambda answer: Figure(figsize=(1, 1)))
+
+
+def give(desk, folder, content, name="walk.mp4", session=SESSION):
     """What gradio's upload does."""
     upload = folder / "uploads" / "checksum" / name
     upload.parent.mkdir(parents=True)
     upload.write_bytes(content)
-    desk.take(SESSION, upload)
+    desk.take(session, upload)
 
 
 def files(folder):
@@ -85,7 +93,8 @@ def test_answers_with_the_report_and_keeps_nothing(network, clip, tmp_path):
     assert not files(folder)
 
 
-def test_the_video_stays_until_one_of_several_people_is_chosen(network, clip, tmp_path):
+@pytest.mark.slow
+def test_the_video_stays_until_one_of_several_people_is_chosen(network, clip, tmp_path, no_figures):
     folder = tmp_path / "desk"
     folder.mkdir()
     desk = Desk(network, [Background()], folder)
@@ -143,11 +152,9 @@ def test_a_prevalence_that_is_none_is_told_and_the_video_stays(network, clip, tm
 
 
 @pytest.mark.slow
-def test_a_video_of_any_name_is_answered(network, clip, tmp_path, monkeypatch):
+def test_a_video_of_any_name_is_answered(network, clip, tmp_path, no_figures):
     folder = tmp_path / "desk"
     folder.mkdir()
-    for drawn in ("draw_windows", "draw_strips"):  # neither writes the name
-        monkeypatch.setattr(f"scoliojax.screen.page.{drawn}", lambda answer: Figure(figsize=(1, 1)))
     desk = Desk(network, [Background()], folder)
     for name in ("walk", "走路$1_{$.mp4", 250 * "x" + ".mp4", "a b&<i>.txt"):
         give(desk, folder, clip[0], name)
@@ -157,7 +164,8 @@ def test_a_video_of_any_name_is_answered(network, clip, tmp_path, monkeypatch):
         assert not files(folder)
 
 
-def test_an_answer_tells_its_stages_and_ends_when_it_is_cancelled(network, clip, tmp_path):
+@pytest.mark.slow
+def test_an_answer_tells_its_stages_and_ends_when_it_is_cancelled(network, clip, tmp_path, no_figures):
     folder = tmp_path / "desk"
     folder.mkdir()
     desk = Desk(network, [Background()], folder)
@@ -176,6 +184,35 @@ def test_an_answer_tells_its_stages_and_ends_when_it_is_cancelled(network, clip,
             assert outcome.spoken == "Cancelled; the video is deleted."
         assert not outcome.kept
         assert not files(folder)
+
+
+def test_one_walk_is_read_at_a_time_and_the_next_may_give_up_waiting(network, clip, tmp_path, monkeypatch):
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    desk = Desk(network, [Background()], folder)
+    reading, go = threading.Event(), threading.Event()
+
+    def answer(*_):
+        reading.set()
+        assert go.wait(10)
+        return Outcome("answer", "spoken")
+
+    monkeypatch.setattr(desk, "_answer", answer)
+    give(desk, folder, b"first")
+    with ThreadPoolExecutor(1) as worker:
+        first = worker.submit(desk, SESSION, "background", [])
+        assert reading.wait(10)
+        give(desk, folder, b"second", session="another")
+        stages = []
+        second = desk("another", "background", [], report=lambda *stage: stages.append(stage) or desk.forget("another"))
+        assert stages == [("waiting", 0, None)]
+        assert second.spoken.startswith("Cancelled")
+        give(desk, folder, b"later")
+        go.set()
+        assert first.result() == Outcome("answer", "spoken", kept=True), "of the later video"
+    assert [path.read_bytes() for path in files(folder)] == [b"later"]
+    desk.close()
+    assert not files(folder)
 
 
 def test_an_error_of_ours_leaves_no_video_either(network, clip, tmp_path, monkeypatch):

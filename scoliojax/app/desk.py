@@ -5,6 +5,8 @@ import os
 import re
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +40,7 @@ class Outcome(NamedTuple):
     answer: str  # HTML
     spoken: str  # the same in a sentence, for screen readers
     people: str = ""  # HTML with the people to choose among
-    kept: bool = False  # the video stays, to be asked about again
+    kept: bool = False  # a video is on the desk: this one, to be asked about again, or a later one
 
 
 class Desk:
@@ -102,17 +104,28 @@ class Desk:
                 raise CancelledError
             report(stage, done, total)
 
-        with self._busy:
-            try:
+        kept = False
+        try:
+            with self._turn(told):
                 outcome = self._answer(Path(held.name), backend, people or None, wanted, told)
-            except BaseException:
+                if kept := outcome.kept and session not in self._unwanted:
+                    self._held[session] = held
+        except CancelledError:
+            outcome = Outcome("", "Cancelled; the video is deleted.")
+        finally:
+            if not kept:
                 held.cleanup()
-                raise
-            if outcome.kept and session not in self._unwanted:
-                self._held[session] = held
-            else:
-                held.cleanup()
-        return outcome
+        return outcome._replace(kept=session in self._held)  # another video may have come meanwhile
+
+    @contextmanager
+    def _turn(self, report: Report) -> Iterator[None]:
+        """One walk at a time is read; `report` is told that this one waits."""
+        while not self._busy.acquire(timeout=0.2):
+            report("waiting", 0, None)
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def _answer(self, place: Path, backend: str, people: list[int] | None, wanted: Wanted, report: Report) -> Outcome:
         (video,) = (path for path in place.iterdir() if path.name != "answer")
@@ -123,8 +136,6 @@ class Desk:
                 result = write_result(network, segmenter, video, folder, people, False, wanted, report)
             except ChooseError as error:
                 return _choice(error)
-            except CancelledError:
-                return Outcome("", "Cancelled; the video is deleted.")
             except (DataError, RunError, OSError) as error:
                 return _mistake(on_a_page(str(error).replace(f"{place}{os.sep}", "")))
             page = (folder / "report.html").read_text(encoding="utf-8")

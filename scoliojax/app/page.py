@@ -126,7 +126,7 @@ def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.B
         video.upload(take, video, [start, people, answer, spoken], api_visibility="private", queue=False)
         video.clear(forget, None, [start, people, spoken], api_visibility="private", queue=False)
         shown = [spoken, progress, people, answer, video, start, stop]
-        options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "show_progress": "hidden"}
+        options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
         read = start.click(screen, [camera, prevalence, chosen], shown, js=CHOSEN, **options)
         read.then(None, js=INTO_VIEW)
         read.failure(fail, None, shown, api_visibility="private", queue=False)
