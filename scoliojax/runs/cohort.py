@@ -48,8 +48,8 @@ class Cohort:
     ) -> Iterator[dict[str, Any]]:
         """Padded batches of the sequences `rows`, sharded over the mesh.
 
-        `keep`: keep them in memory, to be read again; `perturb`: uint8 `[s, 64, 44]` to the same, with at most s frames, applied
-        to the frames that are looked at.
+        `keep`: keep them in memory, to be read again; `perturb`: changes the frames that are looked at, uint8 `[s, 64, 44]` to
+        the same with at most s frames.
         """
         read, most = self.cache if keep else self.read_once, self.config.data.max_eval_frames
         reader = read if perturb is None else lambda row: perturb(read(row)[:most])

@@ -69,8 +69,8 @@ def predict(
 ) -> Predictions:
     """The outputs of a network, which must be on every device of its run's mesh, for the sequences `rows`.
 
-    `keep` and `perturb` as in `Cohort.eval_batches`; `embeddings`: return these, too. Raises `RunError` with the sequences whose logits are
-    not finite.
+    `keep` and `perturb` as in `Cohort.eval_batches`; `embeddings`: return these, too. Raises `RunError` with the sequences
+    whose logits are not finite.
     """
     run, state = network.run, network.state
     batches = cohort.eval_batches(rows, run.mesh, keep, perturb)
@@ -151,7 +151,8 @@ def evaluate_part(
     """Predictions and calibration for one part of a cohort ("train", "validation" or "test").
 
     `duplicates`: from `Cohort.near_duplicates`, for the record; `sensitivity` and `keep` as in `calibrate`; `embeddings` as in
-    `predict`; `perturbed`: most sequences to read under each perturbation, too. Raises `RunError` when the part is empty or a logit is not finite.
+    `predict`; `perturbed`: most sequences to read under each perturbation, too. Raises `RunError` when the part is empty or a
+    logit is not finite.
     """
     data = cohort.data
     predictions = predict(network, cohort, cohort.rows(part), embeddings=embeddings)
