@@ -29,6 +29,7 @@ from data_pipelines.files import (
 from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
 from data_pipelines.pictures import MOST_BYTES
+from data_pipelines.quality import Quality, judge
 from data_pipelines.schema import FEWEST_FRAMES, DataError, abbreviate
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.video.decoding import GIVE, SUFFIXES, Frame, Video, what_else
@@ -56,6 +57,7 @@ class Walk:
     source: dict[str, Any] = field(default_factory=dict)  # properties of the input
     flags: list[Flag] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)  # all candidates of a video, the best score first
+    quality: Quality | None = None  # set by `read_walk`; of its findings, those that are not grave are flags as well
 
 
 def inputs_of(path: Path, report: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -153,6 +155,8 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
     if len(walk.silhouettes) < FEW_FRAMES:
         message = f"a short walk: {len(walk.silhouettes)} usable frames, {FEW_FRAMES} or more are better"
         walk.flags.append(Flag("short", len(walk.silhouettes), message))
+    walk.quality = judge(walk.silhouettes, walk.times)
+    walk.flags += [Flag(one.name, one.frames, one.message) for one in walk.quality.findings if not one.grave]
     return walk
 
 
