@@ -21,7 +21,8 @@ from scoliojax.scores.reference import Reference
 from scoliojax.scores.robustness import AS_GIVEN, PerturbedLogits, Robustness, score_perturbed
 from scoliojax.scores.subgroups import Subgroup, score_subgroups
 
-OPTIONAL = ("subgroups", "distances", "prediction_sets", "perturbations")  # keys of `metrics.json` that are left out where there are none
+# Keys of `metrics.json` that are left out where there are none
+OPTIONAL = ("subgroups", "distances", "prediction_sets", "perturbations")
 ALWAYS = {"accuracy", "macro_f1", "screening/sensitivity", "screening/specificity", "screening/auroc"}  # scores of every part
 
 
