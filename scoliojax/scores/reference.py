@@ -112,13 +112,13 @@ class Reference:
 
 
 def cut_lengths(frames: np.ndarray) -> list[int]:
-    """The lengths to measure: 15, 30, 60, ... below the longest that half of the walks have, and that one.
+    """The lengths to measure: the longest that half of the walks have, and 15, 30, 60, ... up to half of that.
 
     `frames`: int `[n]`, of each validation walk.
     """
     longest = int(np.sort(frames)[::-1][(len(frames) - 1) // 2])
     doubled = [SHORTEST * 2**power for power in range(32)]
-    return [length for length in doubled if length < longest] + [longest]
+    return [length for length in doubled if 2 * length <= longest] + [longest]
 
 
 def usual_distance(distances: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.scores import calibration, reference
 from tests.conftest import assert_one_clear_error, make_tiny_config, run_here
 
-FRAMES = 20
+FRAMES = 30
 
 
 @pytest.fixture(scope="module")

@@ -202,6 +202,7 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert found["scores"]["macro_f1"]["value"] == pytest.approx(scored[best]["validation/macro_f1"])
     kept = json.loads((tmp_path / "run" / "calibration" / f"step-{best:06d}.json").read_text(encoding="utf-8"))
+    assert len(kept.pop("margins")) == 3
     assert found["calibration"] == kept
     assert kept["sequences"] == 3
     assert "operating_point/sensitivity" in found["scores"]
