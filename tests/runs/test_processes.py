@@ -45,9 +45,11 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_pa
     assert losses < 1e-5
     assert parameters < 1e-3  # float32; `test_train_step` compares one device and four in float64, to 1e-6
 
-    predictions = pods.predictions(alone)
+    predictions, perturbations = pods.predictions(alone), pods.perturbations(alone)
+    assert perturbations["walks"] == 29
     pods.run(2, 1, "--mode=eval", f"--workdir={alone}")
     assert pods.predictions(alone) == predictions
+    assert pods.perturbations(alone) == perturbations
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
