@@ -89,10 +89,9 @@ def model_card(
                 title = f"{column}: {name}".replace("|", "\\|")
                 lines.append(f"| {title} | {group.n} | {group.subjects} | " + " | ".join(cells) + " |")
     if table := metrics.perturbations:
-        columns = len(table.rows()[0])
-        titles = " | ".join(HEADER[: columns - 1])
-        lines += ["", f"| {table.walks} walks, read as{mark} | {titles} |", "|---" * columns + "|"]
-        lines += [f"| {' | '.join(row)} |" for row in table.rows()]
+        titles = HEADER[: len(table.rows()[0][1])]
+        lines += ["", f"| {table.walks} walks, read as{mark} | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+        lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in table.rows()]
     lines += ["", f"## Operating point{mark}", "", *(f"- {line}" for line in operating_point(metrics)), ""]
     lines += _assurance(metrics)
     return "\n".join(lines)

@@ -54,12 +54,10 @@ class Robustness:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def rows(self) -> list[tuple[str, ...]]:
+    def rows(self) -> list[tuple[str, list[str]]]:
         """The table as text: name and the columns of `HEADER`; the last is left out where there is no operating point."""
-        rows = {
-            name: [f"{share:.3f}" for share in vars(one).values() if share is not None] for name, one in self.readings.items()
-        }
-        return [(name, *cells) for name, cells in rows.items()]
+        shares = {name: [share for share in vars(one).values() if share is not None] for name, one in self.readings.items()}
+        return [(name, [f"{share:.3f}" for share in row]) for name, row in shares.items()]
 
     def worst(self) -> str:
         """In one line: the lowest accuracy, and the largest share of changed answers."""

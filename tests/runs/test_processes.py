@@ -51,7 +51,8 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_pa
     assert losses < 1e-5
     assert parameters < 1e-3  # float32; `test_train_step` compares one device and four in float64, to 1e-6
 
-    predictions = pods.predictions(alone)
+    predictions, perturbations = pods.predictions(alone), pods.perturbations(alone)
+    assert perturbations["walks"] == 29
     assert b",distance," in predictions
     (path,) = (alone / "reference").iterdir()
     digest = open_run(alone).network("newest").digest
@@ -66,6 +67,7 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_pa
     np.testing.assert_allclose(fitted.usual, kept.usual, rtol=1e-5)
     walks = np.random.default_rng(0).normal(size=(9, *kept.mean.shape)) + kept.mean
     np.testing.assert_allclose(fitted.distance(walks), kept.distance(walks), rtol=1e-5)
+    assert pods.perturbations(alone) == perturbations
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
