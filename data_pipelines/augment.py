@@ -49,7 +49,7 @@ class Augmentation:
                 raise DataError(f"{name}={value} must be {what} from 0, which turns it off, to {most:g}")
         if self.dilation + self.erosion > 1:
             raise DataError(
-                f"dilation={self.dilation} and erosion={self.erosion} are more than 1 together, and no clip gets both; lower one"
+                f"dilation={self.dilation} and erosion={self.erosion} are more than 1 together; no clip gets both, so lower one"
             )
 
     def __bool__(self) -> bool:
@@ -71,6 +71,9 @@ class Augmentation:
             thicker=(thicker < self.dilation).astype(int) - (thicker >= 1.0 - self.erosion),
             hole=np.where(cut < self.cut_out, edges, 0).T.astype(int),
         )
+
+
+UNCHANGED = Augmentation()
 
 
 def augment(silhouettes: np.ndarray, draws: Draws, clip: int) -> np.ndarray:

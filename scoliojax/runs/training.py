@@ -30,7 +30,7 @@ from scoliojax.training.step import Metrics, Step, make_train_step
 BEST_BY = "validation/macro_f1"
 LONG_RUN = 3600.0  # seconds on a CPU; a longer run begins with a warning
 CPU_SPEED = 1e11  # floating-point operations per second, assumed in that warning
-PERTURBED = 64  # walks that the evaluation at the end also reads under each perturbation; `--mode eval` reads more
+PERTURBED = 40  # walks that the evaluation at the end also reads under each perturbation; `--mode eval` reads more
 PROFILED = range(10, 15)  # steps since the start of the process, from 0; all programs are compiled by then
 
 

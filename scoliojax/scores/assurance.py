@@ -104,11 +104,12 @@ def score_sets(evaluation: Evaluation) -> PredictionSets | None:
 
 def distance_lines(unlike: Unlike, show: Any) -> list[str]:
     """What the report and the model card say of distances, in sentences; `show` gives an `Estimate` as text."""
+    times = unlike.bounds[0].bound / unlike.bounds[0].usual
     at = ", ".join(f"{one.usual:.3g} / {one.bound:.3g} at {one.frames} frames" for one in unlike.bounds)
     return [
         f"Share of walks unlike anything that the network has learnt from: {show(unlike.unlike)}. Their distance is beyond "
         f"what {SHARE:.0%} of walks like the validation walks keep.",
-        f"Share of walks beyond the second bound, {BEYOND:g} times the first, where screening gives no answer: "
+        f"Share of walks beyond the second bound, {times:.3g} times the first, where screening gives no answer: "
         f"{show(unlike.beyond)}.",
         f"Distance of a walk: median {unlike.median:.3g} here; first / second bound {at}. The squared distance "
         "of Mahalanobis from the embeddings of the training part, mean over strips and channels.",

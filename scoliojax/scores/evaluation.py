@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from scoliojax.scores.reference import Reference
 from scoliojax.scores.robustness import AS_GIVEN, PerturbedLogits, Robustness, score_perturbed
 from scoliojax.scores.subgroups import Subgroup, score_subgroups
 
-OPTIONAL = ("subgroups", "distances", "prediction_sets", "perturbations")  # keys of `metrics.json` that are left out where there are none
+# Keys of `metrics.json` that are left out where there are none
+OPTIONAL = ("subgroups", "distances", "prediction_sets", "perturbations")
 ALWAYS = {"accuracy", "macro_f1", "screening/sensitivity", "screening/specificity", "screening/auroc"}  # scores of every part
 
 
@@ -153,7 +154,7 @@ class Metrics:
 
     def to_json(self) -> dict[str, Any]:
         content = vars(self) | {
-            "calibration": self.calibration and _without_margins(self.calibration),
+            "calibration": self.calibration and {key: one for key, one in asdict(self.calibration).items() if key != "margins"},
             "scores": _written(self.scores),
             "subgroups": {
                 column: {name: vars(group) | {"scores": _written(group.scores)} for name, group in groups.items()}
@@ -162,11 +163,6 @@ class Metrics:
         }
         content |= {name: one.to_json() for name in OPTIONAL[1:] if (one := getattr(self, name))}
         return {name: value for name, value in content.items() if value or name not in OPTIONAL}
-
-
-def _without_margins(calibration: Calibration) -> dict[str, Any]:
-    """A calibration without one number for each validation subject, which its own file has."""
-    return {name: value for name, value in asdict(calibration).items() if name != "margins"}
 
 
 def _written(scores: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
@@ -202,7 +198,7 @@ def score(evaluation: Evaluation, prevalence: float | None = None) -> Metrics:
         subjects=subjects,
         classes={name: int(np.sum(scored.labels == index)) for index, name in enumerate(classes)},
         confusion=confusion_counts(scored.labels, scored.predictions, len(classes), ones)[0].astype(int).tolist(),
-        calibration=evaluation.calibration,
+        calibration=evaluation.calibration and replace(evaluation.calibration, margins=None),  # its own file has them
         prevalence=prevalence,
         intervals=f"{bootstrap.LEVEL:.0%}, {bootstrap.DRAWS} draws of subjects, seed {bootstrap.SEED}",
         notes=_notes(evaluation, subjects) + remarks,

@@ -56,10 +56,10 @@ class Robustness:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table as text: name and the columns of `HEADER`; the last is left out where there is no operating point."""
-        table = [
-            (name, *(None if x is None else f"{x:.3f}" for x in vars(one).values())) for name, one in self.readings.items()
-        ]
-        return [tuple(cell for cell in row if cell is not None) for row in table]
+        rows = {
+            name: [f"{share:.3f}" for share in vars(one).values() if share is not None] for name, one in self.readings.items()
+        }
+        return [(name, *cells) for name, cells in rows.items()]
 
     def worst(self) -> str:
         """In one line: the lowest accuracy, and the largest share of changed answers."""
