@@ -71,6 +71,7 @@ def check_the_page_is_whole_and_asks_for_nothing(run, other):
     assert all(value.startswith("data:") for value in page.asked)
     assert "script" not in page.tags
     assert "@import" not in text
+    assert not re.search(r'class="(wide|scroll)"(?! tabindex="0" role="group" aria-label="[^"])', text), "scrolls by keys, too"
     assert len(page.pictures) == len(FIGURES)
     for alt, source in page.pictures.items():
         assert "(synthetic)" in alt
