@@ -25,8 +25,8 @@ PEAK, CLEAR_PEAK = 0.4, 0.75  # for a smooth signal, and for any
 SMOOTH = 0.15  # autocorrelation from one frame to the next
 SHORTEST_CYCLE, LONGEST_CYCLE = 3, 2 / 3  # frames, and share of the walk
 ENOUGH_FRAMES, ENOUGH_SECONDS = 48, 1.5  # from which a walk must show a cycle
-FEW_CYCLES = 2.0
-STAYS = "still"  # name of the finding of feet that do not move
+LEAST_CYCLES = 2.0
+STAYS, FEW_CYCLES = "still", "few gait cycles"  # names of findings that others ask for
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,17 @@ def movement(legs: Legs, gait: Gait, times: np.ndarray | None) -> Iterator[Findi
                 "no periodic gait: the steps do not repeat, as they do in a walk of two strides; record a walk, and give its "
                 "frames in their order"
             )
-            yield Finding("no periodic gait", None, message, True)
+            yield Finding("no periodic gait", None, message, not 0 < _smoothness(legs.signal) < SMOOTH)  # that may be thin legs
             return
-    if gait.cycles is None or gait.cycles < FEW_CYCLES:
+    if gait.cycles is None or gait.cycles < LEAST_CYCLES:
         seen = "no whole gait cycle (two steps)" if gait.cycles is None else f"{gait.cycles:.1f} gait cycles (two steps each)"
-        yield Finding("few gait cycles", None, f"{seen} found, two or more are better; record a longer walk", False)
+        yield Finding(FEW_CYCLES, None, f"{seen} found, two or more are better; record a longer walk", False)
+
+
+def _smoothness(signal: np.ndarray) -> float:
+    """Autocorrelation of a signal, float `[s]`, from one frame to the next."""
+    wave = signal - signal.mean()  # s
+    return float(wave[1:] @ wave[:-1] / max(len(wave) - 1, 1) / max(float(wave @ wave) / len(wave), 1e-12))
 
 
 def _period(signal: np.ndarray) -> float | None:
@@ -136,7 +142,7 @@ def _period(signal: np.ndarray) -> float | None:
         if likeness[lag] >= max(likeness[lag - 1], likeness[lag + 1]) and likeness[lag] > 0:
             peaks[lag] = (likeness[lag] - likeness[1:lag].min()) * trust[lag]
     highest = max(peaks.values(), default=0.0)
-    if highest < (PEAK if likeness[1] >= SMOOTH else CLEAR_PEAK):
+    if highest < (PEAK if _smoothness(signal) >= SMOOTH else CLEAR_PEAK):
         return None
     lag = next(lag for lag, height in peaks.items() if height >= 0.7 * highest)  # two and three cycles repeat as well
     before, here, after = likeness[lag - 1 : lag + 2]

@@ -17,7 +17,8 @@ from data_pipelines.schema import FEWEST_FRAMES, FRAME_SIZE
 
 PERSON = 127  # grey level above which a pixel belongs to the person
 # A frame is bad beyond one of these.
-LOOSE, GAPS = 0.05, 0.02  # share of the area off the largest piece, share of empty rows
+LOOSE = 0.05  # share of the area off the largest piece
+GAPS, ALL_GAPS = 0.02, 0.1  # share of empty rows, without and with gaps of up to two rows, as thin ankles have
 HOLES, ALL_HOLES = 0.04, 0.15  # holes by the area, where most frames have the body, and anywhere: an arm makes one, too
 LEAST_OVERLAP = 0.5  # intersection over union with the frame before it, and with the walk's majority
 AREA_CHANGE = 0.3  # relative difference from the median area
@@ -109,12 +110,13 @@ def _damage(person: np.ndarray) -> dict[str, np.ndarray]:
     majority = person.mean(axis=0) > 0.5  # 64 64
     rows = joined.max(axis=2)  # s 64
     first, last = rows.argmax(axis=1), FRAME_SIZE - 1 - rows[:, ::-1].argmax(axis=1)  # s, s
+    gaps, all_gaps = (1.0 - filled_rows.sum(axis=1) / (last - first + 1) for filled_rows in (rows, person.max(axis=2)))  # s, s
     jumps = _overlap(person, majority) < LEAST_OVERLAP  # s
     jumps[1:] |= _overlap(person[1:], person[:-1]) < LEAST_OVERLAP
     return {
         PIECES: 1.0 - largest / filled > LOOSE,
         "with holes": ((holes & majority).sum(axis=(1, 2)) / filled > HOLES) | (holes.sum(axis=(1, 2)) / filled > ALL_HOLES),
-        "torn": 1.0 - rows.sum(axis=1) / (last - first + 1) > GAPS,
+        "torn": (gaps > GAPS) | (all_gaps > ALL_GAPS),
         "unlike their neighbours": jumps,
         "of another size": np.abs(area / max(np.median(area), 1) - 1.0) > AREA_CHANGE,
     }

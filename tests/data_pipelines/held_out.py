@@ -15,7 +15,7 @@ SIZE = (200, 160)  # rows and columns of a drawn mask
 Masks = np.ndarray
 
 
-def _drawn(frames: int, draw: Callable[[np.ndarray, int], None]) -> Masks:
+def drawn(frames: int, draw: Callable[[np.ndarray, int], None]) -> Masks:
     masks = np.zeros((frames, *SIZE), np.uint8)  # s h w
     for number, mask in enumerate(masks):
         draw(mask, number)
@@ -37,13 +37,13 @@ def bicycle_from_the_front(walks: list[Masks], rng: np.random.Generator) -> Mask
             leg = [(80 + 8 * side, 105), (80 + 20 * side, round(130 - up)), (80 + 14 * side, round(165 - up))]
             cv2.polylines(mask, [np.array(leg)], False, 255, 11)
 
-    return _drawn(len(walks[0]), draw)
+    return drawn(len(walks[0]), draw)
 
 
 def rolling_ball(walks: list[Masks], rng: np.random.Generator) -> Masks:
     radius = int(rng.integers(15, 40))
     height = 150 - 30 * np.abs(np.sin(np.arange(len(walks[0])) / 4))  # s
-    return _drawn(len(walks[0]), lambda mask, k: cv2.circle(mask, (40 + k, int(height[k])), radius, 255, -1))
+    return drawn(len(walks[0]), lambda mask, k: cv2.circle(mask, (40 + k, int(height[k])), radius, 255, -1))
 
 
 def chair(walks: list[Masks], rng: np.random.Generator) -> Masks:
@@ -56,7 +56,7 @@ def chair(walks: list[Masks], rng: np.random.Generator) -> Masks:
         for leg in (50, 104):
             cv2.rectangle(mask, (leg + x, 115), (leg + 7 + x, 190), 255, -1)
 
-    return _drawn(len(walks[0]), draw)
+    return drawn(len(walks[0]), draw)
 
 
 def car(walks: list[Masks], rng: np.random.Generator) -> Masks:
@@ -66,7 +66,7 @@ def car(walks: list[Masks], rng: np.random.Generator) -> Masks:
         for wheel in (30, 95):
             cv2.circle(mask, (wheel + number % 20, 150), 16, 255, -1)
 
-    return _drawn(len(walks[0]), draw)
+    return drawn(len(walks[0]), draw)
 
 
 def tree_in_the_wind(walks: list[Masks], rng: np.random.Generator) -> Masks:
@@ -78,7 +78,7 @@ def tree_in_the_wind(walks: list[Masks], rng: np.random.Generator) -> Masks:
             sway = (195 - y) / 14 * np.sin(number / 5)
             cv2.circle(mask, (int(x + sway), int(y)), 7, 255, -1)
 
-    return _drawn(len(walks[0]), draw)
+    return drawn(len(walks[0]), draw)
 
 
 def hand(walks: list[Masks], rng: np.random.Generator) -> Masks:
@@ -92,7 +92,7 @@ def hand(walks: list[Masks], rng: np.random.Generator) -> Masks:
             tip = (80 + 90 * np.sin(angle + turn), 130 - 90 * np.cos(angle + turn))
             cv2.line(mask, (80, 130), (round(tip[0]), round(tip[1])), 255, 13)
 
-    return _drawn(len(walks[0]), draw)
+    return drawn(len(walks[0]), draw)
 
 
 def crawling(walks: list[Masks], rng: np.random.Generator) -> Masks:
@@ -105,7 +105,7 @@ def crawling(walks: list[Masks], rng: np.random.Generator) -> Masks:
         for side, lift in ((-1, step), (1, -step)):
             cv2.line(mask, (80 + 24 * side, 115), (80 + 30 * side, round(175 - max(lift, 0))), 255, 14)
 
-    return _drawn(len(walks[0]), draw)
+    return drawn(len(walks[0]), draw)
 
 
 def text(walks: list[Masks], rng: np.random.Generator) -> Masks:
@@ -115,7 +115,7 @@ def text(walks: list[Masks], rng: np.random.Generator) -> Masks:
         for row in range(4):
             cv2.putText(mask, words[(row + number // 10) % 5], (20, 45 + 45 * row), cv2.FONT_HERSHEY_DUPLEX, 1.2, 255, 4)
 
-    return _drawn(len(walks[0]), draw)
+    return drawn(len(walks[0]), draw)
 
 
 def square_code(walks: list[Masks], rng: np.random.Generator) -> Masks:
