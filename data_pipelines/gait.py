@@ -14,17 +14,19 @@ import numpy as np
 from data_pipelines.findings import Finding
 from data_pipelines.schema import FRAME_SIZE
 
-LEGS, FEET = slice(36, 64), slice(50, 64)  # rows of a silhouette
+LEGS, FEET, SOLES = slice(36, 64), slice(50, 64), slice(58, 64)  # rows of a silhouette
 # The legs are not those of a walker beyond one of these.
 STILL, STILL_BRIEF = 0.08, 0.04  # deviation of the signal; of a walk of less than `BRIEF` frames, too short for a whole step
 BRIEF = 24
+ON_THE_GROUND = 0.8  # deviation of the soles' signal by that of the feet's: a foot in the air is not in the lowest rows
 TOGETHER = 0.2  # share of the legs' variance in which left and right do the opposite
 # A cycle, two steps, is found where the signal's autocorrelation has a peak that high above the valley before it.
 PEAK, CLEAR_PEAK = 0.4, 0.75  # for a smooth signal, and for any
 SMOOTH = 0.15  # autocorrelation from one frame to the next
 SHORTEST_CYCLE, LONGEST_CYCLE = 3, 2 / 3  # frames, and share of the walk
 ENOUGH_FRAMES, ENOUGH_SECONDS = 48, 1.5  # from which a walk must show a cycle
-FEW_CYCLES = 2.0
+LEAST_CYCLES = 2.0
+STAYS, FEW_CYCLES = "still", "few gait cycles"  # names of findings that others ask for
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Legs(NamedTuple):
     """What the legs of a walk do."""
 
     signal: np.ndarray  # float [s]; area of the feet left of the legs' middle less that right of it, by both
+    soles: float  # deviation of the same signal of the lowest rows alone
     together: float  # variance of the part in which left and right do the same, by the area of the body
     opposite: float  # variance of the part in which they do the opposite, by the area of the body
 
@@ -57,10 +60,16 @@ def legs_of(person: np.ndarray) -> Legs:
     left, right = legs[..., : FRAME_SIZE // 2], legs[..., : FRAME_SIZE // 2 - 1 : -1]  # s 28 32, from the outside in
     area = max(float(person.sum(axis=(1, 2)).mean()), 1.0)
     together, opposite = ((left + sign * right).var(axis=0).sum() / 2 / area for sign in (1, -1))
-    weights = np.arange(1, FEET.stop - FEET.start + 1)  # 14
-    first, second = (side[:, FEET.start - LEGS.start :].sum(axis=2) @ weights for side in (left, right))  # s, s
-    signal = (first - second) / max(float(np.median(first + second)), 1.0)  # s
-    return Legs(signal, float(together), float(opposite))
+    widths = left.sum(axis=2), right.sum(axis=2)  # s 28, s 28
+    signal = _balance(widths, FEET, np.arange(1.0, FEET.stop - FEET.start + 1))  # s; lower rows count more
+    soles = _balance(widths, SOLES, np.ones(SOLES.stop - SOLES.start)).std()
+    return Legs(signal, float(soles), float(together), float(opposite))
+
+
+def _balance(widths: tuple[np.ndarray, np.ndarray], rows: slice, weights: np.ndarray) -> np.ndarray:
+    """Area on the left less that on the right, by the usual area of both: two of `[s, 28]` to float `[s]`."""
+    first, second = (side[:, rows.start - LEGS.start :] @ weights for side in widths)  # s, s
+    return (first - second) / max(float(np.median(first + second)), 1.0)  # s
 
 
 def gait_of(legs: Legs, times: np.ndarray | None) -> Gait:
@@ -82,7 +91,11 @@ def movement(legs: Legs, gait: Gait, times: np.ndarray | None) -> Iterator[Findi
     """What is wrong with the movement of the legs, the first cause first; `times` as for `gait_of`."""
     frames = len(legs.signal)
     if legs.signal.std() < (STILL if frames >= BRIEF else STILL_BRIEF):
-        yield Finding("still", None, "the feet hardly move: a picture, or somebody who stands; record a walk", True)
+        yield Finding(STAYS, None, "the feet hardly move: a picture, somebody who stands, or no feet; record a walk", True)
+        return
+    if legs.soles < ON_THE_GROUND * legs.signal.std():
+        message = "what stands on the ground does not leave it in turn, as feet do: a vehicle, furniture, or covered feet"
+        yield Finding("no steps", None, message, True)
         return
     if legs.opposite < TOGETHER * (legs.opposite + legs.together):
         message = (
@@ -99,11 +112,17 @@ def movement(legs: Legs, gait: Gait, times: np.ndarray | None) -> Iterator[Findi
                 "no periodic gait: the steps do not repeat, as they do in a walk of two strides; record a walk, and give its "
                 "frames in their order"
             )
-            yield Finding("no periodic gait", None, message, True)
+            yield Finding("no periodic gait", None, message, not 0 < _smoothness(legs.signal) < SMOOTH)  # that may be thin legs
             return
-    if gait.cycles is None or gait.cycles < FEW_CYCLES:
+    if gait.cycles is None or gait.cycles < LEAST_CYCLES:
         seen = "no whole gait cycle (two steps)" if gait.cycles is None else f"{gait.cycles:.1f} gait cycles (two steps each)"
-        yield Finding("few gait cycles", None, f"{seen} found, two or more are better; record a longer walk", False)
+        yield Finding(FEW_CYCLES, None, f"{seen} found, two or more are better; record a longer walk", False)
+
+
+def _smoothness(signal: np.ndarray) -> float:
+    """Autocorrelation of a signal, float `[s]`, from one frame to the next."""
+    wave = signal - signal.mean()  # s
+    return float(wave[1:] @ wave[:-1] / max(len(wave) - 1, 1) / max(float(wave @ wave) / len(wave), 1e-12))
 
 
 def _period(signal: np.ndarray) -> float | None:
@@ -123,7 +142,7 @@ def _period(signal: np.ndarray) -> float | None:
         if likeness[lag] >= max(likeness[lag - 1], likeness[lag + 1]) and likeness[lag] > 0:
             peaks[lag] = (likeness[lag] - likeness[1:lag].min()) * trust[lag]
     highest = max(peaks.values(), default=0.0)
-    if highest < (PEAK if likeness[1] >= SMOOTH else CLEAR_PEAK):
+    if highest < (PEAK if _smoothness(signal) >= SMOOTH else CLEAR_PEAK):
         return None
     lag = next(lag for lag, height in peaks.items() if height >= 0.7 * highest)  # two and three cycles repeat as well
     before, here, after = likeness[lag - 1 : lag + 2]

@@ -27,6 +27,7 @@ from data_pipelines.files import (
     read_file,
     remarks,
 )
+from data_pipelines.gait import FEW_CYCLES
 from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
 from data_pipelines.pictures import MOST_BYTES
@@ -190,10 +191,13 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
     walk.source["sha256"] = checksum(path, names)
     if len(walk.silhouettes) < FEWEST_FRAMES:
         raise DataError(f"{path}: only {len(walk.silhouettes)} usable frames, {FEWEST_FRAMES} are needed; record a longer walk")
+    flags = [Flag(one.name, one.frames, one.message) for one in walk.quality.findings if not one.grave]
     if len(walk.silhouettes) < FEW_FRAMES:
         message = f"a short walk: {len(walk.silhouettes)} usable frames, {FEW_FRAMES} or more are better"
-        walk.flags.append(Flag("short", len(walk.silhouettes), message))
-    walk.flags += [Flag(one.name, one.frames, one.message) for one in walk.quality.findings if not one.grave]
+        few = [flag.message for flag in flags if flag.name == FEW_CYCLES]  # the same in other words
+        walk.flags.append(Flag("short", len(walk.silhouettes), "; ".join([message, *few])))
+        flags = [flag for flag in flags if flag.name != FEW_CYCLES]
+    walk.flags += flags
     return walk
 
 
