@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -32,18 +32,11 @@ from data_pipelines.pictures import MOST_BYTES
 from data_pipelines.schema import FEWEST_FRAMES, DataError, abbreviate
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.video.decoding import GIVE, SUFFIXES, Frame, Video, what_else
-from data_pipelines.video.people import FAULTS, Person, Segmenter, choose, follow
+from data_pipelines.video.faults import is_black
+from data_pipelines.video.flags import Flag, video_flags
+from data_pipelines.video.people import Person, Segmenter, choose, follow
 
-BRIGHTNESS_JUMP = 10.0  # grey levels; smallest change between two frames that is flagged
 FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short
-
-
-class Flag(NamedTuple):
-    """A remark about the quality of a walk, for the reader of the answer."""
-
-    name: str
-    frames: int | None  # number of affected frames; None if it does not apply
-    message: str  # meaning and remedy
 
 
 @dataclass
@@ -56,6 +49,30 @@ class Walk:
     source: dict[str, Any] = field(default_factory=dict)  # properties of the input
     flags: list[Flag] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)  # all candidates of a video, the best score first
+    taken: list[int] = field(default_factory=list)  # numbers of those who were taken, from 1; empty without candidates
+    shape: tuple[int, int] | None = None  # height and width of a frame of a video, in pixels
+
+    @property
+    def choice(self) -> dict[str, Any] | None:
+        """The candidates of a video and the numbers of those who were taken; None where there was nothing to choose.
+
+        Of each candidate: the number, the usable frames and their share of all frames, the seconds from the start of the video
+        at which they start and end, and the height in pixels.
+        """
+        if len(self.people) < 2:
+            return None
+        candidates = [
+            {
+                "number": number,
+                "frames": len(used),
+                "share": round(len(used) / self.source["frames_taken"], 3),
+                "start": round(used[0].time, 3),
+                "end": round(used[-1].time, 3),
+                "height": round(person.height),
+            }
+            for number, (person, used) in enumerate(((person, person.usable) for person in self.people), 1)
+        ]
+        return {"taken": self.taken, "candidates": candidates}
 
 
 def inputs_of(path: Path, report: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -189,13 +206,18 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None) -> W
     video = Video(path)
     segmenter.study(video)
     brightness: list[float] = []
+    repeated: set[int] = set()
 
     def segmented() -> Iterator[tuple[Frame, list[np.ndarray]]]:
         for frame in video.frames():
-            brightness.append(float(frame.image[::8, ::8].mean()))
+            if not is_black(frame.image):
+                brightness.append(float(frame.image[::8, ::8].mean()))
+            if frame.repeated:
+                repeated.add(frame.number)
             yield frame, segmenter(frame)
 
     people = follow(segmented())
+    segmenter.review(people)
     decoded = video.decoded
     try:
         person, candidates = choose(people, wanted, str(path), (video.height, video.width))
@@ -209,24 +231,8 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None) -> W
     silhouettes = np.stack([one.silhouette for one in person.usable if one.silhouette is not None])  # s 64 64
     frames, times = (np.array(column) for column in zip(*((one.frame, one.time) for one in person.usable), strict=True))  # s
     source = video.source | {"frames": decoded.frames, "frames_taken": decoded.taken, "seconds": round(decoded.seconds, 3)}
-    flags = list(_flags(video, person, len(candidates) - len(set(wanted or [1])), np.array(brightness)))
-    return Walk(path.name, "video", silhouettes, frames, times, source, flags, candidates)
-
-
-def _flags(video: Video, person: Person, others: int, brightness: np.ndarray) -> Iterator[Flag]:
-    decoded = video.decoded
-    if decoded.missing:
-        yield Flag("truncated", decoded.missing, "the file is cut off: it promises more frames than it holds")
-    if decoded.undecodable:
-        yield Flag("undecodable", decoded.undecodable, "parts of the file cannot be decoded; copy or record it again")
-    if decoded.corrupt:  # of all frames, also those in which nobody was found
-        yield Flag("damaged", decoded.corrupt, f"left out: {FAULTS['damaged']}")
-    for fault, count in person.faults().items():
-        if fault != "damaged":
-            yield Flag(fault, count, f"left out: {FAULTS[fault]}")
-    if others:
-        yield Flag("other people", None, f"{others} more walked here and did not count")
-    usual = float(np.median(brightness))
-    if len(brightness) > 1 and np.abs(np.diff(brightness)).max() > BRIGHTNESS_JUMP:
-        off = max(1, int(np.sum(np.abs(brightness - usual) > BRIGHTNESS_JUMP / 2)))
-        yield Flag("exposure jump", off, "the picture's brightness jumps; lock the camera's exposure")
+    taken = wanted or [1]
+    again = len(repeated.intersection(frames.tolist()))
+    flags = list(video_flags(video, person, len(candidates) - len(set(taken)), np.array(brightness), again))
+    shape = (video.height, video.width)
+    return Walk(path.name, "video", silhouettes, frames, times, source, flags, candidates, taken, shape)
