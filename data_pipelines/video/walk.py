@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -35,9 +35,10 @@ from data_pipelines.quality import Quality, judge
 from data_pipelines.schema import FEWEST_FRAMES, DataError, abbreviate, printable
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.video.decoding import GIVE, SUFFIXES, Frame, Video, what_else
-from data_pipelines.video.people import FAULTS, Person, Segmenter, choose, follow
+from data_pipelines.video.faults import is_black
+from data_pipelines.video.flags import Flag, video_flags
+from data_pipelines.video.people import Person, Segmenter, choose, follow
 
-BRIGHTNESS_JUMP = 10.0  # grey levels; smallest change between two frames that is flagged
 FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short
 
 
@@ -46,14 +47,6 @@ Report = Callable[[str, int, int | None], None]  # told a stage, the frames done
 
 def silent(stage: str, done: int, total: int | None) -> None:
     """Report nothing."""
-
-
-class Flag(NamedTuple):
-    """A remark about the quality of a walk, for the reader of the answer."""
-
-    name: str
-    frames: int | None  # number of affected frames; None if it does not apply
-    message: str  # meaning and remedy
 
 
 @dataclass
@@ -236,13 +229,18 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None, repo
     segmenter.study(video)
     video.watch = lambda taken: report("finding the person", taken, video.expected)
     brightness: list[float] = []
+    repeated: set[int] = set()
 
     def segmented() -> Iterator[tuple[Frame, list[np.ndarray]]]:
         for frame in video.frames():
-            brightness.append(float(frame.image[::8, ::8].mean()))
+            if not is_black(frame.image):
+                brightness.append(float(frame.image[::8, ::8].mean()))
+            if frame.repeated:
+                repeated.add(frame.number)
             yield frame, segmenter(frame)
 
     people = follow(segmented())
+    segmenter.review(people)
     decoded = video.decoded
     try:
         person, candidates = choose(people, wanted, str(path), (video.height, video.width))
@@ -256,26 +254,8 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None, repo
     silhouettes = np.stack([one.silhouette for one in person.usable if one.silhouette is not None])  # s 64 64
     frames, times = (np.array(column) for column in zip(*((one.frame, one.time) for one in person.usable), strict=True))  # s
     source = video.source | {"frames": decoded.frames, "frames_taken": decoded.taken, "seconds": round(decoded.seconds, 3)}
-    flags = list(_flags(video, person, len(candidates) - len(set(wanted or [1])), np.array(brightness)))
-    return Walk(
-        path.name, "video", silhouettes, frames, times, source, flags, candidates, wanted or [1], (video.height, video.width)
-    )
-
-
-def _flags(video: Video, person: Person, others: int, brightness: np.ndarray) -> Iterator[Flag]:
-    decoded = video.decoded
-    if decoded.missing:
-        yield Flag("truncated", decoded.missing, "the file is cut off: it promises more frames than it holds")
-    if decoded.undecodable:
-        yield Flag("undecodable", decoded.undecodable, "parts of the file cannot be decoded; copy or record it again")
-    if decoded.corrupt:  # of all frames, also those in which nobody was found
-        yield Flag("damaged", decoded.corrupt, f"left out: {FAULTS['damaged']}")
-    for fault, count in person.faults().items():
-        if fault != "damaged":
-            yield Flag(fault, count, f"left out: {FAULTS[fault]}")
-    if others:
-        yield Flag("other people", None, f"{others} more walked here and did not count")
-    usual = float(np.median(brightness))
-    if len(brightness) > 1 and np.abs(np.diff(brightness)).max() > BRIGHTNESS_JUMP:
-        off = max(1, int(np.sum(np.abs(brightness - usual) > BRIGHTNESS_JUMP / 2)))
-        yield Flag("exposure jump", off, "the picture's brightness jumps; lock the camera's exposure")
+    taken = wanted or [1]
+    again = len(repeated.intersection(frames.tolist()))
+    flags = list(video_flags(video, person, len(candidates) - len(set(taken)), np.array(brightness), again))
+    shape = (video.height, video.width)
+    return Walk(path.name, "video", silhouettes, frames, times, source, flags, candidates, taken, shape)

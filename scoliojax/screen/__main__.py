@@ -89,7 +89,8 @@ def screen(args: argparse.Namespace) -> int:
     if any(needs_segmenter(path) for path in inputs):
         from data_pipelines.video.backends import make_segmenter
 
-        segmenter = make_segmenter(args.backend, args.models, args.onnx_model)
+        remark = partial(print, file=sys.stderr)
+        segmenter = make_segmenter(args.backend, args.models, args.onnx_model, lambda line: remark(printable(f"note: {line}")))
     elif args.onnx_model or args.models or args.backend != "auto" or args.keep_frames:
         raise RunError("--backend, --models, --onnx-model and --keep-frames are of videos, and no input is one")
     configure_runtime()

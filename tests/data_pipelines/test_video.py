@@ -24,10 +24,11 @@ from data_pipelines.silhouettes import normalise_sequence
 from data_pipelines.video import backends, decoding, fetch, people, pose
 from data_pipelines.video.background import Background, camera_shift
 from data_pipelines.video.decoding import Frame, Video, evenly
+from data_pipelines.video.flags import video_flags
 from data_pipelines.video.onnx_model import OnnxModel
 from data_pipelines.video.people import choose, follow, overlap
 from data_pipelines.video.synthetic_clip import SIZE, background, walk_across, write_clip
-from data_pipelines.video.walk import _flags, inputs_of, read_walk
+from data_pipelines.video.walk import inputs_of, read_walk
 from tests.conftest import THOROUGH, iou
 
 FRAMES = 40
@@ -398,9 +399,9 @@ def test_people_are_followed_by_overlap_and_forgotten_after_a_second():
     assert [len(person.usable) for person in gone] == [20, 20]
     joined, _ = choose(gone, [1, 2], "clip", (200, 300))
     assert [sighting.frame for sighting in joined.usable] == list(range(40))
-    assert [flag.name for flag in _flags(SimpleNamespace(decoded=decoding.Decoded()), joined, 0, np.full(40, 100.0))] == []
-    spoilt = SimpleNamespace(decoded=decoding.Decoded(corrupt=3))  # three frames, in none of which anybody was outlined
-    assert [flag[:2] for flag in _flags(spoilt, joined, 0, np.full(40, 100.0))] == [("damaged", 3)]
+    for decoded, expected in ((decoding.Decoded(), []), (decoding.Decoded(corrupt=3), [("damaged", 3)])):
+        video = SimpleNamespace(decoded=decoded, other_tracks=[])  # nobody was outlined in the damaged frames
+        assert [flag[:2] for flag in video_flags(video, joined, 0, np.full(40, 100.0), 0)] == expected
     assert overlap((0, 0, 10, 10), (0, 5, 10, 15)) == pytest.approx(1 / 3)
 
 
