@@ -45,8 +45,8 @@ CAPTIONS = {  # title and text of each figure
         "On the dotted line a class called with probability 0.8 is right in 8 of 10 sequences."),
     "strips": ("Which part of the body drives each class",
         "How much higher each strip's logit of a class is for sequences of that class than for the others, over the mean "
-        "silhouette. The mean over strips is what the whole network separates the class by. Every strip sees some rows "
-        "above and below it."),
+        "silhouette: red is for the class, blue against it. The mean over strips is what the whole network separates the "
+        "class by. Every strip sees some rows above and below it. The names stand at an adult's usual heights."),
     "embeddings": ("Embedding map",
         "Each sequence by the first two principal components of its embeddings; crosses were called another class."),
     "saliency": ("Frames behind the most certain answers",
