@@ -16,7 +16,7 @@ from data_pipelines.schema import FRAME_SIZE
 
 LEGS, FEET, SOLES = slice(36, 64), slice(50, 64), slice(58, 64)  # rows of a silhouette
 # The legs are not those of a walker beyond one of these.
-STILL, STILL_BRIEF = 0.08, 0.04  # deviation of the signal; of a walk of less than `BRIEF` frames, too short for a whole step
+STILL, STILL_BRIEF = 0.08, 0.025  # deviation of the signal; of a walk of less than `BRIEF` frames, too short for a whole step
 BRIEF = 24
 ON_THE_GROUND = 0.8  # deviation of the soles' signal by that of the feet's: a foot in the air is not in the lowest rows
 TOGETHER = 0.2  # share of the legs' variance in which left and right do the opposite

@@ -281,7 +281,7 @@ DRAWN: dict[str, tuple[Callable[[list[Masks], np.random.Generator], Masks], set[
     "chair": (chair, NO_BODY),
     "car": (car, NO_BODY),
     "tree in the wind": (tree_in_the_wind, NO_BODY),
-    "hand": (hand, NO_BODY),
+    "hand": (hand, NO_BODY | MOVING),
     "crawling child": (crawling, NO_BODY),
     "text": (text, NO_BODY),
     "square code": (square_code, NO_BODY),
@@ -307,7 +307,7 @@ OF_WALKS: dict[str, tuple[Callable[[list[Masks], np.random.Generator], Masks], s
     "shadow at the feet": (shadow, {*NO_BODY, "limbs spread"}),
     "trailing ghost": (trailing_ghost, {*NO_BODY, "two people", "limbs spread"}),
     "difference of frames": (scene_in_pieces, DAMAGED),
-    "turned by 45 degrees": (turned(45), {"leaning"}),
+    "turned by 45 degrees": (turned(45), {"leaning", "wider than tall"}),
     "turned by 90 degrees": (turned(90), {"wider than tall"}),
     "turned by 180 degrees": (turned(180), {"upside down"}),
 }
