@@ -52,7 +52,7 @@ def judge(silhouettes: np.ndarray, times: np.ndarray | None = None) -> Quality:
     """Judge a walk of normalised silhouettes, uint8 `[s, 64, 64]` with at least one frame; `times` in seconds, float `[s]`.
 
     One cause gives one finding: the movement is judged where damage and outline leave a body to look at, and the outline of
-    mostly damaged silhouettes is told as far as it is seen in spite of the damage.
+    mostly damaged silhouettes is told as far as it is seen in spite of the damage. What is no walk has no gait.
     """
     person = silhouettes > PERSON  # s 64 64
     bad = _damage(person)
@@ -64,7 +64,8 @@ def judge(silhouettes: np.ndarray, times: np.ndarray | None = None) -> Quality:
         moves = list(movement(legs, gait, times))
         stays = any(finding.name == STAYS for finding in moves)
         findings += moves if stays else list(_order(person)) or moves
-    return Quality(bad, tuple(findings), gait)
+    no_walk = any(finding.grave for finding in findings)
+    return Quality(bad, tuple(findings), Gait(None, None, None) if no_walk else gait)
 
 
 def _many_bad(bad: dict[str, np.ndarray]) -> Iterator[Finding]:
