@@ -251,8 +251,14 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
         ([clip, clip, "--checkpoint", run, "--person", "1", *base], "--person belongs to one input, and there are 2"),
         ([clip, "--checkpoint", run, "--coverage", "90", *base], "--coverage: '90' is no number between 0 and 1"),
         ([clip, "--checkpoint", run, "--prevalence", "0", *base], "--prevalence: '0' is no number between 0 and 1"),
-        ([clip, "--checkpoint", run, "--backend", "background", "--output", mine], "holds something else than a screening (thesis.txt)"),
-        ([clip, "--checkpoint", run, "--backend", "background", "--output", mine / "thesis.txt"], "is a file; give a new folder"),
+        (
+            [clip, "--checkpoint", run, "--backend", "background", "--output", mine],
+            "holds something else than a screening (thesis.txt)",
+        ),
+        (
+            [clip, "--checkpoint", run, "--backend", "background", "--output", mine / "thesis.txt"],
+            "is a file; give a new folder",
+        ),
         ([pickled, "--checkpoint", run, *base], "are of videos, and no input is one"),
         ([tmp_path / "none.mp4", "--checkpoint", run, *base], "none.mp4 does not exist"),
         ([people, "--checkpoint", run, *base], "candidates.png shows them"),
