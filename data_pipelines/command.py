@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import math
 import os
 import re
 import sys
@@ -63,17 +62,6 @@ def whole_number(lowest: int, highest: int = 2**31 - 1) -> Callable[[str], int]:
         return int(text)
 
     return number
-
-
-def share(text: str) -> float:
-    """The type of an option that takes a share: a number between 0 and 1, without these."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.0 < value < 1.0:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number between 0 and 1, such as 0.9")
-    return value
 
 
 def expanded_text(text: str) -> str:

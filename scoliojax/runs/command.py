@@ -64,12 +64,16 @@ def add_part(parser: Parser) -> None:
 
 def add_screening(parser: Parser) -> None:
     """The options that `runs.evaluation.Screening` takes."""
-    for option, help_text in (
-        ("--sensitivity", "wanted sensitivity of the operating point; default: that of the stored one, or 0.9"),
-        ("--prevalence", "share of people with signs in your population, for predictive values there"),
-    ):
-        parser.add_argument(option, type=float, metavar="X", help=help_text)
+    help_text = "wanted sensitivity of the operating point; default: that of the stored one, or 0.9"
+    parser.add_argument("--sensitivity", type=float, metavar="X", help=help_text)
+    add_prevalence(parser)
     add_coverage(parser, COVERAGE)
+
+
+def add_prevalence(parser: Parser) -> None:
+    """`--prevalence`, as `metrics.check_prevalence` judges it."""
+    help_text = "share of people with signs in your population, for predictive values there"
+    parser.add_argument("--prevalence", type=float, metavar="X", help=help_text)
 
 
 def add_coverage(parser: Parser, default: float | None) -> None:

@@ -21,7 +21,7 @@ from scoliojax.scores import calibration
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.conformal import COVERAGE, check_coverage
 from scoliojax.scores.evaluation import Evaluation, Metrics, evaluation_folder, score
-from scoliojax.scores.metrics import published_scores, refuse_not_finite
+from scoliojax.scores.metrics import check_prevalence, published_scores, refuse_not_finite
 from scoliojax.scores.robustness import PerturbedLogits, spread
 from scoliojax.training.checkpoint import check_which
 from scoliojax.training.evaluate import Predictions, evaluate
@@ -46,8 +46,7 @@ class Screening:
     def __post_init__(self):
         if self.sensitivity is not None and not 0.0 < self.sensitivity <= 1.0:
             raise RunError(f"--sensitivity={self.sensitivity:g} must be above 0 and at most 1, e.g. 0.9")
-        if self.prevalence is not None and not 0.0 < self.prevalence < 1.0:
-            raise RunError(f"--prevalence={self.prevalence:g} must lie between 0 and 1, e.g. 0.03 for three of a hundred")
+        check_prevalence(self.prevalence)
         check_coverage(self.coverage)
 
 

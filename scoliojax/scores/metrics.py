@@ -114,6 +114,12 @@ def decision_scores(yes: np.ndarray, called: np.ndarray, weights: np.ndarray, pr
     return scores
 
 
+def check_prevalence(prevalence: float | None) -> None:
+    """Raise `RunError` for a prevalence that is no share between 0 and 1; None is none."""
+    if prevalence is not None and not 0.0 < prevalence < 1.0:
+        raise RunError(f"--prevalence={prevalence:g} must lie between 0 and 1, e.g. 0.03 for three of a hundred")
+
+
 def predictive_values(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float) -> tuple[np.ndarray, np.ndarray]:
     """Positive and negative predictive value where this share of people has the answer yes (Bayes); NaN where undefined."""
     ill, well = prevalence, 1.0 - prevalence

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser, share, whole_number
+from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser, whole_number
 from data_pipelines.locks import alone
 from data_pipelines.schema import DataError, printable
 from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, write_csv
-from scoliojax.runs.command import add_run, add_step, configure_runtime, report_errors
+from scoliojax.runs.command import add_coverage, add_prevalence, add_run, add_step, configure_runtime, report_errors
 
 WINDOW = 30  # frames: about one stride at 30 frames a second
 LEAST_WINDOW = 15
@@ -49,18 +49,8 @@ def arguments() -> Parser:
         metavar="FRAMES",
         help="length of a window; default %(default)s",
     )
-    add(
-        "--coverage",
-        type=share,
-        metavar="SHARE",
-        help="also give the classes that cannot be excluded at this coverage, e.g. 0.9",
-    )
-    add(
-        "--prevalence",
-        type=share,
-        metavar="SHARE",
-        help="also say what holds where this share is positive or neutral, e.g. 0.03",
-    )
+    add_coverage(parser, None)
+    add_prevalence(parser)
     add("--keep-frames", action="store_true", help="also write the frames that were used (faces!)")
     return parser
 
@@ -99,6 +89,7 @@ def screen(args: argparse.Namespace) -> int:
     from scoliojax.screen.reader import check_target, write_result
     from scoliojax.screen.result import Wanted
 
+    wanted = Wanted(args.coverage, args.prevalence)
     if within := [path for path in args.inputs if path.is_dir() and path in folder.parents]:
         raise RunError(
             f"--output={folder} lies in the input {within[0]}, and would be taken for a part of it; give a folder apart"
@@ -114,7 +105,6 @@ def screen(args: argparse.Namespace) -> int:
             check_target(target, inputs, anew=args.output is None and not several)
         network = open_run(args.directory, "--checkpoint").network(args.step)
         screener = Screener(network, args.window)
-        wanted = Wanted(args.coverage, args.prevalence)
         write = partial(write_result, screener, segmenter, person=args.person, keep_frames=args.keep_frames, wanted=wanted)
         if several:
             return _screen_all(write, inputs, targets, folder)

@@ -9,8 +9,9 @@ from data_pipelines.quality import Quality
 from data_pipelines.schema import CLASSES
 from data_pipelines.video.walk import Walk
 from scoliojax.scores.calibration import Calibration
+from scoliojax.scores.conformal import check_coverage
 from scoliojax.scores.evaluation import find_metrics
-from scoliojax.scores.metrics import predictive_values
+from scoliojax.scores.metrics import check_prevalence, predictive_values
 from scoliojax.scores.model_card import network
 from scoliojax.scores.strips import strip_bounds
 from scoliojax.screen.answer import Answer, Reading
@@ -26,10 +27,15 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user wants to know beside the answer."""
+    """What the user wants to know beside the answer; raises `RunError` for a share out of range."""
 
     coverage: float | None = None  # of the prediction set; None for no set
     prevalence: float | None = None  # share of positive or neutral people where the answer is used; None for no such figures
+
+    def __post_init__(self):
+        check_prevalence(self.prevalence)
+        if self.coverage is not None:
+            check_coverage(self.coverage)
 
 
 NOTHING_MORE = Wanted()
