@@ -21,6 +21,6 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     if result["answer"] is None:
         return lines + [f"no answer ({reason['name']}): {reason['message']}" for reason in result["no_answer"]]
     mark = " (synthetic)" if result["synthetic"] else ""
-    lines += [wording.summary(result), f"over the walk: {wording.steadiness(result)}{mark}"]
+    lines += [wording.summary(result), f"same class over the walk: {wording.steadiness(result)}{mark}"]
     optional = wording.difference(result), *wording.at_prevalence(result), wording.prediction_set(result)
     return lines + [f"{line}{mark}" for line in optional if line]
