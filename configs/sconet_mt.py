@@ -39,6 +39,14 @@ def get_config(variant: str = "") -> ConfigDict:
     data.loader_threads = 4
     data.share_frames = True  # a frame that several clips of a batch have drawn is computed once: the same numbers, less work
     data.cache_gigabytes = 2.0  # decoded sequences kept in memory, of every process; the whole of Scoliosis1K is 1.3
+    data.augment = ConfigDict({  # what a camera might do to a training clip; all off
+        "shift": 0,  # most columns to either side
+        "mirror": 0.0,  # probability
+        "dilation": 0.0,  # probability of one pixel more all round
+        "erosion": 0.0,  # probability of one pixel less all round
+        "tilt": 0.0,  # most degrees to either side, of half of the clips
+        "cut_out": 0.0,  # probability of an empty rectangle
+    })  # fmt: skip
     data.synthetic = ConfigDict({"subjects": 240, "frames": 120})  # used where there is no root
 
     config.model = model = ConfigDict()
@@ -78,13 +86,14 @@ def get_config(variant: str = "") -> ConfigDict:
         data.clips_per_subject = 2
         data.frames_per_clip = 6
         data.loader_threads = 2
+        data.augment = ConfigDict({"shift": 1, "mirror": 0.5, "dilation": 0.25, "erosion": 0.25, "tilt": 4.0, "cut_out": 0.05})
         data.synthetic.subjects = 450
         data.synthetic.frames = 60
         model.channels = (8, 16, 32, 64)
         model.embedding_dim = 32
-        optimizer.milestones = (220, 310, 350)
-        train.steps = 360
+        optimizer.milestones = (220, 350, 405)
+        train.steps = 420
         train.log_every = 10
-        train.checkpoint_every = 120
-        train.eval_every = 60
+        train.checkpoint_every = 140
+        train.eval_every = 105
     return config

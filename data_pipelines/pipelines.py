@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
+from data_pipelines.augment import UNCHANGED, Augmentation, augment
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, SilhouetteSet
 from data_pipelines.silhouettes import cut_sides
 
@@ -75,6 +76,7 @@ class TrainSampler:
     process_count: int = 1  # number of equal shares
     cache: SequenceCache | None = None  # None reads every sequence anew
     clips_together: int = 1  # clips of one sequence that share their distinct frames; divides K and the process's share
+    augmentation: Augmentation = UNCHANGED  # what happens to each clip; clips share no frames then, because these would differ
 
     def __post_init__(self):
         for field in ("subjects_per_batch", "clips_per_subject", "frames_per_clip"):
@@ -133,6 +135,10 @@ class TrainSampler:
         silhouettes = np.empty((len(subjects), groups.shape[1], FRAME_SIZE, FRAME_WIDTH), np.uint8)
         for out, subject, numbers in zip(silhouettes, subjects, groups[mine], strict=True):
             np.take(decoded[subject], numbers, axis=0, out=out, mode="clip")  # u 64 44
+        if self.augmentation:
+            draws = self.augmentation.draw(self.seed, step, self.clips)
+            for position, clip in enumerate(silhouettes):  # s 64 44
+                clip[:] = augment(clip, draws, first + position)
         identities = np.repeat(chosen, self.clips_per_subject)[first : first + share].astype(np.int32)  # n
         batch = {"silhouettes": silhouettes, "labels": self.data.labels[identities], "identities": identities}
         return batch if clip_frames is None else batch | {"clip_frames": clip_frames[mine]}
@@ -166,7 +172,7 @@ class TrainSampler:
 
         A batch with a group that needs more frames does not share any.
         """
-        if self.clips_together == 1:
+        if self.clips_together == 1 or self.augmentation:
             return 0
         most = max(np.sum(self._drawn(self.draw(step)[1])[1], axis=1).max() for step in range(SHARED_STEPS))
         length = -(-int(most) // 8) * 8

@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from data_pipelines.augment import Augmentation
 from data_pipelines.pipelines import EvalBatcher, SequenceCache, TrainSampler
 from data_pipelines.schema import CLASSES, SilhouetteSet
 from data_pipelines.sources import open_root
@@ -121,7 +122,16 @@ def build_sampler(
     together = math.gcd(data_config.clips_per_subject, clips // jax.device_count()) if data_config.share_frames else 1
     sizes = data_config.subjects_per_batch, data_config.clips_per_subject, data_config.frames_per_clip
     share = jax.process_index(), jax.process_count()
-    return TrainSampler(data, partition.train, config.seed, *sizes, *share, cache=cache, clips_together=together)
+    changes = build_augmentation(data_config)
+    return TrainSampler(
+        data, partition.train, config.seed, *sizes, *share, cache=cache, clips_together=together, augmentation=changes
+    )
+
+
+def build_augmentation(data: Config) -> Augmentation:
+    """What happens to the training clips; `data`: the section of that name."""
+    with section("data.augment"):
+        return Augmentation(**data.augment)
 
 
 def build_eval_batcher(

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise RunError("--config is missing; give a recipe, e.g. --config configs/sconet_mt.py")
         else:
             config = recorded_config(args.workdir, changes=changes)
-        screening = Screening(args.sensitivity, args.prevalence)
+        screening = Screening(args.sensitivity, args.prevalence, args.coverage)
         if args.mode == "train":
             run_training(config, args.workdir, screening, args.profile)
         else:

@@ -49,6 +49,12 @@ def test_the_published_recipes_differ_in_the_identity_loss_alone():
     assert {key for key in multi if multi[key] != single[key]} == {"loss.triplet_weight"}
 
 
+def test_the_published_recipes_change_no_clip_and_the_quickstart_does():
+    for recipe in (sconet_mt, sconet):
+        assert not build.build_augmentation(recipe.get_config().data)
+        assert all(vars(build.build_augmentation(recipe.get_config("quickstart").data)).values())
+
+
 def test_an_unknown_variant_names_the_known_ones():
     with pytest.raises(ValueError, match="quickstart"):
         sconet_mt.get_config("quick")
@@ -176,6 +182,12 @@ REAL_OPTIONS = grain.ReadOptions
 
 OTHER = {
     "data.share_frames": False,
+    "data.augment.shift": 10,
+    "data.augment.mirror": 1.0,
+    "data.augment.dilation": 0.0,
+    "data.augment.erosion": 0.0,
+    "data.augment.tilt": 45.0,
+    "data.augment.cut_out": 1.0,
     "data.allow_missing": True,
     "precision": "bfloat16",
     "data.name": "synthetic",
@@ -200,6 +212,7 @@ OTHER = {
 def probe_config(tiny_config):
     tiny_config.data.name = "scoliosis1k"
     tiny_config.data.validation_fraction = 0.25
+    tiny_config.data.augment.update({"dilation": 0.5, "erosion": 0.5, "cut_out": 0.5})
     tiny_config.data.clips_per_subject = 4  # two of them on each of the four devices
     tiny_config.optimizer.milestones = (1, 2)
     tiny_config.train.eval_every = 3

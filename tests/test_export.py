@@ -19,7 +19,7 @@ from scoliojax.export import __main__ as export
 from scoliojax.export import artefact as exporting
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.run import open_run
-from scoliojax.scores import calibration
+from scoliojax.scores import calibration, reference
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.metrics import softmax
 from scoliojax.training.checkpoint import Checkpoints
@@ -66,7 +66,30 @@ def run(tmp_path, tiny_config):
 def package(network, silhouettes, frame_mask):
     step = make_eval_step(network.graph)
     output = step(network.state.params, network.state.batch_stats, jnp.asarray(silhouettes), jnp.asarray(frame_mask))
-    return np.asarray(output.logits)  # n p k
+    return np.asarray(output.logits), np.asarray(output.embeddings)  # n p k, n p c
+
+
+def refer(network) -> None:
+    """Keep a reference beside the checkpoint, as an evaluation does: of embeddings around those of a walk of noise."""
+    rng = np.random.default_rng(2)
+    _, (middle,) = package(network, rng.integers(0, 256, (1, 4, 64, 44), dtype=np.uint8), np.ones((1, 4), bool))
+    embeddings = middle + rng.normal(scale=0.1, size=(60, *middle.shape))  # n p c
+    kept = reference.fit(embeddings[:40], {4: embeddings[40:], 15: embeddings[40:] * 1.1}, network.digest, synthetic=True)
+    reference.write(reference.reference_file(network.directory, network.step), kept)
+
+
+def check_the_distance(folder, embeddings, frame_mask, network, ours) -> None:
+    """By network.json, with numpy alone: the package's distances, and its bounds."""
+    said = json.loads((folder / "network.json").read_text(encoding="utf-8"))["typicality"]
+    with np.load(folder / said["file"]) as kept:
+        apart = np.einsum("npc,pcd->npd", embeddings.astype(np.float64) - kept["mean"], kept["factor"].astype(np.float64))
+        frames = frame_mask.sum(axis=1)
+        usual = np.interp(np.log(frames), np.log(kept["lengths"]), kept["usual"])
+    truth = open_run(network.directory).network("newest").reference
+    np.testing.assert_allclose(np.square(apart).mean(axis=(1, 2)), truth.distance(ours), rtol=1e-5)
+    judged = [truth.judge(0.0, int(count)) for count in frames]
+    np.testing.assert_allclose(usual, [one.usual for one in judged])
+    assert said["bound"].startswith(f"{judged[0].bound / judged[0].usual:g} * usual")
 
 
 @pytest.mark.slow
@@ -76,6 +99,7 @@ def test_an_export_gives_the_packages_logits_where_the_package_is_not(run, tmp_p
     bare = open_run(workdir).network("newest")
     kept = Calibration(bare.digest, True, 0.5, 0.4, 0.9, 0.92, 0.88, 66, 60)
     calibration.write(calibration.calibration_file(workdir, 3), kept)
+    refer(bare)
     (workdir / "export").mkdir()
     (workdir / "export" / "network.json").write_text("of an earlier export", encoding="utf-8")
     export.main(["--workdir", str(workdir)])
@@ -83,7 +107,8 @@ def test_an_export_gives_the_packages_logits_where_the_package_is_not(run, tmp_p
     assert "step 3" in said[0]
     assert "synthetic" in said[0]
     assert said[-1] == f"export: {workdir / 'export'}"
-    assert {path.name for path in (workdir / "export").iterdir()} == {"network.stablehlo", "network.json", "MODEL_CARD.md"}
+    files = {"network.stablehlo", "network.json", "MODEL_CARD.md", "reference.npz"}
+    assert {path.name for path in (workdir / "export").iterdir()} == files
     assert not [path for path in workdir.iterdir() if "unfinished" in path.name]
 
     rng = np.random.default_rng(1)
@@ -96,7 +121,8 @@ def test_an_export_gives_the_packages_logits_where_the_package_is_not(run, tmp_p
     subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, check=True, timeout=300)
     found = np.load(tmp_path / "found.npz")
     for name in {key.split("/")[0] for key in given}:
-        expected = package(bare, given[f"{name}/silhouettes"], given[f"{name}/frame_mask"])
+        expected, embeddings = package(bare, given[f"{name}/silhouettes"], given[f"{name}/frame_mask"])
+        check_the_distance(workdir / "export", found[f"{name}/embeddings"], given[f"{name}/frame_mask"], bare, embeddings)
         np.testing.assert_allclose(found[f"{name}/strip_logits"], expected, rtol=0, atol=1e-5)
         np.testing.assert_allclose(found[f"{name}/logits"], expected.mean(axis=1), rtol=0, atol=1e-5)
     check_the_description(workdir / "export", bare, kept, found["three of a batch/logits"])
@@ -124,6 +150,7 @@ def check_the_description(folder, network, kept, logits):
     np.testing.assert_allclose(probabilities, kept.probabilities(logits, network.scale), rtol=1e-6)
     assert said["operating_point"]["threshold"] == kept.threshold
     assert said["checked"]["largest_difference"] <= 1e-5
+    assert said["checked"]["largest_relative_difference_of_distance"] <= 1e-5
     card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "network.stablehlo" in card.splitlines()[0]
     assert "Synthetic walkers, not people" in card
@@ -154,6 +181,8 @@ def test_a_network_of_bfloat16_is_exported_with_its_rounding(run, tmp_path):
         "rule": "softmax(logits * scale / temperature)", "scale": 16.0, "temperature": 1.0, "calibrated": False,
     }  # fmt: skip
     assert said["operating_point"] is None
+    assert said["typicality"] is None
+    assert not (tmp_path / "out" / "reference.npz").exists()
 
 
 def refused(capsys, *arguments) -> SimpleNamespace:
@@ -183,11 +212,12 @@ def test_mistakes_are_told_in_one_line_and_leave_nothing(run, tmp_path, capsys):
         assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_is_not_the_packages_evaluation_is_not_written(run, capsys, monkeypatch):
+@pytest.mark.parametrize(("differences", "word"), [((2e-5, None), "logits"), ((1e-7, 2e-5), "distances from training")])
+def test_what_is_not_the_packages_evaluation_is_not_written(run, capsys, monkeypatch, differences, word):
     monkeypatch.setattr(exporting, "serialise", lambda network: b"")
-    monkeypatch.setattr(exporting, "largest_difference", lambda *given: 2e-5)
+    monkeypatch.setattr(exporting, "largest_difference", lambda *given: differences)
     workdir = run.make()
-    assert_one_clear_error(refused(capsys, "--workdir", workdir), "2.0e-05", "nothing was written")
+    assert_one_clear_error(refused(capsys, "--workdir", workdir), word, "2.0e-05", "nothing was written")
     assert not (workdir / "export").exists()
 
 

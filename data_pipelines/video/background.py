@@ -1,7 +1,8 @@
 """Background subtraction: segmentation without a model, for a fixed camera and a scene without other movement.
 
 The scene is the median of the clip in CIE Lab colour, pixel by pixel. This is correct only if the person covers each pixel in
-less than half of the frames: record some time before and after the walk, or let the walk cross the picture.
+less than half of the frames: record some time before and after the walk, or let the walk cross the picture. Outlines that come
+from somebody in the scene are found by their edges, and do not count.
 """
 
 from collections.abc import Iterable
@@ -11,6 +12,8 @@ import numpy as np
 
 from data_pipelines.schema import DataError
 from data_pipelines.video.decoding import Frame, Video
+from data_pipelines.video.ghosts import Ghosts
+from data_pipelines.video.people import Person
 
 SAMPLES = 40  # evenly spaced frames for the median; up to twice as many
 MOST_SHIFT = 2.0  # pixels; measured: 0.1 to 0.3 on a tripod, 7 to 26 by hand
@@ -29,8 +32,9 @@ class Background:
 
     def __init__(self):
         self.models: dict[str, str] = {}
-        self._scene = np.zeros((0, 0, 3), np.float32)  # h w 3
+        self._scene = np.zeros((1, 1, 3), np.float32)  # h w 3
         self._threshold = LEAST_DIFFERENCE**2
+        self._ghosts = Ghosts(self._scene)
 
     def study(self, video: Video) -> None:
         """Read the whole clip and compute the scene; raises `DataError` if the camera moved."""
@@ -43,6 +47,7 @@ class Background:
             )
         rows = [np.median([lab[row] for lab in samples], axis=0) for row in range(samples[0].shape[0])]  # each w 3
         self._scene = np.stack(rows).astype(np.float32)  # h w 3
+        self._ghosts = Ghosts(self._scene)
         noise = np.sqrt(np.median([np.median(self._difference(lab)[::4, ::4]) for lab in samples]))
         self._threshold = max(LEAST_DIFFERENCE, NOISE_FACTOR * float(noise)) ** 2
 
@@ -59,7 +64,13 @@ class Background:
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))  # h w
         edge = 2 * round(CLOSED * mask.shape[0] / 2) + 1
         mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (edge, edge)))  # h w
-        return list(bodies(mask))
+        masks = list(bodies(mask))
+        self._ghosts.look(frame.number, lab, masks)
+        return masks
+
+    def review(self, people: list[Person]) -> None:
+        """Mark the ghosts of somebody whom the scene shows."""
+        self._ghosts.mark(people)
 
 
 def camera_shift(images: list[np.ndarray]) -> float:

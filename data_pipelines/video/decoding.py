@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,8 @@ import numpy as np
 
 from data_pipelines.files import BEGINNING, Footage, kind_of
 from data_pipelines.schema import DataError
+from data_pipelines.video.faults import is_black, is_combed, is_repeated
+from data_pipelines.video.orientation import read_orientation
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -42,6 +44,7 @@ class Frame(NamedTuple):
     time: float  # seconds from the first frame
     image: np.ndarray  # uint8 RGB [h, w, 3], upright, short side at most 480
     corrupt: bool  # True if the decoder had to conceal missing data
+    repeated: bool = False  # True if it is the frame before once more
 
 
 @dataclass
@@ -53,6 +56,8 @@ class Decoded:
     corrupt: int = 0  # of these, marked as damaged by the decoder
     undecodable: int = 0  # packets without a frame
     missing: int = 0  # frames that the file claims to have and does not have
+    combed: int = 0  # of the taken ones, woven of two moments (interlaced)
+    black: int = 0  # of the taken ones
     seconds: float = 0.0  # from the first taken frame to the last
 
 
@@ -63,8 +68,11 @@ class Video:
     path: Path
     width: int = 0  # pixels of a frame from `frames`
     height: int = 0
-    source: dict[str, Any] = field(default_factory=dict)  # stored width and height, codec, rate, rotation in degrees
+    source: dict[str, Any] = field(default_factory=dict)  # stored width and height, codec, rate, rotation in degrees, mirrored
+    other_tracks: list[str] = field(default_factory=list)  # sizes of the video tracks that are not read
     decoded: Decoded = field(default_factory=Decoded)  # set when `frames` ends
+    expected: int | None = None  # frames to be taken, by what the file claims; None if it claims nothing
+    watch: Callable[[int], None] = lambda taken: None  # told the frames taken so far; what it raises ends the reading
 
     def __post_init__(self):
         if not self.path.is_file():
@@ -79,7 +87,7 @@ class Video:
 
     def frames(self) -> Iterator[Frame]:
         """All frames in order; updates `decoded` at the end."""
-        frames = self._decode()
+        frames = self._decode(look=True)
         with ThreadPoolExecutor(1) as decoder:  # decodes the next frame while the caller works on this one
             coming = decoder.submit(next, frames, None)
             while (frame := coming.result()) is not None:
@@ -88,16 +96,23 @@ class Video:
 
     def samples(self, count: int) -> list[np.ndarray]:
         """Images of `count` to 2 `count` evenly spaced frames; all images of a shorter video."""
-        with self._opened() as (container, stream):
-            taken = min(stream.frames or math.inf, MOST_RATE * _seconds(container, stream) or math.inf)
-        every = max(1, int(taken) // (2 * count)) if taken < math.inf else 1
-        return evenly((frame.image for frame in self._decode(every)), count)
+        every = max(1, (self.expected or 1) // (2 * count))
+        images = evenly((frame.image for frame in self._decode(every)), count)
+        if len(images) < min(count, self.decoded.taken):  # the file claims more frames than it holds
+            every = max(1, self.decoded.taken // (2 * count))
+            images = evenly((frame.image for frame in self._decode(every)), count)
+        return images
 
-    def _decode(self, every: int = 1) -> Iterator[Frame]:
-        """Every `every`-th frame. Skipped frames save the conversion to RGB, which takes most of the time."""
+    def _decode(self, every: int = 1, look: bool = False) -> Iterator[Frame]:
+        """Every `every`-th frame; with `look`, faults of the pictures are looked for.
+
+        Skipped frames save the conversion to RGB, which takes most of the time.
+        """
         FFmpegError = _pyav().error.FFmpegError  # noqa: N806
-        counts = Decoded()
+        counts, before = Decoded(), None
         with self._opened() as (container, stream):
+            claimed = min(stream.frames or math.inf, MOST_RATE * _seconds(container, stream) or math.inf)
+            self.expected = round(claimed) if claimed < math.inf else None
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             rate = rate if 1.0 <= rate <= 1000.0 else MOST_RATE  # a damaged header can claim any rate
             clock = _Clock(rate)
@@ -122,7 +137,13 @@ class Video:
                         counts.taken += 1
                         counts.corrupt += frame.is_corrupt
                         counts.seconds = clock.now
-                        yield Frame(number, clock.now, image, bool(frame.is_corrupt))
+                        self.watch(counts.taken)
+                        repeated = look and is_repeated(image, before)
+                        if look:
+                            counts.combed += is_combed(frame)
+                            counts.black += is_black(image)
+                            before = image
+                        yield Frame(number, clock.now, image, bool(frame.is_corrupt), repeated)
             counts.missing = _missing(container, stream, counts.frames, clock.last)
         self.decoded = counts
 
@@ -139,8 +160,10 @@ class Video:
                 f"{self.path}{what_else(self.path) or f': {_why(self.path)} ({str(error).splitlines()[0]})'}"
             ) from None
         with container:
-            streams = (item for item in container.streams.video if not item.disposition & item.disposition.attached_pic)
-            if (stream := next(streams, None)) is None:
+            tracks = [item for item in container.streams.video if not item.disposition & item.disposition.attached_pic]
+            tracks.sort(key=lambda item: item.width * item.height if item.codec_context else -1, reverse=True)
+            self.other_tracks = [f"{item.width} x {item.height}" if item.codec_context else "unknown" for item in tracks[1:]]
+            if (stream := next(iter(tracks), None)) is None:
                 kinds = ", ".join(sorted({item.type for item in container.streams})) or "nothing"
                 raise DataError(f"{self.path} has no video stream, only {kinds}; give the file with the picture")
             if (context := stream.codec_context) is None:
@@ -163,9 +186,10 @@ class Video:
             image = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")  # h w 3
         except (_pyav().error.FFmpegError, ValueError, MemoryError):
             return None
-        rotation = int(frame.rotation or 0)
-        self.source["rotation"] = rotation
-        image = np.ascontiguousarray(np.rot90(image, rotation // 90))  # h w 3
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        orientation = read_orientation(None if matrix is None else bytes(matrix))
+        self.source.update(rotation=orientation.degrees, mirrored=orientation.mirrored)
+        image = orientation.upright(image)  # h w 3
         return image if self.height in (0, image.shape[0]) and self.width in (0, image.shape[1]) else None
 
 
@@ -219,6 +243,8 @@ def _missing(container, stream, frames: int, last: float) -> int:
     `last` is the time of the last frame in seconds. A few frames lost at a cut do not count.
     """
     promised = stream.frames
+    if promised and container.format.name.startswith("mov"):  # where an edit list can hide frames
+        promised = sum(not entry.is_discard for entry in stream.index_entries) or promised
     if not promised and last > 0.0:
         promised = round(_seconds(container, stream) * (frames - 1) / last)
     short = promised - frames

@@ -23,6 +23,7 @@ import scipy.special
 from data_pipelines.schema import DataError
 from data_pipelines.video.background import bodies
 from data_pipelines.video.decoding import Frame, Video
+from data_pipelines.video.people import Person
 
 KEYS = {"height", "width", "layout", "mean", "std", "output", "channel", "activation", "threshold"}
 
@@ -55,6 +56,9 @@ class OnnxModel:
 
     def study(self, video: Video) -> None:
         """The model needs no information about the whole video."""
+
+    def review(self, people: list[Person]) -> None:
+        """Nothing is known of a person that the masks do not say."""
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
         height, width = frame.image.shape[:2]

@@ -16,11 +16,16 @@ LEAST_OVERLAP = 0.2  # smallest intersection over union of a person's boxes in t
 LOST_AFTER = 1.0  # seconds without a mask until a person is no longer followed
 NEAR_TIE = 0.6  # fraction of the best score
 CONTACT = 2  # pixels from the frame's edge that count as touching it
+GHOST = "ghost"
 FAULTS = {
     "cut by the frame edge": "keep the whole person inside the picture",
     "too small": f"under {LEAST_HEIGHT} pixels tall in a picture of at most 480; walk nearer to the camera",
     "damaged": "these frames of the video are damaged; copy or record it again",
     "not one person": "what was outlined is no upright person",
+    GHOST: (
+        "the picture taken for the empty scene shows the person, who stays in one place or walks straight towards the camera; "
+        "use --backend pose, or record the empty scene before and after the walk"
+    ),
 }
 
 
@@ -36,6 +41,9 @@ class Segmenter(Protocol):
     def __call__(self, frame: Frame) -> list[np.ndarray]:
         """A mask for each person, uint8 `[h, w]`, 0 or 255; called for the frames in order."""
         ...
+
+    def review(self, people: list["Person"]) -> None:
+        """Mark sightings that cannot be right, once all frames are segmented and people followed."""
 
 
 class Sighting(NamedTuple):
@@ -156,8 +164,8 @@ def choose(people: list[Person], wanted: list[int] | None, name: str, shape: tup
 
 
 def _nobody(people: list[Person], name: str) -> str:
-    """Message that there is no candidate, with the faults of the person with the most frames."""
-    best = max(people, key=lambda person: (len(person.usable), len(person.sightings)), default=None)
+    """Message that there is no candidate, with the faults of the person with the most frames, ghosts among them."""
+    best = max(people, key=lambda one: (len(one.usable) + one.faults().get(GHOST, 0), len(one.sightings)), default=None)
     if best is None:
         return f"{name}: no person was found; is somebody walking in it? Try another --backend"
     message = f"{name}: only {len(best.usable)} usable frames of a person, {FEWEST_FRAMES} are needed"

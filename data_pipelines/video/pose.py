@@ -17,6 +17,7 @@ from data_pipelines.schema import DataError
 from data_pipelines.video.background import SMALLEST
 from data_pipelines.video.decoding import Frame, Video
 from data_pipelines.video.fetch import DETECTOR, LANDMARKS, checked_model
+from data_pipelines.video.people import Person
 
 DETECT_EVERY = 6  # frames; in between, regions follow the hips given by the pose network
 MOST_PEOPLE = 6  # followed at the same time
@@ -83,6 +84,9 @@ class Pose:
     def study(self, video: Video) -> None:
         """Forget the people of the previous video."""
         self._regions, self._seen = [], 0
+
+    def review(self, people: list[Person]) -> None:
+        """Nothing is known of a person that the masks do not say."""
 
     def __call__(self, frame: Frame) -> list[np.ndarray]:
         if self._seen % DETECT_EVERY == 0:

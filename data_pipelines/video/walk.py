@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,24 +27,26 @@ from data_pipelines.files import (
     read_file,
     remarks,
 )
+from data_pipelines.gait import FEW_CYCLES
 from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
 from data_pipelines.pictures import MOST_BYTES
-from data_pipelines.schema import FEWEST_FRAMES, DataError, abbreviate
+from data_pipelines.quality import Quality, judge
+from data_pipelines.schema import FEWEST_FRAMES, DataError, abbreviate, printable
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.video.decoding import GIVE, SUFFIXES, Frame, Video, what_else
-from data_pipelines.video.people import FAULTS, Person, Segmenter, choose, follow
+from data_pipelines.video.faults import is_black
+from data_pipelines.video.flags import Flag, video_flags
+from data_pipelines.video.people import Person, Segmenter, choose, follow
 
-BRIGHTNESS_JUMP = 10.0  # grey levels; smallest change between two frames that is flagged
 FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short
 
 
-class Flag(NamedTuple):
-    """A remark about the quality of a walk, for the reader of the answer."""
+Report = Callable[[str, int, int | None], None]  # told a stage, the frames done, and all frames, None if unknown
 
-    name: str
-    frames: int | None  # number of affected frames; None if it does not apply
-    message: str  # meaning and remedy
+
+def silent(stage: str, done: int, total: int | None) -> None:
+    """Report nothing."""
 
 
 @dataclass
@@ -56,6 +59,35 @@ class Walk:
     source: dict[str, Any] = field(default_factory=dict)  # properties of the input
     flags: list[Flag] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)  # all candidates of a video, the best score first
+    taken: list[int] = field(default_factory=list)  # numbers of those who were taken, from 1; empty without candidates
+    shape: tuple[int, int] | None = None  # height and width of a frame of a video, in pixels
+
+    @cached_property
+    def quality(self) -> Quality:
+        """The judgement of the silhouettes; the walk gets no answer where a finding is grave."""
+        return judge(self.silhouettes, self.times)
+
+    @property
+    def choice(self) -> dict[str, Any] | None:
+        """The candidates of a video and the numbers of those who were taken; None where there was nothing to choose.
+
+        Of each candidate: the number, the usable frames and their share of all frames, the seconds from the start of the video
+        at which they start and end, and the height in pixels.
+        """
+        if len(self.people) < 2:
+            return None
+        candidates = [
+            {
+                "number": number,
+                "frames": len(used),
+                "share": round(len(used) / self.source["frames_taken"], 3),
+                "start": round(used[0].time, 3),
+                "end": round(used[-1].time, 3),
+                "height": round(person.height),
+            }
+            for number, (person, used) in enumerate(((person, person.usable) for person in self.people), 1)
+        ]
+        return {"taken": self.taken, "candidates": candidates}
 
 
 def inputs_of(path: Path, report: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -128,16 +160,17 @@ def needs_segmenter(path: Path) -> bool:
     return not path.is_dir() and not has_suffix(path.name, PICKLES)
 
 
-def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None = None) -> Walk:
+def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None = None, report: Report = silent) -> Walk:
     """Read a video with a backend, or, without one, a folder of mask PNGs or a prepared pickle.
 
-    `person` has numbers of candidates, as `wanted` of `people.choose`. Raises `DataError` for what is none of these.
+    `person` has numbers of candidates, as `wanted` of `people.choose`; `report` is told how far a video is read, and ends the
+    reading by raising. Raises `DataError` for what is none of these.
     """
     names = None
     if not path.is_dir():
         _refuse_no_walk(path)
     if segmenter is not None:
-        walk = _read_video(path, segmenter, person)
+        walk = _read_video(path, segmenter, person, report)
     elif person is not None:
         raise DataError(f"--person: {path} holds silhouettes of one person; leave it out")
     elif path.is_dir():
@@ -147,12 +180,17 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
         silhouettes = load_silhouettes(path)  # s 64 64
         frames = len(silhouettes)
         walk = Walk(path.name, "silhouettes", silhouettes, np.arange(frames), source={"frames": frames})
+    walk.name = printable(walk.name)
     walk.source["sha256"] = checksum(path, names)
     if len(walk.silhouettes) < FEWEST_FRAMES:
         raise DataError(f"{path}: only {len(walk.silhouettes)} usable frames, {FEWEST_FRAMES} are needed; record a longer walk")
+    flags = [Flag(one.name, one.frames, one.message) for one in walk.quality.findings if not one.grave]
     if len(walk.silhouettes) < FEW_FRAMES:
         message = f"a short walk: {len(walk.silhouettes)} usable frames, {FEW_FRAMES} or more are better"
-        walk.flags.append(Flag("short", len(walk.silhouettes), message))
+        few = [flag.message for flag in flags if flag.name == FEW_CYCLES]  # the same in other words
+        walk.flags.append(Flag("short", len(walk.silhouettes), "; ".join([message, *few])))
+        flags = [flag for flag in flags if flag.name != FEW_CYCLES]
+    walk.flags += flags
     return walk
 
 
@@ -185,17 +223,24 @@ def checksum(path: Path, names: list[str] | None = None) -> str:
     return total.hexdigest()
 
 
-def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None) -> Walk:
+def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None, report: Report) -> Walk:
     video = Video(path)
+    video.watch = lambda taken: report("looking at the scene", taken, video.expected)
     segmenter.study(video)
+    video.watch = lambda taken: report("finding the person", taken, video.expected)
     brightness: list[float] = []
+    repeated: set[int] = set()
 
     def segmented() -> Iterator[tuple[Frame, list[np.ndarray]]]:
         for frame in video.frames():
-            brightness.append(float(frame.image[::8, ::8].mean()))
+            if not is_black(frame.image):
+                brightness.append(float(frame.image[::8, ::8].mean()))
+            if frame.repeated:
+                repeated.add(frame.number)
             yield frame, segmenter(frame)
 
     people = follow(segmented())
+    segmenter.review(people)
     decoded = video.decoded
     try:
         person, candidates = choose(people, wanted, str(path), (video.height, video.width))
@@ -209,24 +254,8 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None) -> W
     silhouettes = np.stack([one.silhouette for one in person.usable if one.silhouette is not None])  # s 64 64
     frames, times = (np.array(column) for column in zip(*((one.frame, one.time) for one in person.usable), strict=True))  # s
     source = video.source | {"frames": decoded.frames, "frames_taken": decoded.taken, "seconds": round(decoded.seconds, 3)}
-    flags = list(_flags(video, person, len(candidates) - len(set(wanted or [1])), np.array(brightness)))
-    return Walk(path.name, "video", silhouettes, frames, times, source, flags, candidates)
-
-
-def _flags(video: Video, person: Person, others: int, brightness: np.ndarray) -> Iterator[Flag]:
-    decoded = video.decoded
-    if decoded.missing:
-        yield Flag("truncated", decoded.missing, "the file is cut off: it promises more frames than it holds")
-    if decoded.undecodable:
-        yield Flag("undecodable", decoded.undecodable, "parts of the file cannot be decoded; copy or record it again")
-    if decoded.corrupt:  # of all frames, also those in which nobody was found
-        yield Flag("damaged", decoded.corrupt, f"left out: {FAULTS['damaged']}")
-    for fault, count in person.faults().items():
-        if fault != "damaged":
-            yield Flag(fault, count, f"left out: {FAULTS[fault]}")
-    if others:
-        yield Flag("other people", None, f"{others} more walked here and did not count")
-    usual = float(np.median(brightness))
-    if len(brightness) > 1 and np.abs(np.diff(brightness)).max() > BRIGHTNESS_JUMP:
-        off = max(1, int(np.sum(np.abs(brightness - usual) > BRIGHTNESS_JUMP / 2)))
-        yield Flag("exposure jump", off, "the picture's brightness jumps; lock the camera's exposure")
+    taken = wanted or [1]
+    again = len(repeated.intersection(frames.tolist()))
+    flags = list(video_flags(video, person, len(candidates) - len(set(taken)), np.array(brightness), again))
+    shape = (video.height, video.width)
+    return Walk(path.name, "video", silhouettes, frames, times, source, flags, candidates, taken, shape)

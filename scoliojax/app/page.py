@@ -12,88 +12,31 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from data_pipelines.schema import FRAME_SIZE, DataError
 from data_pipelines.video.backends import make_segmenter
 from data_pipelines.video.background import Background
-from data_pipelines.video.decoding import SUFFIXES
 from data_pipelines.video.fetch import REMEDY
-from data_pipelines.video.people import Segmenter
-from data_pipelines.video.walk import Walk
+from scoliojax.app.desk import CAMERAS, Desk, page_part
+from scoliojax.app.progress import Stage, follow
 from scoliojax.errors import RunError
-from scoliojax.html import embedded, render
 from scoliojax.runs.run import TrainedNetwork
-from scoliojax.screen.answer import CHUNK, Screener
-from scoliojax.screen.reader import write_result
-from scoliojax.screen.result import DISCLAIMER, verdict
+from scoliojax.screen.result import DISCLAIMER
 
 if TYPE_CHECKING:
     import gradio
 
 HOST = "127.0.0.1"
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"  # gradio evaluates code
-_page_part = partial(render, "app.html.j2")  # `part` and its values
 UNCLAIMED = 60  # seconds until gradio deletes an upload that no page used
-
-
-class Desk:
-    """Holds the video of each session in `folder` until its answer, then deletes both; the user chooses the segmenter."""
-
-    def __init__(self, network: TrainedNetwork, segmenters: list[Segmenter], folder: Path):
-        screener = Screener(network)
-        screener(Walk("nobody", "silhouettes", np.zeros((CHUNK, FRAME_SIZE, FRAME_SIZE), np.uint8), np.arange(CHUNK)))
-        self._write = {segmenter.name: partial(write_result, screener, segmenter) for segmenter in segmenters}
-        self.synthetic, self.backends = network.synthetic, list(self._write)
-        self._folder = folder
-        self._held: dict[str, tempfile.TemporaryDirectory] = {}
-        self._busy = threading.Lock()
-
-    def take(self, session: str, upload: Path) -> None:
-        """Move an upload to the desk, in place of an earlier one of the session."""
-        self.forget(session)
-        held = tempfile.TemporaryDirectory(dir=self._folder)
-        upload.rename(Path(held.name, upload.name))
-        upload.parent.rmdir()  # gradio named it by the video's checksum
-        self._held[session] = held
-
-    def forget(self, session: str) -> None:
-        """Delete the video of a session, if there is one."""
-        if held := self._held.pop(session, None):
-            held.cleanup()
-
-    def close(self) -> None:
-        """Wait for the running answer, which still writes files, and delete every video."""
-        with self._busy:
-            for session in list(self._held):
-                self.forget(session)
-
-    def __call__(self, session: str, backend: str, person: str) -> str:
-        """HTML with the answer for the video of a session, or with the error; then the disk holds no video and no answer.
-
-        `backend`: name of a segmenter; `person`: numbers of candidates as the user wrote them, may be empty.
-        """
-        held = self._held.pop(session, None)
-        if held is None:
-            return _page_part(part="mistake", message="There is no video here any more; choose it again.", picture=None)
-        with self._busy, held as name:
-            (video,) = Path(name).iterdir()
-            answer, candidates = Path(name, "answer"), Path(name, "answer", "candidates.png")
-            try:
-                result = self._write[backend](video, answer, _numbers(person), keep_frames=False)
-            except (DataError, RunError, OSError) as error:
-                message = str(error).replace(str(candidates), "the picture below").replace(f"{name}{os.sep}", "")
-                picture = embedded(candidates.read_bytes(), "image/png") if candidates.exists() else None
-                return _page_part(part="mistake", message=message.replace("--", ""), picture=picture)
-            report = (answer / "report.html").read_text(encoding="utf-8")
-        return _page_part(part="answer", verdict=verdict(result), report=report, file=embedded(report.encode(), "text/html"))
-
-
-def _numbers(text: str) -> list[int] | None:
-    words = text.replace(",", " ").split()
-    if wrong := [word for word in words if not word.isdecimal()]:
-        raise RunError(f"person {wrong[0]!r} is no number; give one such as 2, or several of the same person such as 1 3")
-    return [int(word) for word in words] or None
+# Every text has a contrast of at least 4.5 to what is behind it, in light and in dark (measured by tests/browser.js).
+COLOURS = dict.fromkeys(("block_info_text_color", "block_label_text_color", "block_title_text_color"), "*body_text_color")
+COLOURS |= {"body_text_color_subdued": "*neutral_600", "body_text_color_subdued_dark": "*neutral_300"}
+COLOURS |= {"block_label_text_color_dark": "*body_text_color", "block_title_text_color_dark": "*body_text_color"}
+COLOURS |= {f"button_primary_background_fill{end}": "*primary_700" for end in ("", "_dark", "_hover", "_hover_dark")}
+# What runs in the browser: a region that screen readers speak, the numbers of the people clicked, and the way to the answer.
+LIVE = "element.setAttribute('role', 'status')"
+CHOSEN = """(camera, prevalence) =>
+    [camera, prevalence, [...document.querySelectorAll('#people input:checked')].map(one => Number(one.value))]"""
+INTO_VIEW = """() => document.querySelector(document.querySelector('#people input') ? '#people' : '#answer').scrollIntoView()"""
 
 
 class Guard:
@@ -132,46 +75,72 @@ def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.B
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     with gr.Blocks(title="Gait screening", analytics_enabled=False, delete_cache=(UNCLAIMED, UNCLAIMED)) as page:
-        gr.HTML(_page_part(part="head", synthetic=desk.synthetic, disclaimer=DISCLAIMER), padding=False)
+        gr.HTML(page_part(part="head", synthetic=desk.synthetic, disclaimer=DISCLAIMER), padding=False)
         with gr.Row():
-            video = gr.File(label=f"Video (at most {megabytes} MB)", file_types=sorted(SUFFIXES), height=220)
+            video = gr.File(label=f"Video (at most {megabytes} MB)", height=220)
             with gr.Column():
-                info = "pose follows a moving camera, too; background needs one that stands still, and no model"
+                info = "“may move” suits any video; “stands still” needs an empty scene and no model"
                 if "pose" not in desk.backends:
-                    info = f"the camera has to stand still; pose does without that, but its models are not here ({REMEDY})"
-                backend = gr.Radio(desk.backends, value=desk.backends[0], label="What finds the person", info=info)
-                info = "only where several people walk: a number, or several numbers of the same person"
-                person = gr.Textbox(label="Person", info=info)
-                start = gr.Button("Screen this walk", variant="primary", interactive=False)
-        answer = gr.HTML(padding=False)
+                    info = f"a camera that may move needs models that are not here ({REMEDY})"
+                choices = [(CAMERAS[name], name) for name in desk.backends]
+                camera = gr.Radio(choices, value=desk.backends[0], label="Camera", info=info)
+                info = "of 100 people who are screened where you are, how many are positive or neutral? May stay empty"
+                prevalence = gr.Textbox(label="Prevalence (%)", info=info)
+        people = gr.HTML(elem_id="people")
+        start = gr.Button("Screen this walk", variant="primary", interactive=False)
+        stop = gr.Button("Cancel", visible=False)
+        spoken = gr.HTML(elem_id="spoken", js_on_load=LIVE)
+        progress = gr.HTML(elem_id="progress")
+        answer = gr.HTML(elem_id="answer", padding=False)
+        chosen = gr.JSON(visible="hidden")  # filled in the browser with the numbers of the pictures that are clicked
 
         def take(path: str, request: gr.Request):
             desk.take(str(request.session_hash), Path(path))
-            return gr.Button(interactive=True)
+            return gr.Button(interactive=True), "", "", "The video is here."
 
         def leave(request: gr.Request):
             desk.forget(str(request.session_hash))
 
         def forget(request: gr.Request):
             leave(request)
-            return gr.Button(interactive=False)
+            return gr.Button(interactive=False), "", ""
 
-        def screen(backend: str, person: str, request: gr.Request):
-            return desk(str(request.session_hash), backend, person), None, gr.Button(interactive=False)
+        def screen(camera: str, prevalence: str, chosen: list[int] | None, request: gr.Request):
+            work = partial(desk, str(request.session_hash), camera, chosen or [], prevalence)
+            stage = ""
+            for step in follow(lambda report: work(report=report)):
+                if isinstance(step, Stage):
+                    shown = page_part(part="progress", **step._asdict())
+                    said, stage = gr.skip() if step.name == stage else step.name, step.name
+                    yield said, shown, gr.skip(), "", gr.skip(), gr.Button(interactive=False), gr.Button(visible=True)
+                else:
+                    video = gr.skip() if step.kept else None
+                    ready, ended = gr.Button(interactive=step.kept), gr.Button(visible=False)
+                    yield step.spoken, "", step.people, step.answer, video, ready, ended
 
-        video.upload(take, video, start, api_visibility="private", queue=False)
-        video.clear(forget, None, start, api_visibility="private", queue=False)
-        start.click(screen, [backend, person], [answer, video, start], api_visibility="private", concurrency_limit=1)
+        def fail():
+            message = "This page failed at the video, which is deleted; the terminal that serves the page says why."
+            said = page_part(part="mistake", message=message)
+            return message, "", "", said, None, gr.Button(interactive=False), gr.Button(visible=False)
+
+        video.upload(take, video, [start, people, answer, spoken], api_visibility="private", queue=False)
+        video.clear(forget, None, [start, people, spoken], api_visibility="private", queue=False)
+        shown = [spoken, progress, people, answer, video, start, stop]
+        options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "hidden"}
+        read = start.click(screen, [camera, prevalence, chosen], shown, js=CHOSEN, **options)
+        read.then(None, js=INTO_VIEW)
+        read.failure(fail, None, shown, api_visibility="private", queue=False)
+        stop.click(leave, api_visibility="private", queue=False)
         page.unload(leave)
 
-    theme = Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # strings: local fonts
-    theme.set(block_info_text_color="*body_text_color")
+    theme = Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"])  # strings: local fonts
+    theme.set(**COLOURS)
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no other host name leads here
     middleware = [hosts, Middleware(Guard, uploads=uploads)]
-    options: dict[str, Any] = {"prevent_thread_lock": True, "quiet": True, "footer_links": [], "theme": theme}
-    options |= dict.fromkeys(("share", "inline", "ssr_mode", "mcp_server", "enable_monitoring", "run_history"), False)
-    options |= {"max_file_size": megabytes * 2**20, "app_kwargs": {"middleware": middleware}}
-    page.launch(server_name=HOST, server_port=port, **options)
+    launch: dict[str, Any] = {"prevent_thread_lock": True, "quiet": True, "footer_links": [], "theme": theme}
+    launch |= dict.fromkeys(("share", "inline", "ssr_mode", "mcp_server", "enable_monitoring", "run_history"), False)
+    launch |= {"max_file_size": megabytes * 2**20, "app_kwargs": {"middleware": middleware}}
+    page.launch(server_name=HOST, server_port=port, **launch)
     return page
 
 

@@ -1,14 +1,15 @@
 """A trained network for other runtimes: `python -m scoliojax.export --workdir runs/sconet_mt`.
 
 The folder `export/` in the run directory receives `network.stablehlo` (one function for CPUs, NVIDIA GPUs and TPUs, serialised
-by `jax.export`, that does not need this package), `network.json` (inputs, outputs and their meaning) and `MODEL_CARD.md`.
+by `jax.export`, that does not need this package), `network.json` (inputs, outputs and their meaning), `MODEL_CARD.md`, and,
+where an evaluation has fitted it, `reference.npz` (what the network learnt from, for the distance of a walk from it).
 `docs/export.md` explains how to load it, and which properties are guaranteed.
 """
 
 from collections.abc import Sequence
 
 from data_pipelines.command import Parser, make_parser
-from scoliojax.export import ARTEFACT, CARD, DESCRIPTION, PLATFORMS
+from scoliojax.export import ARTEFACT, CARD, DESCRIPTION, PLATFORMS, REFERENCE
 from scoliojax.files import refuse_foreign
 from scoliojax.runs.command import add_output, add_run, add_step, configure_runtime, report_errors
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     with report_errors("nothing was written"):
         folder = (args.output or args.directory / "export").resolve()
-        refuse_foreign(folder, {ARTEFACT, DESCRIPTION, CARD}, "an export")
+        refuse_foreign(folder, {ARTEFACT, DESCRIPTION, CARD, REFERENCE}, "an export")
         configure_runtime()
         from scoliojax.export.artefact import write_export
         from scoliojax.runs.run import open_run

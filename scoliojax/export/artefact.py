@@ -13,14 +13,16 @@ from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH, SIDE_CUT
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.synthetic import walk
 from scoliojax.errors import RunError
-from scoliojax.export import ARTEFACT, CARD, DESCRIPTION, PLATFORMS
+from scoliojax.export import ARTEFACT, CARD, DESCRIPTION, PLATFORMS, REFERENCE
 from scoliojax.files import whole_folder, write_json
 from scoliojax.models.sconet import set_pooling
 from scoliojax.runs import environment
 from scoliojax.runs.run import TrainedNetwork
-from scoliojax.scores import model_card
+from scoliojax.scores import model_card, reference
+from scoliojax.scores.assurance import bounds_of
 from scoliojax.scores.evaluation import find_metrics
 from scoliojax.scores.metrics import refuse_not_finite
+from scoliojax.scores.reference import BEYOND, SHARE, Reference
 from scoliojax.training.evaluate import make_eval_step
 
 BLOCK = 16  # frames computed at a time
@@ -46,8 +48,9 @@ def frozen(network: TrainedNetwork) -> Callable[[jax.Array, jax.Array], dict[str
             features = jax.lax.map(lambda block: net.pool(block, train=False), blocked)  # blocks BLOCK 16 11 c
             features = features.reshape(-1, *features.shape[2:])[: n * s]  # ns 16 11 c
             pooled = set_pooling(features.reshape(n, s, *features.shape[1:]), frame_mask)  # n 16 11 c
-            strip_logits = net.head(pooled, train=False).logits  # n p k
-        return {"logits": jnp.mean(strip_logits, axis=1), "strip_logits": strip_logits}  # n k, n p k
+            output = net.head(pooled, train=False)
+        strip_logits = output.logits  # n p k
+        return {"embeddings": output.embeddings, "logits": jnp.mean(strip_logits, axis=1), "strip_logits": strip_logits}
 
     return classify
 
@@ -60,10 +63,11 @@ def serialise(network: TrainedNetwork) -> bytes:
     return bytes(jax.export.export(jax.jit(frozen(network)), platforms=PLATFORMS)(*shapes).serialize())
 
 
-def largest_difference(artefact: bytes, network: TrainedNetwork) -> float:
-    """The largest difference between the logits of the artefact and of the package, on a batch of synthetic walks.
+def largest_difference(artefact: bytes, network: TrainedNetwork) -> tuple[float, float | None]:
+    """The largest difference of the artefact from the package on a batch of synthetic walks: of logits, and of distances.
 
-    Raises `RunError` where the network's logits are not finite.
+    That of distances is relative, and None where the network has no reference. Raises `RunError` where the network's logits are
+    not finite.
     """
     silhouettes = np.zeros((len(WALKS), max(WALKS), FRAME_SIZE, FRAME_WIDTH), np.uint8)  # n s 64 44
     frame_mask = np.arange(max(WALKS)) < np.array(WALKS)[:, None]  # n s
@@ -75,15 +79,39 @@ def largest_difference(artefact: bytes, network: TrainedNetwork) -> float:
     refuse_not_finite(expected.mean(axis=1), [f"synthetic walk {row}" for row in range(len(WALKS))])
     exported = jax.export.deserialize(bytearray(artefact)).call(*inputs)
     differences = [exported["strip_logits"] - expected, exported["logits"] - expected.mean(axis=1)]
-    return float(max(np.max(np.abs(difference)) for difference in differences))
+    difference = float(max(np.max(np.abs(difference)) for difference in differences))
+    if network.reference is None:
+        return difference, None
+    found, distance = (network.reference.distance(np.asarray(one)) for one in (exported["embeddings"], output.embeddings))
+    return difference, float(np.max(np.abs(found / distance - 1.0)))
 
 
 def _array(name: str, dtype: str, meaning: str, *shape: str | int) -> dict[str, Any]:
     return {"name": name, "shape": shape, "dtype": dtype, "meaning": meaning}
 
 
-def describe(network: TrainedNetwork, artefact: bytes, difference: float) -> dict[str, Any]:
-    """The content of `network.json`: inputs, outputs, classes, probabilities and origin of the network."""
+def _typicality(kept: Reference | None) -> dict[str, Any] | None:
+    """How a user of the export computes the distance of a walk from training, and its bounds."""
+    if kept is None:
+        return None
+    return {
+        "file": REFERENCE,
+        "load": f"numpy.load('{REFERENCE}')",
+        "distance": "mean over strips and channels of square(einsum('npc,pcd->npd', embeddings - mean, factor)), in float64",
+        "usual": "numpy.interp(log(frames), log(lengths), usual), with frames the number of True in the walk's frame_mask; "
+        f"{SHARE:.0%} of walks like those of training are at most that far away",
+        "bound": f"{BEYOND:g} * usual; beyond it the network's answer means nothing",
+        "bounds": [bounds._asdict() for bounds in bounds_of(kept)],
+        "synthetic": kept.synthetic,
+        "notes": kept.notes,
+    }
+
+
+def describe(network: TrainedNetwork, artefact: bytes, difference: float, apart: float | None) -> dict[str, Any]:
+    """The content of `network.json`: inputs, outputs, classes, probabilities and origin of the network.
+
+    `difference` and `apart`: from `largest_difference`.
+    """
     config, kept = network.config.to_dict(), network.calibration
     temperature = kept.temperature if kept else None
     here = environment.environment()
@@ -113,6 +141,7 @@ def describe(network: TrainedNetwork, artefact: bytes, difference: float) -> dic
         "outputs": [
             _array("logits", "float32", "what decides, the mean over strips: the largest wins", "n", len(CLASSES)),
             _array("strip_logits", "float32", "cosines of each strip, top to bottom", "n", strips, len(CLASSES)),
+            _array("embeddings", "float32", "of each strip; see typicality", "n", strips, config["model"]["embedding_dim"]),
         ],
         "sizes": "any n and s from 1",
         "preprocessing": "One person walking towards or away from the camera, as a binary mask in every frame: cut to the rows "
@@ -134,9 +163,11 @@ def describe(network: TrainedNetwork, artefact: bytes, difference: float) -> dic
         }
         if kept and kept.threshold is not None
         else None,
+        "typicality": _typicality(network.reference),
         "checked": {
             "largest_difference": difference,
-            "meaning": f"of logits from the package's evaluation, on {len(WALKS)} synthetic walks; at most {TOLERANCE:g}",
+            "largest_relative_difference_of_distance": apart,
+            "meaning": f"from the package's evaluation, on {len(WALKS)} synthetic walks; each at most {TOLERANCE:g}",
             "device": jax.local_devices()[0].device_kind,
         },
         "versions": {"python": here["python"], **here["packages"], "git_commit": here["git_commit"]},
@@ -146,21 +177,24 @@ def describe(network: TrainedNetwork, artefact: bytes, difference: float) -> dic
 def write_export(folder: Path, network: TrainedNetwork) -> dict[str, Any]:
     """Write the complete folder or nothing, and replace an earlier export; returns the content of `network.json`.
 
-    Raises `RunError` when the artefact's logits differ from those of the package.
+    Raises `RunError` when the artefact's logits, or the distances of walks, differ from those of the package.
     """
     config, trained_in = network.config.to_dict(), environment.read_environment(network.directory)
     title = f"{model_card.network(config)}, step {network.step} ({ARTEFACT})"
     card = model_card.model_card(title, config, trained_in, find_metrics(network.directory, network.step))
     artefact = serialise(network)
-    difference = largest_difference(artefact, network)
-    if not difference <= TOLERANCE:
-        raise RunError(
-            f"the exported network's logits differ from the package's by {difference:.1e}, more than {TOLERANCE:g}, on this "
-            f"{jax.local_devices()[0].platform}; nothing was written. Export on a CPU (JAX_PLATFORMS=cpu)"
-        )
-    description = describe(network, artefact, difference)
+    difference, apart = largest_difference(artefact, network)
+    for what, found in (("logits", difference), ("distances from training", apart or 0.0)):
+        if not found <= TOLERANCE:
+            raise RunError(
+                f"the exported network's {what} differ from the package's by {found:.1e}, more than {TOLERANCE:g}, on this "
+                f"{jax.local_devices()[0].platform}; nothing was written. Export on a CPU (JAX_PLATFORMS=cpu)"
+            )
+    description = describe(network, artefact, difference, apart)
     with whole_folder(folder) as fresh:
         (fresh / ARTEFACT).write_bytes(artefact)
         (fresh / CARD).write_text(card, encoding="utf-8")
+        if network.reference:
+            reference.write(fresh / REFERENCE, network.reference)
         write_json(fresh / DESCRIPTION, description)
     return description

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from scoliojax.runs.evaluation import Screening, open_network
         from scoliojax.runs.run import open_run
 
-        screening = Screening(args.sensitivity, args.prevalence)
+        screening = Screening(args.sensitivity, args.prevalence, args.coverage)
         run, *others = (
             open_run(directory, field, root=args.data)
             for directory, field in [(args.directory, "--workdir"), *((other, "--compare") for other in args.compare)]

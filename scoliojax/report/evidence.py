@@ -63,7 +63,7 @@ class Rival(NamedTuple):
 def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> Evidence:
     """Evaluate a run and draw its figures; its evaluation folder is written anew, too."""
     duplicates = cohort.near_duplicates()
-    evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity, embeddings=True)
+    evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity, coverage=screening.coverage)
     metrics, problem = keep_results(network, evaluation, screening.prevalence)
     if problem:
         print(f"warning: the evaluation is in the report alone; {problem}", file=sys.stderr)
@@ -146,7 +146,9 @@ def compare_runs(ours: Evidence, network: TrainedNetwork, cohort: Cohort, part: 
             f"--compare={network.directory} was evaluated on other sequences (the {part} parts differ in "
             f"{abbreviate(sorted(differing))}); compare runs of one partition"
         )
-    evaluation = evaluate_part(network, cohort, part, [], screening.sensitivity, keep=False)
+    evaluation = evaluate_part(
+        network, cohort, part, [], screening.sensitivity, keep=False, coverage=screening.coverage, perturbed=0
+    )
     comparison = compare(ours.scorer, evaluation.scorer(screening.prevalence), evaluation.subjects)
     config = network.config.to_dict()
     here, there = flatten(ours.config), flatten(config)

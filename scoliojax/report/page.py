@@ -1,6 +1,7 @@
 """Evidence to files: one self-contained HTML page, figures, the cases as a table, and the model card."""
 
 import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from scoliojax.report.evidence import Case, Evidence, Rival, cases_to_review
 from scoliojax.report.saliency import SALIENCY_FRAMES
 from scoliojax.runs.directory import flatten
 from scoliojax.runs.environment import git_commit
+from scoliojax.scores.assurance import coverage_rows, distance_lines, set_lines
 from scoliojax.scores.bootstrap import FEW_SUBJECTS
 from scoliojax.scores.evaluation import Evaluation, Metrics
 from scoliojax.scores.figures import save
 from scoliojax.scores.model_card import model_card, network, operating_point
 from scoliojax.scores.results import QUESTIONS, cell, subgroup_headlines
+from scoliojax.scores.robustness import HEADER
 from scoliojax.scores.strips import strip_bounds
 
 CASES_SHOWN = 40  # on the page; `cases.csv` has all
@@ -42,8 +45,8 @@ CAPTIONS = {  # title and text of each figure
         "On the dotted line a class called with probability 0.8 is right in 8 of 10 sequences."),
     "strips": ("Which part of the body drives each class",
         "How much higher each strip's logit of a class is for sequences of that class than for the others, over the mean "
-        "silhouette. The mean over strips is what the whole network separates the class by. Every strip sees some rows "
-        "above and below it."),
+        "silhouette: red is for the class, blue against it. The mean over strips is what the whole network separates the "
+        "class by. Every strip sees some rows above and below it. The names stand at an adult's usual heights."),
     "embeddings": ("Embedding map",
         "Each sequence by the first two principal components of its embeddings; crosses were called another class."),
     "saliency": ("Frames behind the most certain answers",
@@ -86,7 +89,9 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
             questions=_questions(metrics),
             operating_point=operating_point(metrics),
             subgroups=_subgroups(metrics),
+            **_assurance(metrics),
             few_subjects=FEW_SUBJECTS,
+            perturbation_header=HEADER,
             warnings=evidence.warnings,
             figures=figures,
             rivals=[_rival(rival, metrics) for rival in rivals],
@@ -149,6 +154,17 @@ def _subgroups(metrics: Metrics) -> list[tuple[str, list[tuple[str, str]]]]:
             scores = [(cell(group.scores[score]), group.scores[score].note) for score in names]
             rows.append((f"{column}: {name}", counts + scores))
     return rows if metrics.subgroups else []
+
+
+def _assurance(metrics: Metrics) -> dict[str, list[Any]]:
+    """Sentences and rows on prediction sets and distances, empty where there are none."""
+    sets, unlike = metrics.prediction_sets, metrics.distances
+    show = partial(cell, reason=True)
+    return {
+        "set_lines": set_lines(sets, show) if sets else [],
+        "coverage": list(coverage_rows(sets, cell)) if sets else [],
+        "distance_lines": distance_lines(unlike, show) if unlike else [],
+    }
 
 
 def _rival(rival: Rival, ours: Metrics) -> dict[str, Any]:

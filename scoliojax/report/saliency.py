@@ -62,7 +62,7 @@ def draw_saliency(cases: Sequence[tuple[str, Saliency]]) -> Figure:
         largest = max(float(case.gradient[top].max()), 1e-30)
         for axes in row[:-1]:
             axes.axis("off")
-        row[0].text(0.0, 0.5, title, transform=row[0].transAxes, fontsize=8, va="center").set_in_layout(False)
+        row[0].text(0.0, 0.5, title, transform=row[0].transAxes, fontsize=8, va="center", parse_math=False).set_in_layout(False)
         for axes, index in zip(row[1:], top, strict=False):
             axes.imshow(case.frames[index], cmap="gray", vmin=0, vmax=255)
             heat = np.sqrt(case.gradient[index] / largest)  # h w

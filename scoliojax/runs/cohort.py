@@ -1,6 +1,7 @@
 """The data of a run: all sequences, their partition, and the batches drawn from them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,8 @@ from scoliojax.errors import RunError
 from scoliojax.files import write_json
 from scoliojax.runs.run import Run
 from scoliojax.scores.evaluation import Provenance
+
+Cut = Callable[[int, int], Any]  # row and number of frames to an index of frames
 
 
 class Cohort:
@@ -43,9 +46,31 @@ class Cohort:
         batches = train_batches(self.sampler, start, self.config.train.steps, self.config.data.loader_threads)
         return (to_devices(batch, mesh) for batch in batches)
 
-    def eval_batches(self, rows: np.ndarray, mesh: Mesh, keep: bool = False) -> Iterator[dict[str, Any]]:
-        """Padded batches of the sequences `rows`, sharded over the mesh; `keep`: keep them in memory, to be read again."""
-        batcher = build.build_eval_batcher(self.config, self.data, rows, self.cache if keep else self.read_once)
+    def eval_batches(
+        self,
+        rows: np.ndarray,
+        mesh: Mesh,
+        keep: bool = False,
+        cut: Cut | None = None,
+        most: int | None = None,
+        perturb: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Padded batches of the sequences `rows`, sharded over the mesh; `keep`: keep them in memory, to be read again.
+
+        `cut`: given a row and its number of frames, the frames to take, `most` or all if there are fewer. `perturb`: uint8
+        `[s, 64, 44]` to the same, with at most s frames, applied to the frames that are looked at.
+        """
+        data, read, limit = self.data, self.cache if keep else self.read_once, self.config.data.max_eval_frames
+        counts = np.minimum(data.n_frames, limit)
+
+        def reader(row: int) -> np.ndarray:
+            clip = read(row)[:limit]  # s 64 44
+            clip = clip if cut is None else clip[cut(row, int(counts[row]))]  # s 64 44
+            return clip if perturb is None else perturb(clip)
+
+        if cut:
+            data = replace(data, n_frames=np.minimum(counts, most or limit))
+        batcher = build.build_eval_batcher(self.config, data, rows, reader)
         for batch in eval_batches(batcher, self.config.data.loader_threads):
             yield {"rows": batch.pop("rows"), **to_devices(batch, mesh)}
 

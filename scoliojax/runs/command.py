@@ -14,6 +14,7 @@ from data_pipelines import command
 from data_pipelines.command import Parser, expanded_path, unwritable, whole_number
 from data_pipelines.schema import DataError, cache_folder
 from scoliojax.errors import RunError, Stopped
+from scoliojax.scores.conformal import COVERAGE
 
 STOPPED = 75  # exit status after SIGTERM: BSD's EX_TEMPFAIL, "try again"
 
@@ -63,11 +64,23 @@ def add_part(parser: Parser) -> None:
 
 def add_screening(parser: Parser) -> None:
     """The options that `runs.evaluation.Screening` takes."""
-    for option, help_text in (
-        ("--sensitivity", "wanted sensitivity of the operating point; default: that of the stored one, or 0.9"),
-        ("--prevalence", "share of people with signs in your population, for predictive values there"),
-    ):
-        parser.add_argument(option, type=float, metavar="X", help=help_text)
+    help_text = "wanted sensitivity of the operating point; default: that of the stored one, or 0.9"
+    parser.add_argument("--sensitivity", type=float, metavar="X", help=help_text)
+    add_prevalence(parser)
+    add_coverage(parser, COVERAGE)
+
+
+def add_prevalence(parser: Parser) -> None:
+    """`--prevalence`, as `metrics.check_prevalence` judges it."""
+    help_text = "share of people with signs in your population, for predictive values there"
+    parser.add_argument("--prevalence", type=float, metavar="X", help=help_text)
+
+
+def add_coverage(parser: Parser, default: float | None) -> None:
+    """`--coverage`, as `conformal.check_coverage` judges it."""
+    help_text = "share of people of each class whose set of classes that cannot be excluded is to have their class"
+    said = f"default {default:g}" if default else "default: no such set"
+    parser.add_argument("--coverage", type=float, default=default, metavar="X", help=f"{help_text}; {said}")
 
 
 def add_output(parser: Parser, default: str) -> None:

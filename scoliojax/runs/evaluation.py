@@ -1,25 +1,32 @@
 """Predictions, calibration and scores of a trained network on a part of its cohort."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_pipelines.command import unwritable
 from data_pipelines.leaks import NearDuplicate
+from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.schema import CLASSES, abbreviate
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.cohort import Cohort
+from scoliojax.runs.reference import refer
 from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.scores import calibration
 from scoliojax.scores.calibration import Calibration
+from scoliojax.scores.conformal import COVERAGE, check_coverage
 from scoliojax.scores.evaluation import Evaluation, Metrics, evaluation_folder, score
-from scoliojax.scores.metrics import published_scores, refuse_not_finite
+from scoliojax.scores.metrics import check_prevalence, published_scores, refuse_not_finite
+from scoliojax.scores.robustness import PerturbedLogits, spread
 from scoliojax.training.checkpoint import check_which
 from scoliojax.training.evaluate import Predictions, evaluate
+
+PERTURBED = 256  # most walks of a part that an evaluation also reads under each perturbation
 
 
 @dataclass(frozen=True)
@@ -28,17 +35,19 @@ class Screening:
 
     `sensitivity` is that of the operating point, which is chosen on validation subjects; None for that of the operating point
     saved beside the checkpoint, or else 0.9. `prevalence` is the share of people for whom the answer is yes, for predictive
-    values in another population; None for no such values.
+    values in another population; None for no such values. `coverage` is the share of the people of each class whose prediction
+    set must have their class.
     """
 
     sensitivity: float | None = None
     prevalence: float | None = None
+    coverage: float = COVERAGE
 
     def __post_init__(self):
         if self.sensitivity is not None and not 0.0 < self.sensitivity <= 1.0:
             raise RunError(f"--sensitivity={self.sensitivity:g} must be above 0 and at most 1, e.g. 0.9")
-        if self.prevalence is not None and not 0.0 < self.prevalence < 1.0:
-            raise RunError(f"--prevalence={self.prevalence:g} must lie between 0 and 1, e.g. 0.03 for three of a hundred")
+        check_prevalence(self.prevalence)
+        check_coverage(self.coverage)
 
 
 def open_network(run: Run, which: str) -> tuple[TrainedNetwork, Cohort]:
@@ -55,15 +64,20 @@ def open_network(run: Run, which: str) -> tuple[TrainedNetwork, Cohort]:
 
 
 def predict(
-    network: TrainedNetwork, cohort: Cohort, rows: np.ndarray, keep: bool = False, embeddings: bool = False
+    network: TrainedNetwork,
+    cohort: Cohort,
+    rows: np.ndarray,
+    keep: bool = False,
+    embeddings: bool = False,
+    perturb: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Predictions:
     """The outputs of a network, which must be on every device of its run's mesh, for the sequences `rows`.
 
-    `keep` as in `Cohort.eval_batches`; `embeddings`: return these, too. Raises `RunError` with the sequences whose logits are
-    not finite.
+    `keep` and `perturb` as in `Cohort.eval_batches`; `embeddings`: return these, too. Raises `RunError` with the sequences
+    whose logits are not finite.
     """
     run, state = network.run, network.state
-    batches = cohort.eval_batches(rows, run.mesh, keep)
+    batches = cohort.eval_batches(rows, run.mesh, keep, perturb=perturb)
     predictions = evaluate(run.eval_step, state.params, state.batch_stats, batches, embeddings)
     refuse_not_finite(predictions.logits, [cohort.data.sequences[row] for row in predictions.rows])
     return predictions
@@ -77,6 +91,20 @@ def validation_scores(network: TrainedNetwork, cohort: Cohort) -> dict[str, floa
     return {f"validation/{name}": scores[name] for name in ("accuracy", "macro_recall", "macro_f1")}
 
 
+def predict_perturbed(
+    network: TrainedNetwork, cohort: Cohort, rows: np.ndarray, most: int = PERTURBED
+) -> PerturbedLogits | None:
+    """The logits of at most `most` of the sequences `rows`, which `spread` chooses, under each perturbation; None for 0."""
+    if not most:
+        return None
+    places = spread(cohort.data.labels[rows], most)  # m
+    logits = {
+        name: predict(network, cohort, rows[places], keep=True, perturb=perturb).logits  # m k
+        for name, perturb in PERTURBATIONS.items()
+    }
+    return PerturbedLogits(places, logits)
+
+
 def calibrate(
     network: TrainedNetwork, cohort: Cohort, sensitivity: float | None = None, keep: bool = True
 ) -> Calibration | None:
@@ -86,7 +114,8 @@ def calibrate(
     is given, this is a `RunError`. `keep`: save the fitted values beside the checkpoint.
     """
     kept = network.calibration
-    if kept and sensitivity in (None, kept.wanted_sensitivity):
+    as_wanted = kept and sensitivity in (None, kept.wanted_sensitivity)
+    if kept and as_wanted and (kept.margins is not None or not len(cohort.partition.validation)):
         return kept
     if not len(cohort.partition.validation):
         if sensitivity is not None:
@@ -96,15 +125,13 @@ def calibrate(
             )
         return None
     predictions = predict(network, cohort, cohort.partition.validation)
-    fitted = calibration.fit(
-        cohort.data.labels[predictions.rows],
-        predictions.logits,
-        network.scale,
-        [cohort.data.subjects[row] for row in predictions.rows],
-        sensitivity or calibration.WANTED_SENSITIVITY,
-        network.digest,
-        cohort.data.synthetic,
-    )
+    labels, subjects = cohort.data.labels[predictions.rows], [cohort.data.subjects[row] for row in predictions.rows]
+    given = labels, predictions.logits, network.scale, subjects
+    if kept and as_wanted:  # by an older version: its temperature and threshold stay
+        fitted = calibration.with_margins(kept, *given)
+    else:
+        wanted = sensitivity or calibration.WANTED_SENSITIVITY
+        fitted = calibration.fit(*given, wanted, network.digest, cohort.data.synthetic)
     if keep and cluster.is_first():
         path = calibration.calibration_file(network.directory, network.step)
         try:
@@ -121,15 +148,17 @@ def evaluate_part(
     duplicates: list[NearDuplicate],
     sensitivity: float | None = None,
     keep: bool = True,
-    embeddings: bool = False,
+    coverage: float | None = None,
+    perturbed: int = PERTURBED,
 ) -> Evaluation:
-    """Predictions and calibration for one part of a cohort ("train", "validation" or "test").
+    """Predictions, calibration and reference for one part of a cohort ("train", "validation" or "test").
 
-    `duplicates`: from `Cohort.near_duplicates`, for the record; `sensitivity` and `keep` as in `calibrate`; `embeddings` as in
-    `predict`. Raises `RunError` when the part is empty or a logit is not finite.
+    `duplicates`: from `Cohort.near_duplicates`, for the record; `sensitivity` and `keep` as in `calibrate`; `coverage` of the
+    prediction sets, None for no sets; `perturbed`: most sequences to read under each perturbation, too. Raises `RunError` when
+    the part is empty or a logit is not finite.
     """
     data = cohort.data
-    predictions = predict(network, cohort, cohort.rows(part), embeddings=embeddings)
+    predictions = predict(network, cohort, cohort.rows(part), embeddings=True)
     rows = predictions.rows
     return Evaluation(
         data=data.name,
@@ -146,18 +175,26 @@ def evaluate_part(
         calibration=calibrate(network, cohort, sensitivity, keep),
         embeddings=predictions.embeddings,
         traits={name: [values[row] for row in rows] for name, values in data.traits.items()},
+        reference=refer(network, cohort, keep),
+        frames=np.minimum(data.n_frames[rows], cohort.config.data.max_eval_frames),
+        coverage=coverage,
+        perturbed=predict_perturbed(network, cohort, rows, perturbed),
     )
 
 
-def write_evaluation(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> None:
-    """Evaluate one part, write the results to the run directory, and print their table.
+def write_evaluation(
+    network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening, perturbed: int = PERTURBED
+) -> None:
+    """Evaluate one part, write the results to the run directory, and print their table; `perturbed` as in `evaluate_part`.
 
     Raises `RunError`, after the table, where the results cannot be written.
     """
     from scoliojax.scores.results import results_table  # imports matplotlib, a third of the start time
 
     duplicates = cohort.near_duplicates()
-    evaluation = evaluate_part(network, cohort, part, duplicates, screening.sensitivity)
+    evaluation = evaluate_part(
+        network, cohort, part, duplicates, screening.sensitivity, coverage=screening.coverage, perturbed=perturbed
+    )
     if not cluster.is_first():
         return
     metrics, problem = keep_results(network, evaluation, screening.prevalence)

@@ -19,8 +19,9 @@ from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs import settings
 from scoliojax.runs.recipe import change_config
-from scoliojax.scores import calibration
+from scoliojax.scores import calibration, reference
 from scoliojax.scores.calibration import Calibration
+from scoliojax.scores.reference import Reference
 from scoliojax.training.checkpoint import Checkpoints, check_which, digest
 from scoliojax.training.evaluate import EvalStep, make_eval_step
 from scoliojax.training.state import TrainState, create_state
@@ -135,6 +136,11 @@ class TrainedNetwork:
     def calibration(self) -> Calibration | None:
         """Temperature and operating point saved beside the checkpoint; None where there are none."""
         return calibration.read(calibration.calibration_file(self.directory, self.step), self.digest)
+
+    @cached_property
+    def reference(self) -> Reference | None:
+        """What this network learnt from, saved beside the checkpoint; None where no evaluation has fitted it yet."""
+        return reference.read(reference.reference_file(self.directory, self.step), self.digest)
 
     def module(self) -> Any:
         """The network as a module."""

@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import sconet_mt
+from data_pipelines.augment import Augmentation
 from data_pipelines.schema import abbreviate
 from scoliojax import build
 from scoliojax.errors import RunError, one_line
@@ -39,6 +40,7 @@ MAY_LACK = {
     "data.loader_threads",
     "data.share_frames",
     "data.cache_gigabytes",
+    *(f"data.augment.{name}" for name in vars(Augmentation())),
     "train.log_every",
     "train.checkpoint_every",
     "train.checkpoints_to_keep",
@@ -100,7 +102,9 @@ def complete(config: Any) -> None:
     for key, value in _recipe().items():
         *sections, leaf = key.split(".")
         section = config
-        for name in sections:
+        for depth, name in enumerate(sections):
+            if depth and key in MAY_LACK and isinstance(section, (dict, ConfigDict)) and name not in section:
+                section[name] = {}  # a section that came later as a whole
             section = section.get(name) if isinstance(section, (dict, ConfigDict)) else None
         if key in MAY_LACK and isinstance(section, (dict, ConfigDict)) and leaf not in section:
             section[leaf] = value
@@ -181,6 +185,7 @@ def _check_data(data: build.Config) -> None:
         raise RunError(f"data.name={_shown(data.name)} is unknown; known are {', '.join(build.DATA)}")
     if not 0 <= data.validation_fraction < 1:
         raise RunError(f"data.validation_fraction={data.validation_fraction} must be in [0, 1)")
+    build.build_augmentation(data)
     frames = data.subjects_per_batch * data.clips_per_subject * data.frames_per_clip
     if frames > MOST_FRAMES:
         raise RunError(

@@ -30,6 +30,7 @@ from scoliojax.training.step import Metrics, Step, make_train_step
 BEST_BY = "validation/macro_f1"
 LONG_RUN = 3600.0  # seconds on a CPU; a longer run begins with a warning
 CPU_SPEED = 1e11  # floating-point operations per second, assumed in that warning
+PERTURBED = 40  # walks that the evaluation at the end also reads under each perturbation; `--mode eval` reads more
 PROFILED = range(10, 15)  # steps since the start of the process, from 0; all programs are compiled by then
 
 
@@ -105,7 +106,7 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
             best = f"{validate.score:.4f}{' (synthetic)' * cohort.data.synthetic} at step {validate.step}"
             cluster.print_once(f"best {BEST_BY} {best}: --mode eval --step=best")
     checkpoints.close()
-    write_evaluation(TrainedNetwork(run, state), cohort, "test", screening)
+    write_evaluation(TrainedNetwork(run, state), cohort, "test", screening, PERTURBED)
 
 
 def guarded(step: Step) -> Step:

@@ -118,6 +118,24 @@ def _resample(
     return {name: estimate(float(values[name][0]), drawn[name], count, trials.get(name)) for name in values}
 
 
+def share_estimates(shares: dict[str, np.ndarray], subjects: Sequence[str]) -> dict[str, Estimate]:
+    """Shares of n sequences with their intervals: each `[n]`, 1 where the sequence counts, 0 where not, nan where left out."""
+    names, counted = np.asarray(subjects), {name: ~np.isnan(np.asarray(values, float)) for name, values in shares.items()}
+    hits = {name: np.nan_to_num(np.asarray(values, float)) for name, values in shares.items()}
+
+    def score(weights: np.ndarray) -> Scores:
+        with np.errstate(invalid="ignore"):  # of a class that a draw, or all, lacks
+            return {name: (weights @ hits[name]) / (weights @ counted[name]) for name in shares}
+
+    trials = {name: len(np.unique(names[rows])) for name, rows in counted.items()}
+    return _resample(score, subjects, DRAWS, SEED, trials)
+
+
+def mean_estimate(values: np.ndarray, subjects: Sequence[str]) -> Estimate:
+    """The mean of n values, one for each sequence, with its interval."""
+    return _resample(lambda weights: {"mean": (weights @ values) / weights.sum(1)}, subjects, DRAWS, SEED, {})["mean"]
+
+
 class Comparison(NamedTuple):
     """Two networks on the same sequences: paired differences, second minus first, and McNemar's tests."""
 

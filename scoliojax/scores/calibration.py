@@ -6,13 +6,14 @@ highest that reaches a wanted sensitivity on the validation subjects.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy import special
 
 from scoliojax.files import read_json, write_json
+from scoliojax.scores import conformal
 from scoliojax.scores.metrics import softmax
 
 WANTED_SENSITIVITY = 0.9
@@ -35,6 +36,9 @@ class Calibration:
     sequences: int  # number of validation sequences
     subjects: int  # number of validation subjects
     notes: tuple[str, ...] = ()  # reasons for each None
+    # By class id, the margin by which the best other class beats it, in log probability: one sequence of each validation
+    # subject of that class, ascending. None in the file of an older version.
+    margins: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self):
         low, high = TEMPERATURES
@@ -46,6 +50,8 @@ class Calibration:
                 raise ValueError(f"{name}={share} is no share")
         if self.threshold is not None and self.sensitivity is None:
             raise ValueError("there is a threshold without its sensitivity")
+        if self.margins is not None and len(self.margins) < 2:
+            raise ValueError(f"margins of {len(self.margins)} classes")
 
     def probabilities(self, logits: np.ndarray, scale: float) -> np.ndarray:
         """Calibrated class probabilities `[n, k]` of cosine logits `[n, k]` at the loss's scale."""
@@ -54,6 +60,25 @@ class Calibration:
     def referred(self, probabilities: np.ndarray) -> np.ndarray | None:
         """The screening decision, bool `[n]`, of calibrated probabilities `[n, k]`; None without a threshold."""
         return None if self.threshold is None else screening_score(probabilities) >= self.threshold
+
+    @property
+    def share(self) -> float | None:
+        """Share of the validation subjects of any class but the first, healthy one; None where an older version fitted."""
+        if self.margins is None:
+            return None
+        return sum(map(len, self.margins[1:])) / sum(map(len, self.margins))
+
+    def prediction_set(self, probabilities: np.ndarray, coverage: float) -> tuple[np.ndarray | None, str]:
+        """The classes that cannot be excluded, bool `[n, k]`, for calibrated probabilities `[n, k]`, and a note on limits.
+
+        As `conformal.prediction_set`; None, with the remedy as the note, where an older version fitted this calibration.
+        """
+        if self.margins is None:
+            return None, (
+                "an older version calibrated this network, without what prediction sets need; evaluate it again "
+                "(scoliojax.main --mode eval)"
+            )
+        return conformal.prediction_set(self.margins, probabilities, coverage)
 
 
 def screening_score(probabilities: np.ndarray) -> np.ndarray:
@@ -98,7 +123,13 @@ def fit(
         sequences=len(labels),
         subjects=len(set(subjects)),
         notes=tuple(notes),
+        margins=conformal.class_margins(labels, probabilities, subjects),
     )
+
+
+def with_margins(kept: Calibration, labels: np.ndarray, logits: np.ndarray, scale: float, subjects: list[str]) -> Calibration:
+    """The calibration of an older version with the margins that prediction sets need; arguments as in `fit`."""
+    return replace(kept, margins=conformal.class_margins(labels, kept.probabilities(logits, scale), subjects))
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray, scale: float) -> float | None:

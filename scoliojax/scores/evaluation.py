@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,16 @@ import numpy as np
 from data_pipelines.schema import CLASSES
 from scoliojax.files import read_json
 from scoliojax.scores import bootstrap
+from scoliojax.scores.assurance import PredictionSets, Unlike, score_distances, score_sets
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.metrics import Scored, Scorer, confusion_counts, refuse_not_finite, softmax
+from scoliojax.scores.reference import Reference
+from scoliojax.scores.robustness import AS_GIVEN, PerturbedLogits, Robustness, score_perturbed
 from scoliojax.scores.subgroups import Subgroup, score_subgroups
 
+# Keys of `metrics.json` that are left out where there are none
+OPTIONAL = ("subgroups", "distances", "prediction_sets", "perturbations")
 ALWAYS = {"accuracy", "macro_f1", "screening/sensitivity", "screening/specificity", "screening/auroc"}  # scores of every part
 
 
@@ -53,6 +58,10 @@ class Evaluation:
     calibration: Calibration | None = None  # None: no validation subjects
     embeddings: np.ndarray | None = None  # n p c; None: not requested
     traits: dict[str, list[str]] = field(default_factory=dict)  # n texts by column of the subjects file, such as sex or age
+    reference: Reference | None = None  # None: there are too few validation subjects
+    frames: np.ndarray | int = 0  # n; number of frames of each sequence that the network saw
+    coverage: float | None = None  # wanted of prediction sets; None: no sets
+    perturbed: PerturbedLogits | None = None  # None: not requested
 
     def __post_init__(self):
         refuse_not_finite(self.logits, self.sequences)
@@ -70,10 +79,28 @@ class Evaluation:
     @cached_property
     def scored(self) -> Scored:
         """Labels, calibrated probabilities and decisions."""
-        calibration = self.calibration
-        probabilities = calibration.probabilities(self.logits, self.scale) if calibration else self.uncalibrated
+        return self._decide(self.labels, self.logits)
+
+    def _decide(self, labels: np.ndarray, logits: np.ndarray) -> Scored:
+        calibration, scale = self.calibration, self.scale
+        probabilities = calibration.probabilities(logits, scale) if calibration else softmax(logits, scale)
         referred = calibration.referred(probabilities) if calibration else None
-        return Scored(self.labels, probabilities, np.argmax(self.logits, axis=1), referred)
+        return Scored(labels, probabilities, np.argmax(logits, axis=1), referred)
+
+    def robustness(self) -> Robustness | None:
+        """The scores under each perturbation; None where none was read."""
+        if self.perturbed is None:
+            return None
+        places, labels = self.perturbed.places, self.labels[self.perturbed.places]  # m, m
+        readings = {AS_GIVEN: self.logits[places], **self.perturbed.logits}  # each m k
+        return score_perturbed(self.perturbed, {name: self._decide(labels, logits) for name, logits in readings.items()})
+
+    @cached_property
+    def distance(self) -> np.ndarray | None:
+        """How unlike training each sequence is, `[n]`; None without a reference."""
+        if self.reference is None or self.embeddings is None:
+            return None
+        return self.reference.distance(self.embeddings)  # n
 
     def scorer(self, prevalence: float | None = None) -> Scorer:
         """All scores of these sequences; `prevalence` as in `metrics.decision_scores`."""
@@ -108,6 +135,9 @@ class Metrics:
     notes: list[str]  # limits of the scores, in sentences
     scores: dict[str, Estimate]  # by name, or by `question/name`
     subgroups: dict[str, dict[str, Subgroup]] = field(default_factory=dict)  # by column of the subjects file, then by name
+    distances: Unlike | None = None  # None: no reference, or of an older version
+    prediction_sets: PredictionSets | None = None  # None: no validation subjects, or of an older version
+    perturbations: Robustness | None = None  # scores of walks that a camera made look a little different; None: not read
 
     def __post_init__(self):
         for part, counts in self.parts.items():
@@ -124,14 +154,15 @@ class Metrics:
 
     def to_json(self) -> dict[str, Any]:
         content = vars(self) | {
-            "calibration": self.calibration and asdict(self.calibration),
+            "calibration": self.calibration and {key: one for key, one in asdict(self.calibration).items() if key != "margins"},
             "scores": _written(self.scores),
             "subgroups": {
                 column: {name: vars(group) | {"scores": _written(group.scores)} for name, group in groups.items()}
                 for column, groups in self.subgroups.items()
             },
         }
-        return content if self.subgroups else {name: value for name, value in content.items() if name != "subgroups"}
+        content |= {name: one.to_json() for name in OPTIONAL[1:] if (one := getattr(self, name))}
+        return {name: value for name, value in content.items() if value or name not in OPTIONAL}
 
 
 def _written(scores: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
@@ -167,12 +198,15 @@ def score(evaluation: Evaluation, prevalence: float | None = None) -> Metrics:
         subjects=subjects,
         classes={name: int(np.sum(scored.labels == index)) for index, name in enumerate(classes)},
         confusion=confusion_counts(scored.labels, scored.predictions, len(classes), ones)[0].astype(int).tolist(),
-        calibration=evaluation.calibration,
+        calibration=evaluation.calibration and replace(evaluation.calibration, margins=None),  # its own file has them
         prevalence=prevalence,
         intervals=f"{bootstrap.LEVEL:.0%}, {bootstrap.DRAWS} draws of subjects, seed {bootstrap.SEED}",
         notes=_notes(evaluation, subjects) + remarks,
         scores=bootstrap.estimates(scorer, evaluation.subjects),
         subgroups=subgroups,
+        distances=score_distances(evaluation),
+        prediction_sets=score_sets(evaluation),
+        perturbations=evaluation.robustness(),
     )
 
 

@@ -20,7 +20,7 @@ COLOURS = {"negative": "#0072b2", "neutral": "#e69f00", "positive": "#cc3311", "
 def stamp(figure: Figure, synthetic: bool, data: str) -> Figure:
     """Write the name of the data under a figure, or in red that they are synthetic."""
     text, colour = ("SYNTHETIC data, not people", "#cc3311") if synthetic else (data, "#555555")
-    figure.supxlabel(text, fontsize=9, color=colour, fontweight="bold" if synthetic else "normal")
+    figure.supxlabel(text, fontsize=9, color=colour, fontweight="bold" if synthetic else "normal", parse_math=False)
     return figure
 
 
@@ -206,6 +206,6 @@ def class_ratios(
         if stars:
             axes.plot(*np.array(stars).T, "*", color="black", markersize=10, label="sconet_mt, published")
         axes.set(xticks=range(len(ratios)), title=title, ylim=(0.0, 1.02), xlabel="positive : neutral : negative")
-        axes.set_xticklabels([Path(ratio).stem for ratio in ratios], fontsize=8)
+        axes.set_xticklabels([Path(ratio).stem for ratio in ratios], fontsize=8, parse_math=False)
         axes.legend(frameon=False, fontsize=8)
     return stamp(figure, synthetic, data)

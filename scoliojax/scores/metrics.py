@@ -109,10 +109,22 @@ def decision_scores(yes: np.ndarray, called: np.ndarray, weights: np.ndarray, pr
         "lr_minus": _ratio(1.0 - sensitivity, specificity),
     }
     if prevalence is not None:
-        ill, well = prevalence, 1.0 - prevalence
-        scores["ppv_at_prevalence"] = _ratio(sensitivity * ill, sensitivity * ill + (1.0 - specificity) * well)
-        scores["npv_at_prevalence"] = _ratio(specificity * well, specificity * well + (1.0 - sensitivity) * ill)
+        values = predictive_values(sensitivity, specificity, prevalence)
+        scores |= dict(zip(("ppv_at_prevalence", "npv_at_prevalence"), values, strict=True))
     return scores
+
+
+def check_prevalence(prevalence: float | None) -> None:
+    """Raise `RunError` for a prevalence that is no share between 0 and 1; None is none."""
+    if prevalence is not None and not 0.0 < prevalence < 1.0:
+        raise RunError(f"--prevalence={prevalence:g} must lie between 0 and 1, e.g. 0.03 for three of a hundred")
+
+
+def predictive_values(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positive and negative predictive value where this share of people has the answer yes (Bayes); NaN where undefined."""
+    ill, well = prevalence, 1.0 - prevalence
+    positive = _ratio(sensitivity * ill, sensitivity * ill + (1.0 - specificity) * well)
+    return positive, _ratio(specificity * well, specificity * well + (1.0 - sensitivity) * ill)
 
 
 class Ranking:

@@ -1,11 +1,14 @@
 """`MODEL_CARD.md` (Mitchell et al. 2019): a trained network, its data and metrics, and its limits."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from data_pipelines.schema import CLASSES
+from scoliojax.scores.assurance import coverage_rows, distance_lines, set_lines
 from scoliojax.scores.evaluation import Metrics
 from scoliojax.scores.results import QUESTIONS, cell, subgroup_headlines
+from scoliojax.scores.robustness import HEADER
 
 BINARY = ("sensitivity", "specificity", "ppv", "npv", "auroc")
 
@@ -85,8 +88,31 @@ def model_card(
                 cells = [cell(group.scores[score], reason=True) for score in names]
                 title = f"{column}: {name}".replace("|", "\\|")
                 lines.append(f"| {title} | {group.n} | {group.subjects} | " + " | ".join(cells) + " |")
+    if table := metrics.perturbations:
+        titles = HEADER[: len(table.rows()[0][1])]
+        lines += ["", f"| {table.walks} walks, read as{mark} | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+        lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in table.rows()]
     lines += ["", f"## Operating point{mark}", "", *(f"- {line}" for line in operating_point(metrics)), ""]
+    lines += _assurance(metrics)
     return "\n".join(lines)
+
+
+def _assurance(metrics: Metrics) -> list[str]:
+    """The sections on prediction sets and on distances."""
+    show, mark, lines = partial(cell, reason=True), metrics.mark, []
+    if sets := metrics.prediction_sets:
+        lines += [f"## Classes that cannot be excluded{mark}", "", *(f"- {line}" for line in set_lines(sets, show)), ""]
+        lines += [f"| class{mark} | sets that have it, of its walks |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value, _ in coverage_rows(sets, show)] + [""]
+    lines += [f"## Unlike training{mark}", ""]
+    if unlike := metrics.distances:
+        lines += [f"- {line}" for line in distance_lines(unlike, show)]
+    else:
+        lines.append(
+            "- Nothing says which walks are unlike those that this network has learnt from: it was not evaluated with ten "
+            "validation subjects by a version that measures it."
+        )
+    return [*lines, ""]
 
 
 def _origin(environment: dict[str, Any]) -> str:

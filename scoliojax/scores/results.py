@@ -35,7 +35,22 @@ def _write_predictions(path: Path, evaluation: Evaluation) -> None:
     columns["prediction"] = [classes[i] for i in scored.predictions]
     if scored.referred is not None:
         columns["referred"] = ["yes" if refer else "no" for refer in scored.referred]
+    columns |= _assurance_columns(evaluation)
     write_csv(path, columns, zip(*columns.values(), strict=True))
+
+
+def _assurance_columns(evaluation: Evaluation) -> dict[str, list[str]]:
+    """Distance and prediction set of each sequence, where there are such."""
+    columns, calibration, distance = {}, evaluation.calibration, evaluation.distance
+    if evaluation.coverage is not None and calibration is not None:
+        sets, _ = calibration.prediction_set(evaluation.scored.probabilities, evaluation.coverage)
+        if sets is not None:
+            columns["set"] = [" ".join(evaluation.classes[i] for i in row.nonzero()[0]) for row in sets]
+    if evaluation.reference is not None and distance is not None:
+        judged = zip(distance, evaluation.reference.usual_at(evaluation.frames), strict=True)
+        columns |= {"distance": [f"{one:.4f}" for one in distance]}
+        columns["unlike"] = ["no" if one <= usual else "yes" for one, usual in judged]
+    return columns
 
 
 def results_table(metrics: Metrics) -> str:
@@ -55,6 +70,7 @@ def results_table(metrics: Metrics) -> str:
     decisions = {"screening": "class called", "operating_point": "operating point"}
     yes = metrics.n - metrics.classes[classes[0]]
     lines += [line(decisions[name], name, yes) for name in decisions if f"{name}/sensitivity" in scores]
+    lines += [line + mark for line in assurance_lines(metrics)]
     if metrics.subgroups:
         names = [name for name in subgroup_headlines(metrics) if name.endswith(("/sensitivity", "/specificity"))]
         lines.append(f"  {decisions[names[0].split('/')[0]]}, by subgroup; fewer than {FEW_SUBJECTS} subjects are too small")
@@ -63,7 +79,21 @@ def results_table(metrics: Metrics) -> str:
             sensitivity, specificity = (cell(group.scores[score]) for score in names)
             title = f"{column}: {name}"
             lines.append(f"  {title:<24} {group.subjects:>5}  {sensitivity:<25} {specificity:<24}{mark}")
+    if metrics.perturbations:
+        lines.append(f"  {metrics.perturbations.worst()}{mark}")
     return "\n".join(lines)
+
+
+def assurance_lines(metrics: Metrics) -> list[str]:
+    """Prediction sets and distances for the terminal."""
+    lines = []
+    if sets := metrics.prediction_sets:
+        lines.append(f"  classes not excluded at a coverage of {sets.wanted:g}: {cell(sets.size)} of a walk")
+        lines += [f"    covered, {name:<20} {cell(estimate)}" for name, estimate in sets.covered.items()]
+        lines += [f"    note: {sets.note}"] * bool(sets.note)
+    if unlike := metrics.distances:
+        lines.append(f"  unlike training          {cell(unlike.unlike)}; beyond the second bound {cell(unlike.beyond)}")
+    return lines
 
 
 def subgroup_headlines(metrics: Metrics) -> tuple[str, ...]:

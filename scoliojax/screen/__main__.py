@@ -5,6 +5,9 @@ the silhouettes are written; for several, `screening.csv` has a row each. Nothin
 """
 
 import argparse
+import hashlib
+import itertools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,13 +16,14 @@ from typing import Any, NoReturn
 
 from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser, whole_number
 from data_pipelines.locks import alone
-from data_pipelines.schema import DataError, abbreviate, printable
+from data_pipelines.schema import DataError, printable
 from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, write_csv
-from scoliojax.runs.command import add_run, add_step, configure_runtime, report_errors
+from scoliojax.runs.command import add_coverage, add_prevalence, add_run, add_step, configure_runtime, report_errors
 
 WINDOW = 30  # frames: about one stride at 30 frames a second
 LEAST_WINDOW = 15
+LONGEST_NAME = 150  # bytes of a folder's name; file systems allow 255, and hidden files beside the folder have longer names
 
 
 def arguments() -> Parser:
@@ -45,6 +49,8 @@ def arguments() -> Parser:
         metavar="FRAMES",
         help="length of a window; default %(default)s",
     )
+    add_coverage(parser, None)
+    add_prevalence(parser)
     add("--keep-frames", action="store_true", help="also write the frames that were used (faces!)")
     return parser
 
@@ -73,14 +79,17 @@ def screen(args: argparse.Namespace) -> int:
     if any(needs_segmenter(path) for path in inputs):
         from data_pipelines.video.backends import make_segmenter
 
-        segmenter = make_segmenter(args.backend, args.models, args.onnx_model)
+        remark = partial(print, file=sys.stderr)
+        segmenter = make_segmenter(args.backend, args.models, args.onnx_model, lambda line: remark(printable(f"note: {line}")))
     elif args.onnx_model or args.models or args.backend != "auto" or args.keep_frames:
         raise RunError("--backend, --models, --onnx-model and --keep-frames are of videos, and no input is one")
     configure_runtime()
     from scoliojax.runs.run import open_run
     from scoliojax.screen.answer import Screener
     from scoliojax.screen.reader import check_target, write_result
+    from scoliojax.screen.result import Wanted
 
+    wanted = Wanted(args.coverage, args.prevalence)
     if within := [path for path in args.inputs if path.is_dir() and path in folder.parents]:
         raise RunError(
             f"--output={folder} lies in the input {within[0]}, and would be taken for a part of it; give a folder apart"
@@ -96,11 +105,12 @@ def screen(args: argparse.Namespace) -> int:
             check_target(target, inputs, anew=args.output is None and not several)
         network = open_run(args.directory, "--checkpoint").network(args.step)
         screener = Screener(network, args.window)
-        write = partial(write_result, screener, segmenter, person=args.person, keep_frames=args.keep_frames)
+        write = partial(write_result, screener, segmenter, person=args.person, keep_frames=args.keep_frames, wanted=wanted)
         if several:
             return _screen_all(write, inputs, targets, folder)
-        print_result(write(inputs[0], folder), folder)
-        return 0
+        result = write(inputs[0], folder)
+        print_result(result, folder)
+        return int(result["answer"] is None)
 
 
 def _screen_all(write: Callable[..., dict[str, Any]], inputs: list[Path], targets: list[Path], folder: Path) -> int:
@@ -108,19 +118,20 @@ def _screen_all(write: Callable[..., dict[str, Any]], inputs: list[Path], target
     from scoliojax.screen.result import COLUMNS, as_row
 
     folder.mkdir(parents=True, exist_ok=True)
-    rows, failed = [], 0
+    rows, without = [], 0
     for path, target in zip(inputs, targets, strict=True):
         result, error = None, ""
         try:
             result = write(path, target)
             print_result(result, target)
+            without += result["answer"] is None
         except (DataError, RunError, OSError) as problem:
-            failed, error = failed + 1, str(problem)
+            without, error = without + 1, str(problem)
             print(printable(f"error: {error}"), file=sys.stderr)
         rows.append(as_row(str(path), result, error))
         write_csv(folder / "screening.csv", COLUMNS, (row.values() for row in rows))
-    print(f"{len(rows) - failed} of {len(rows)} answered: {folder / 'screening.csv'}")
-    return failed
+    print(f"{len(rows) - without} of {len(rows)} answered: {folder / 'screening.csv'}")
+    return without
 
 
 def _inputs_of(argument: Path, alone: bool) -> list[Path]:
@@ -136,7 +147,8 @@ def _inputs_of(argument: Path, alone: bool) -> list[Path]:
 
 
 def print_result(result: dict[str, Any], folder: Path) -> None:
-    from scoliojax.screen.result import DISCLAIMER, lines_of
+    from scoliojax.screen.result import DISCLAIMER
+    from scoliojax.screen.terminal import lines_of
 
     for line in (*lines_of(result), f"  report: {folder / 'report.html'}", f"  {DISCLAIMER}"):
         print(printable(line))
@@ -147,12 +159,25 @@ def _path(text: str) -> Path:
 
 
 def _names(inputs: list[Path]) -> list[str]:
-    """A folder name for each input: its name without the suffix, or with the suffix where two would be equal."""
+    """A folder name for each input: its name without the suffix, with it where two would be equal, then with a number.
+
+    A long name is cut and gets a piece of its checksum, so that the names of files beside the folder fit, too.
+    """
     stems = [path.stem for path in inputs]
-    names = [path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-") for path in inputs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise RunError(f"several inputs are called {abbreviate(twice)}; screen them into folders of their own")
+    wanted = [path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-") for path in inputs]
+    shortened, names = [_short(name) for name in wanted], []
+    for name in shortened:
+        others = {other.casefold() for other in (*names, *(one for one in shortened if one != name))}  # some disks ignore case
+        numbered = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+        names.append(next(one for one in numbered if one.casefold() not in others))
     return names
+
+
+def _short(name: str) -> str:
+    encoded = os.fsencode(name)
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    return f"{encoded[:LONGEST_NAME].decode('utf-8', 'ignore')}-{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 if __name__ == "__main__":

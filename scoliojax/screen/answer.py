@@ -1,4 +1,4 @@
-"""The answer of a trained network for one walk: for the whole, for its windows, and by strips of the body."""
+"""The answer of a trained network for one walk: for the whole, its windows, as another camera could show it, and by strips."""
 
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -8,15 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH
 from data_pipelines.silhouettes import cut_sides
-from data_pipelines.video.walk import Walk
+from data_pipelines.video.walk import Report, Walk, silent
+from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores.calibration import screening_score
 from scoliojax.scores.metrics import refuse_not_finite, softmax
 from scoliojax.training.state import Tree
 
 CHUNK = 15  # frames in one call of the network
+ALSO_READ = ("shifted left", "shifted right", "mirrored")  # perturbations that should change no decision
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Reading:
     strip_logits: np.ndarray  # p k; cosines
     probabilities: np.ndarray  # k; calibrated if the network has a temperature
     referred: bool | None  # decision at the operating point; None without one
+    embeddings: np.ndarray  # p c
 
     @property
     def called(self) -> str:
@@ -53,12 +57,19 @@ class Answer:
     network: TrainedNetwork
     whole: Reading  # of all frames used
     windows: list[Reading]  # in order
+    perturbed: dict[str, Reading]  # the whole walk by each perturbation of `ALSO_READ`
     frames_used: int  # the first frames of the walk, at most as many as evaluation uses
 
     @property
     def agreeing(self) -> int:
         """Number of windows with the class of the whole walk."""
         return sum(window.called == self.whole.called for window in self.windows)
+
+    @property
+    def fragile(self) -> list[str]:
+        """The perturbations that change the class called or the decision at the operating point."""
+        decided = self.whole.called, self.whole.referred
+        return [name for name, reading in self.perturbed.items() if (reading.called, reading.referred) != decided]
 
 
 # Functions of the graph's value, so that all screeners of networks that are built alike share one compiled program.
@@ -70,8 +81,8 @@ def _pool(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, frames: jax.Arra
 
 
 @partial(jax.jit, static_argnums=0)
-def _read(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, pooled: jax.Array) -> jax.Array:
-    return nnx.merge(graph, params, batch_stats, copy=True).head(pooled, train=False).logits  # 1 p k
+def _read(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, pooled: jax.Array) -> ScoNetOutput:
+    return nnx.merge(graph, params, batch_stats, copy=True).head(pooled, train=False)
 
 
 class Screener:
@@ -87,14 +98,18 @@ class Screener:
         self._pool = partial(_pool, graph, state.params, state.batch_stats)
         self._read = partial(_read, graph, state.params, state.batch_stats)
 
-    def __call__(self, walk: Walk) -> Answer:
-        """Read one walk; raises `RunError` where a logit is not finite."""
+    def __call__(self, walk: Walk, report: Report = silent) -> Answer:
+        """Read one walk; `report` as in `read_walk`; raises `RunError` where a logit is not finite."""
         silhouettes = cut_sides(walk.silhouettes[: int(self._network.config.data.max_eval_frames)])  # s 64 44
         bounds = window_bounds(len(silhouettes), self._window)
         pooled = [self._pooled(silhouettes[first:last]) for first, last in bounds]
         whole = self._reading(walk, 0, len(silhouettes), jnp.max(jnp.stack(pooled), axis=0))
         windows = [self._reading(walk, *bound, maps) for bound, maps in zip(bounds, pooled, strict=True)]
-        return Answer(walk, self._network, whole, windows, len(silhouettes))
+        perturbed, frames = {}, len(silhouettes)
+        for done, name in enumerate(ALSO_READ, 1):
+            report("reading the walk", done * frames, (1 + len(ALSO_READ)) * frames)
+            perturbed[name] = self._reading(walk, 0, frames, self._pooled(PERTURBATIONS[name](silhouettes)))
+        return Answer(walk, self._network, whole, windows, perturbed, len(silhouettes))
 
     def _pooled(self, silhouettes: np.ndarray) -> jax.Array:
         """The pooled feature map of at least one frame, uint8 `[s, 64, 44]` to `[1, 16, 11, c]`."""
@@ -108,14 +123,16 @@ class Screener:
 
     def _reading(self, walk: Walk, first: int, last: int, pooled: jax.Array) -> Reading:
         network = self._network
-        strip_logits = np.asarray(self._read(pooled))[0]  # p k
+        output = jax.device_get(self._read(pooled))
+        embeddings, strip_logits = output.embeddings[0], output.logits[0]  # p c, p k
         logits = strip_logits.mean(axis=0, keepdims=True)  # 1 k
         refuse_not_finite(logits, [walk.name])
         if network.calibration is None:
-            return Reading(first, last - 1, strip_logits, softmax(logits, network.scale)[0], None)
+            return Reading(first, last - 1, strip_logits, softmax(logits, network.scale)[0], None, embeddings)
         probabilities = network.calibration.probabilities(logits, network.scale)  # 1 k
         referred = network.calibration.referred(probabilities)
-        return Reading(first, last - 1, strip_logits, probabilities[0], None if referred is None else bool(referred[0]))
+        referred = None if referred is None else bool(referred[0])
+        return Reading(first, last - 1, strip_logits, probabilities[0], referred, embeddings)
 
 
 def window_bounds(frames: int, window: int) -> list[tuple[int, int]]:

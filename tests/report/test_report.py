@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.schema import FRAME_SIZE
 from scoliojax.errors import RunError
 from scoliojax.models.sconet import ScoNet
@@ -24,6 +25,7 @@ from scoliojax.runs.evaluation import Screening
 from scoliojax.scores import strips
 from scoliojax.scores.evaluation import Evaluation, Provenance
 from scoliojax.scores.metrics import Scored
+from scoliojax.scores.robustness import AS_GIVEN
 from scoliojax.training.state import split_model
 from tests.conftest import assert_one_clear_error, run_module
 
@@ -69,6 +71,7 @@ def check_the_page_is_whole_and_asks_for_nothing(run, other):
     assert all(value.startswith("data:") for value in page.asked)
     assert "script" not in page.tags
     assert "@import" not in text
+    assert not re.search(r'class="(wide|scroll)"(?! tabindex="0" role="group" aria-label="[^"])', text), "scrolls by keys, too"
     assert len(page.pictures) == len(FIGURES)
     for alt, source in page.pictures.items():
         assert "(synthetic)" in alt
@@ -78,6 +81,8 @@ def check_the_page_is_whole_and_asks_for_nothing(run, other):
     assert "not a diagnosis" in text
     commit = json.loads((run / "environment.json").read_text(encoding="utf-8"))["git_commit"]
     assert commit in text
+    for name in (AS_GIVEN, *PERTURBATIONS):
+        assert re.search(rf"<td>{name}</td>(<td>[01]\.\d{{3}}</td>){{3,4}}", text), name
     metrics = json.loads((run / "evaluation" / "test-step-000004" / "metrics.json").read_text(encoding="utf-8"))
     assert f"{metrics['n']} sequences of {metrics['subjects']} subjects" in text
     assert f"Compared with ScoNet, partition 1:1:2, seed 0 ({other.name}, step 4)" in text

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from data_pipelines.augment import Augmentation
+from scoliojax import build
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.environment import RATES, read_environment, read_rates, record_environment
@@ -42,7 +44,7 @@ CALIBRATION = calibration.calibration_file(Path(), 7)
 ENVIRONMENT = frozenset({"command", "python", "platform", "packages", "devices", "processes", "git_commit", "imported_from"})
 LATER = frozenset({"parts", "parts_digest"})
 FILES = (
-    File("config.json", recorded_config, frozenset(key.split(".")[1] for key in MAY_LACK)),
+    File("config.json", recorded_config, frozenset(part for key in MAY_LACK for part in key.split(".")[1:])),
     File("data.json", run_directory.read_data, LATER),
     File("environment.json", read_environment, ENVIRONMENT),
     File(RATES, read_rates),
@@ -184,11 +186,15 @@ def test_a_key_that_is_missing_or_of_another_type_is_named(file, workdir):
 
 def test_an_older_config_gets_what_came_later_and_nothing_else(workdir):
     content = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-    for key in ("share_frames", "cache_gigabytes"):
+    for key in ("share_frames", "cache_gigabytes", "augment"):
         del content["data"][key]
     (workdir / "config.json").write_text(json.dumps(content), encoding="utf-8")
     config = open_run(workdir).config
     assert (config.data.share_frames, config.data.cache_gigabytes) == (False, 2.0)  # frames were not shared then
+    assert not build.build_augmentation(config.data)  # nor changed
+    content["data"]["augment"] = {"shift": 2}
+    (workdir / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    assert open_run(workdir).config.data.augment.to_dict() == vars(Augmentation(shift=2))
     del content["loss"]["margin"]
     (workdir / "config.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(RunError, match=r"config\.json: the config has no loss\.margin, e\.g\. 0\.2"):

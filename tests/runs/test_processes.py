@@ -1,5 +1,7 @@
 """Several processes are one run: the same batches, the same losses, and a checkpoint that goes on anywhere."""
 
+import csv
+import io
 import json
 import os
 import signal
@@ -13,6 +15,8 @@ import pytest
 from data_pipelines.pipelines import EvalBatcher
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
+from scoliojax.runs.run import open_run
+from scoliojax.scores import reference
 from tests.conftest import ROOT, assert_one_clear_error, make_set, run_here, run_module
 from tests.scripts import chaos, pods
 
@@ -20,7 +24,9 @@ from tests.scripts import chaos, pods
 @pytest.mark.long
 def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_path):
     alone, moved = tmp_path / "alone", tmp_path / "moved"
-    jobs = pods.start(2, 1, *pods.RUN, "--config.train.steps=100000", f"--workdir={moved}")
+    options = [option for option in pods.RUN if "validation_fraction" not in option]
+    options.append("--config.data.validation_fraction=0.4")  # for distances from training
+    jobs = pods.start(2, 1, *options, "--config.train.steps=100000", f"--workdir={moved}")
     deadline = time.monotonic() + 240
     while len(pods.log(moved)) < 5:
         assert time.monotonic() < deadline
@@ -35,19 +41,33 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_pa
         assert f"stopped after step {stopped}, as asked" in printed
 
     steps = f"--config.train.steps={stopped + 3}"
-    (rest,) = pods.run(1, 1, *pods.RUN, steps, f"--workdir={moved}")
+    (rest,) = pods.run(1, 1, *options, steps, f"--workdir={moved}")
     assert "this run was on 2 device(s) of 2 process(es) and continues on 1 device(s) of 1 process(es)" in rest
     assert f"going on from step {stopped}" in rest
-    pods.run(1, 1, *pods.RUN, steps, f"--workdir={alone}")
+    pods.run(1, 1, *options, steps, f"--workdir={alone}")
     same_batches, losses, parameters = pods.compare(moved, alone, steps=4)
     assert same_batches
     assert len({line["batch_fingerprint"] for line in pods.log(alone)}) == stopped + 3
     assert losses < 1e-5
     assert parameters < 1e-3  # float32; `test_train_step` compares one device and four in float64, to 1e-6
 
-    predictions = pods.predictions(alone)
+    predictions, perturbations = pods.predictions(alone), pods.perturbations(alone)
+    assert perturbations["walks"] == 29
+    assert b",distance," in predictions
+    (path,) = (alone / "reference").iterdir()
+    digest = open_run(alone).network("newest").digest
+    kept = reference.read(path, digest)
+    path.unlink()  # the two fit it anew
     pods.run(2, 1, "--mode=eval", f"--workdir={alone}")
-    assert pods.predictions(alone) == predictions
+    one, two = (list(csv.DictReader(io.StringIO(text.decode()))) for text in (predictions, pods.predictions(alone)))
+    distances = [[float(row.pop("distance")) for row in rows] for rows in (one, two)]
+    assert one == two
+    np.testing.assert_allclose(*distances, rtol=1e-5, atol=1.1e-4)  # four decimals are written
+    fitted = reference.read(path, digest)
+    np.testing.assert_allclose(fitted.usual, kept.usual, rtol=1e-5)
+    walks = np.random.default_rng(0).normal(size=(9, *kept.mean.shape)) + kept.mean
+    np.testing.assert_allclose(fitted.distance(walks), kept.distance(walks), rtol=1e-5)
+    assert pods.perturbations(alone) == perturbations
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -120,6 +140,8 @@ JOIN = """
 import json, os, sys
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
+from scoliojax.runs.run import open_run
+from scoliojax.scores import reference
 
 said = []
 for surroundings in json.load(sys.stdin):

@@ -16,15 +16,17 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.schema import DataError
 from data_pipelines.sources import prepare
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.cohort import Cohort
 from scoliojax.runs.environment import read_environment, record_environment
-from scoliojax.runs.evaluation import Screening, calibrate, open_network, predict, write_evaluation
+from scoliojax.runs.evaluation import Screening, calibrate, open_network, predict, predict_perturbed, write_evaluation
 from scoliojax.runs.run import Run, TrainedNetwork, open_run
 from scoliojax.runs.training import guarded, run_training
+from scoliojax.scores.robustness import AS_GIVEN
 from tests.conftest import ROOT, assert_one_clear_error, run_here, run_module, write_tree
 
 NARROW = (
@@ -200,6 +202,7 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert found["scores"]["macro_f1"]["value"] == pytest.approx(scored[best]["validation/macro_f1"])
     kept = json.loads((tmp_path / "run" / "calibration" / f"step-{best:06d}.json").read_text(encoding="utf-8"))
+    assert len(kept.pop("margins")) == 3
     assert found["calibration"] == kept
     assert kept["sequences"] == 3
     assert "operating_point/sensitivity" in found["scores"]
@@ -208,6 +211,7 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     assert found["calibration"]["wanted_sensitivity"] == 0.5
     assert "screening/ppv_at_prevalence" in found["scores"]
     network, cohort = open_network(open_run(tmp_path / "run"), "best")
+    check_perturbed_walks_are_read_as_alone(network, cohort, found["perturbations"])
     kept = calibrate(network, cohort)
     assert kept.wanted_sensitivity == 0.5  # as it was chosen last
     cohort.partition = dataclasses.replace(cohort.partition, validation=np.arange(0))  # what is kept for this network applies
@@ -219,6 +223,21 @@ def test_validation_subjects_are_scored_during_the_run_and_the_best_is_kept(tiny
     cohort.partition = dataclasses.replace(cohort.partition, train=cohort.partition.test)
     with pytest.raises(DataError, match="stand in both the train and the test part"):
         write_evaluation(network, cohort, "test", Screening())
+
+
+def check_perturbed_walks_are_read_as_alone(network, cohort, table):
+    assert (table["walks"], list(table["readings"])) == (9, [AS_GIVEN, *PERTURBATIONS])
+    assert all(isinstance(one["decision_changed"], float) for one in table["readings"].values())
+    cohort.config.data.max_eval_frames = 5  # of 6
+    rows, module = cohort.rows("test"), network.module()
+    found = predict_perturbed(network, cohort, rows, 5)  # on four devices
+    assert len(found.places) == 5
+    for name, perturb in PERTURBATIONS.items():
+        clips = [perturb(cohort.cache(int(row))[:5]) for row in rows[found.places]]
+        alone = [np.asarray(module(clip[None], train=False).logits)[0].mean(axis=0) for clip in clips]
+        np.testing.assert_allclose(found.logits[name], alone, atol=2e-5, err_msg=name)
+    assert predict_perturbed(network, cohort, rows, 0) is None
+    cohort.config.data.max_eval_frames = 720
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 import pytest
 from flax import nnx
-from matplotlib.figure import Figure
 from PIL import Image
 
 from data_pipelines import files
@@ -30,56 +29,20 @@ from data_pipelines.video.decoding import Video
 from data_pipelines.video.fetch import models_there
 from data_pipelines.video.synthetic_clip import walk_across, write_clip
 from data_pipelines.video.walk import Walk, read_walk
-from scoliojax import build
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.run import open_run
-from scoliojax.scores import calibration
-from scoliojax.scores.calibration import Calibration
-from scoliojax.screen import page
 from scoliojax.screen.__main__ import main
 from scoliojax.screen.answer import Screener, window_bounds
+from scoliojax.screen.limits import flags_of
 from scoliojax.screen.pictures import contact_sheet
-from scoliojax.screen.result import COLUMNS, as_dict, as_row, flags_of, lines_of
-from scoliojax.training.checkpoint import Checkpoints
+from scoliojax.screen.result import COLUMNS, Wanted, as_dict, as_row
+from scoliojax.screen.terminal import lines_of
 from scoliojax.training.evaluate import evaluate, make_eval_step
-from scoliojax.training.state import create_state
 from tests.conftest import THOROUGH, iou, shared_folder
 from tests.data_pipelines.test_locks import start_holder
 from tests.report.test_report import Page
 
 FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif"}
-
-
-@pytest.fixture(scope="module")
-def kept_run(tmp_path_factory):
-    """Where the run directory is built once; `run` fills it."""
-    return tmp_path_factory.mktemp("kept") / "run"
-
-
-@pytest.fixture
-def run(kept_run, tiny_config, tmp_path):
-    """A run directory with an untrained network and a calibration."""
-    if not kept_run.exists():
-        run_directory.claim(kept_run, tiny_config.to_dict(), "walkers")
-        _, params, batch_stats = build.build_model(tiny_config)
-        checkpoints = Checkpoints(kept_run / "checkpoints", 1, print)
-        checkpoints.save(create_state(params, batch_stats, build.build_optimizer(tiny_config)[0]))
-        checkpoints.close()
-        fitted = Calibration(open_run(kept_run).network("newest").digest, True, 0.8, 0.5, 0.9, 0.92, 0.85, 60, 50)
-        calibration.write(calibration.calibration_file(kept_run, 0), fitted)
-    return Path(shutil.copytree(kept_run, tmp_path / "run"))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return write_clip(tmp_path_factory.mktemp("clips") / "walk.mp4", walk_across(0, 2, 64, size=(160, 256), scale=1.3)[0])
-
-
-@pytest.fixture
-def no_figures(monkeypatch):
-    """For tests that look at other things: drawing is most of the time that an answer takes."""
-    for name in ("draw_windows", "draw_strips"):
-        monkeypatch.setattr(page, name, lambda answer: Figure(figsize=(1, 1)))
 
 
 def screen(*arguments) -> int:
@@ -136,7 +99,7 @@ def test_a_video_is_answered_for_in_full(run, clip, tmp_path, capsys):
     assert screen(clip, "--checkpoint", run, "--output", folder, "--backend", "background", "--keep-frames") == 0
     assert {path.name for path in folder.iterdir()} == FILES | {"frames"}
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    assert result["schema"] == "scoliojax.screening/1"
+    assert result["schema"] == "scoliojax.screening/2"
     assert result["synthetic"]
     assert "not a diagnosis" in result["disclaimer"]
     answer = result["answer"]
@@ -157,7 +120,7 @@ def test_a_video_is_answered_for_in_full(run, clip, tmp_path, capsys):
     kept = cv2.imread(str(folder / "frames" / "000003.png"))[..., ::-1]
     assert np.abs(kept.astype(int) - walk_across(0, 2, 64, size=(160, 256), scale=1.3)[0][3]).mean() < 8.0
     printed = capsys.readouterr().out
-    assert printed.count("(synthetic)") == 3
+    assert printed.count("(synthetic)") == 2
     assert "not a diagnosis" in printed
     assert "this network was trained on synthetic walkers" in printed
 
@@ -165,7 +128,7 @@ def test_a_video_is_answered_for_in_full(run, clip, tmp_path, capsys):
     shown = Page(text)
     assert all(value.startswith("data:") for value in shown.asked)
     assert "script" not in shown.tags
-    assert len(shown.pictures) == 4
+    assert len(shown.pictures) == 12  # eight silhouettes, animation, sheet, windows, strips
     for words in (
         "not a diagnosis",
         "synthetic walkers, not people",
@@ -286,9 +249,16 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
         ([clip, "--checkpoint", run, "--step", "last", *base], "--step=last is neither newest nor best"),
         ([clip, "--checkpoint", run, "--window", "3", *base], "--window: '3' is no whole number from 15"),
         ([clip, clip, "--checkpoint", run, "--person", "1", *base], "--person belongs to one input, and there are 2"),
-        ([clip, clip, "--checkpoint", run, *base], "several inputs are called walk-mp4"),
-        ([clip, "--checkpoint", run, "--output", mine], "holds something else than a screening (thesis.txt)"),
-        ([clip, "--checkpoint", run, "--output", mine / "thesis.txt"], "is a file; give a new folder"),
+        ([clip, "--checkpoint", run, "--coverage", "90", *base], "--coverage=90 must lie between 0 and 1"),
+        ([clip, "--checkpoint", run, "--prevalence", "0", *base], "--prevalence=0 must lie between 0 and 1"),
+        (
+            [clip, "--checkpoint", run, "--backend", "background", "--output", mine],
+            "holds something else than a screening (thesis.txt)",
+        ),
+        (
+            [clip, "--checkpoint", run, "--backend", "background", "--output", mine / "thesis.txt"],
+            "is a file; give a new folder",
+        ),
         ([pickled, "--checkpoint", run, *base], "are of videos, and no input is one"),
         ([tmp_path / "none.mp4", "--checkpoint", run, *base], "none.mp4 does not exist"),
         ([people, "--checkpoint", run, *base], "candidates.png shows them"),
@@ -305,7 +275,7 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
     shown = cv2.imread(str(out / "candidates.png"), cv2.IMREAD_GRAYSCALE)
     assert shown.shape[0] == 2 * (64 + 14)
     assert screen(people, "--checkpoint", run, "--person", "1", *base) == 0
-    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in out.iterdir()} == FILES | {"candidates.png"}
 
 
 def test_no_input_and_no_file_of_the_users_is_replaced(run, clip, tmp_path, capsys, no_figures, monkeypatch):
@@ -376,15 +346,15 @@ def test_an_uncalibrated_or_unsteady_answer_says_so(run):
     assert answer.whole.referred is None
     named = {flag.name for flag in flags_of(answer)}
     assert {"synthetic network", "not calibrated", "no operating point"} <= named
-    result = as_dict(answer, None, {}, None)
+    result = as_dict(answer, None, {}, None, Wanted())
     assert result["answer"]["operating_point"] is None
     assert not result["answer"]["calibrated"]
-    assert "no operating point; positive or neutral with probability" in "\n".join(lines_of(result))
+    assert "there is no operating point to compare it with" in "\n".join(lines_of(result))
     assert as_row("walk", result)["referred"] == "no operating point"
     assert tuple(as_row("walk", None, "why")) == COLUMNS
     other = next(name for name in CLASSES if name != answer.whole.called)
     windows = [SimpleNamespace(called=other, first=0, last=29), SimpleNamespace(called=answer.whole.called, first=30, last=69)]
-    unsteady = SimpleNamespace(**vars(answer) | {"windows": windows, "agreeing": 1, "synthetic": False})
+    unsteady = SimpleNamespace(**vars(answer) | {"windows": windows, "agreeing": 1, "synthetic": False, "fragile": []})
     assert {flag.name: flag.frames for flag in flags_of(unsteady)}["unsteady"] == 30
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -92,6 +93,11 @@ def compare(workdir: Path, truth: Path, steps: int = 10) -> tuple[bool, float, f
 def predictions(workdir: Path) -> bytes:
     (folder,) = (workdir / "evaluation").iterdir()
     return (folder / "predictions.csv").read_bytes()
+
+
+def perturbations(workdir: Path) -> dict[str, Any]:
+    (folder,) = (workdir / "evaluation").iterdir()
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["perturbations"]
 
 
 def main() -> None:

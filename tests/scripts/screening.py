@@ -2,7 +2,8 @@
 
 On 60 synthetic clips: the overlap of the backend background with the true masks, and how often the decision on the clip is that
 on the true masks. On real clips in FOLDER (`demo.mp4` of the wheel sports2d 0.8.34, `vtest.avi` of Debian's opencv-doc): frames
-per second of every backend, end to end without the network, the overlap of background with pose, and pictures to look at.
+per second of every backend, end to end without the network, the overlap of background with pose, and pictures to look at. With
+`--stay FOLDER`, what the clips of people who stay in one place get.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_pipelines.schema import CLASSES
+from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.silhouettes import normalise_sequence
 from data_pipelines.video.background import Background
 from data_pipelines.video.decoding import Video
@@ -104,17 +105,32 @@ def real(path: Path, pictures: Path) -> None:
     cv2.imwrite(str(pictures / f"{path.stem}.png"), np.vstack(rows)[..., ::-1])
 
 
+def staying(folder: Path) -> None:
+    """What each clip of somebody who stays in one place gets with both backends: refused, or answered with these flags."""
+    for path in sorted(folder.rglob("*.mp4")):
+        for segmenter in (Background(), Pose(model_folder())):
+            try:
+                walk = read_walk(path, segmenter)
+                said = f"{len(walk.silhouettes)} silhouettes, flags {[flag.name for flag in walk.flags]}"
+            except DataError as error:
+                said = f"refused: {error}"
+            print(f"{path.relative_to(folder)}, {segmenter.name}: {said}")
+
+
 def main() -> None:
     configure_runtime()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, help="run directory, e.g. of the quickstart")
     parser.add_argument("--clips", type=Path, help="folder with demo.mp4 and vtest.avi")
+    parser.add_argument("--stay", type=Path, help="folder with clips of people who stay (pose2sim 0.10.49, unpacked)")
     parser.add_argument("--pictures", type=Path, default=Path("screening-pictures"))
     args = parser.parse_args()
     if args.checkpoint:
         synthetic(args.checkpoint)
     for name in ("demo.mp4", "vtest.avi") if args.clips else ():
         real(args.clips / name, args.pictures)
+    if args.stay:
+        staying(args.stay)
 
 
 if __name__ == "__main__":

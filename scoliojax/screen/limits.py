@@ -1,0 +1,77 @@
+"""The limits of an answer: what a reader has to know of it, and what leaves a walk without one."""
+
+from typing import NamedTuple
+
+from data_pipelines.video.walk import Flag
+from scoliojax.scores.reference import Typicality
+from scoliojax.screen.answer import Answer
+
+STEADY = 2 / 3  # least share of windows with the class of the whole walk
+
+
+class Reason(NamedTuple):
+    """What leaves a walk without an answer."""
+
+    name: str
+    message: str  # meaning and remedy
+
+
+def typicality_of(answer: Answer) -> Typicality | None:
+    """The walk's distance from what the network has learnt from; None where nothing was kept to measure it by."""
+    reference = answer.network.reference
+    if reference is None:
+        return None
+    return reference.judge(float(reference.distance(answer.whole.embeddings[None])[0]), answer.frames_used)
+
+
+def reasons_of(answer: Answer) -> list[Reason]:
+    """Why there is no answer for this walk; empty where there is one."""
+    reasons = [Reason(finding.name, finding.message) for finding in answer.walk.quality.grave]
+    typicality = typicality_of(answer)
+    if typicality is not None and typicality.beyond:
+        message = f"unlike anything this network has learnt from ({_far(typicality)}), so what it says means nothing"
+        reasons.append(Reason("unlike training", message))
+    return reasons
+
+
+def _far(typicality: Typicality) -> str:
+    return (
+        f"distance {typicality.distance:.3g}; 99 % of validation walks of {typicality.frames} frames lie within "
+        f"{typicality.usual:.3g}, and there is no answer beyond {typicality.bound:.3g}"
+    )
+
+
+def flags_of(answer: Answer) -> list[Flag]:
+    """All remarks about an answer: those of the walk, of the network, and, where there is an answer, of both together."""
+    flags, usable = list(answer.walk.flags), len(answer.walk.silhouettes)
+    if answer.network.synthetic:
+        message = "this network was trained on synthetic walkers, not people: its answer says nothing about anybody"
+        flags.insert(0, Flag("synthetic network", None, message))
+    if usable > answer.frames_used:
+        message = f"only the first {answer.frames_used} of {usable} usable frames count, as in evaluation"
+        flags.append(Flag("long", usable - answer.frames_used, message))
+    calibration = answer.network.calibration
+    if calibration is None or calibration.temperature is None:
+        message = "the probabilities are not calibrated: nothing was fitted on validation subjects for this network"
+        flags.append(Flag("not calibrated", None, message))
+    if calibration is None or calibration.threshold is None:
+        message = "there is no operating point for this network, so nobody is referred or not (train with validation subjects)"
+        flags.append(Flag("no operating point", None, message))
+    if answer.network.reference is None:
+        message = (
+            "nothing is kept of what this network learnt from, so a walk unlike it goes unnoticed: evaluate the network once"
+        )
+        flags.append(Flag("no reference", None, message))
+    if reasons_of(answer):
+        return flags
+    if len(answer.windows) > 1 and answer.agreeing < STEADY * len(answer.windows):
+        frames = sum(window.last - window.first + 1 for window in answer.windows if window.called != answer.whole.called)
+        flags.append(Flag("unsteady", frames, "the answer does not hold over the walk: see its windows"))
+    if answer.fragile:
+        message = f"the answer changes when all frames are {' or '.join(answer.fragile)}, which a camera may do"
+        flags.append(Flag("fragile", None, message))
+    typicality = typicality_of(answer)
+    if typicality is not None and typicality.unlike:
+        message = f"unlike anything this network has learnt from ({_far(typicality)}): trust the answer less"
+        flags.append(Flag("unlike training", None, message))
+    return flags
