@@ -54,6 +54,19 @@ def no_figures(monkeypatch):
         monkeypatch.setattr(f"scoliojax.screen.page.{name}", lambda answer: Figure(figsize=(1, 1)))
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Where the desk keeps its videos."""
+    path = tmp_path / "desk"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def desk(network, folder):
+    return Desk(network, [Background()], folder)
+
+
 def give(desk, folder, content, name="walk.mp4", session=SESSION):
     """What gradio's upload does."""
     upload = folder / "uploads" / "checksum" / name
@@ -67,10 +80,7 @@ def files(folder):
     return [Path(place) / name for place, _, names in os.walk(folder) for name in names]
 
 
-def test_answers_with_the_report_and_keeps_nothing(network, clip, tmp_path):
-    folder = tmp_path / "desk"
-    folder.mkdir()
-    desk = Desk(network, [Background()], folder)
+def test_answers_with_the_report_and_keeps_nothing(desk, folder, clip, tmp_path):
     give(desk, folder, b"an earlier one", "earlier.mp4")
     give(desk, folder, clip[0])
     assert [path.name for path in files(folder)] == ["walk.mp4"], "the later upload replaces the earlier one"
@@ -94,10 +104,7 @@ def test_answers_with_the_report_and_keeps_nothing(network, clip, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_video_stays_until_one_of_several_people_is_chosen(network, clip, tmp_path, no_figures):
-    folder = tmp_path / "desk"
-    folder.mkdir()
-    desk = Desk(network, [Background()], folder)
+def test_the_video_stays_until_one_of_several_people_is_chosen(desk, folder, clip, no_figures):
     give(desk, folder, clip[1])
     for _ in range(2):
         outcome = desk(SESSION, "background", [])
@@ -118,10 +125,7 @@ def test_the_video_stays_until_one_of_several_people_is_chosen(network, clip, tm
     assert not files(folder)
 
 
-def test_mistakes_are_one_message_and_keep_nothing(network, clip, tmp_path):
-    folder = tmp_path / "desk"
-    folder.mkdir()
-    desk = Desk(network, [Background()], folder)
+def test_mistakes_are_one_message_and_keep_nothing(desk, folder, clip, tmp_path):
     for content, people, words in (
         (clip[1], [7], "person 7 is not there"),
         (b"no video", [], "walk.mp4"),
@@ -139,11 +143,8 @@ def test_mistakes_are_one_message_and_keep_nothing(network, clip, tmp_path):
 
 
 @pytest.mark.parametrize("written", ["half", "0", "100", "-3 %", "nan", "inf", "1e999"])
-def test_a_prevalence_that_is_none_is_told_and_the_video_stays(network, clip, tmp_path, monkeypatch, written):
+def test_a_prevalence_that_is_none_is_told_and_the_video_stays(desk, folder, clip, monkeypatch, written):
     monkeypatch.setattr(Desk, "_answer", None)
-    folder = tmp_path / "desk"
-    folder.mkdir()
-    desk = Desk(network, [Background()], folder)
     give(desk, folder, clip[0])
     outcome = desk(SESSION, "background", [], written)
     assert f"prevalence '{written}' is no percentage between 0 and 100" in outcome.spoken
@@ -152,10 +153,7 @@ def test_a_prevalence_that_is_none_is_told_and_the_video_stays(network, clip, tm
 
 
 @pytest.mark.slow
-def test_a_video_of_any_name_is_answered(network, clip, tmp_path, no_figures):
-    folder = tmp_path / "desk"
-    folder.mkdir()
-    desk = Desk(network, [Background()], folder)
+def test_a_video_of_any_name_is_answered(desk, folder, clip, no_figures):
     for name in ("walk", "走路$1_{$.mp4", 250 * "x" + ".mp4", "a b&<i>.txt"):
         give(desk, folder, clip[0], name)
         outcome = desk(SESSION, "background", [], "3,5 %")
@@ -165,10 +163,7 @@ def test_a_video_of_any_name_is_answered(network, clip, tmp_path, no_figures):
 
 
 @pytest.mark.slow
-def test_an_answer_tells_its_stages_and_ends_when_it_is_cancelled(network, clip, tmp_path, no_figures):
-    folder = tmp_path / "desk"
-    folder.mkdir()
-    desk = Desk(network, [Background()], folder)
+def test_an_answer_tells_its_stages_and_ends_when_it_is_cancelled(desk, folder, clip, no_figures):
     told = []
     give(desk, folder, clip[0])
     desk(SESSION, "background", [], report=lambda *stage: told.append(stage))
@@ -186,10 +181,7 @@ def test_an_answer_tells_its_stages_and_ends_when_it_is_cancelled(network, clip,
         assert not files(folder)
 
 
-def test_one_walk_is_read_at_a_time_and_the_next_may_give_up_waiting(network, clip, tmp_path, monkeypatch):
-    folder = tmp_path / "desk"
-    folder.mkdir()
-    desk = Desk(network, [Background()], folder)
+def test_one_walk_is_read_at_a_time_and_the_next_may_give_up_waiting(desk, folder, clip, monkeypatch):
     reading, go = threading.Event(), threading.Event()
 
     def answer(*_):
@@ -215,10 +207,7 @@ def test_one_walk_is_read_at_a_time_and_the_next_may_give_up_waiting(network, cl
     assert not files(folder)
 
 
-def test_an_error_of_ours_leaves_no_video_either(network, clip, tmp_path, monkeypatch):
-    folder = tmp_path / "desk"
-    folder.mkdir()
-    desk = Desk(network, [Background()], folder)
+def test_an_error_of_ours_leaves_no_video_either(desk, folder, clip, monkeypatch):
     give(desk, folder, clip[0])
     monkeypatch.setattr("scoliojax.app.desk.write_result", lambda *_: [][0])
     with pytest.raises(IndexError):
