@@ -1,7 +1,7 @@
 """The answer of a trained network for one walk: for the whole, its windows, as another camera could show it, and by strips."""
 
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores.calibration import screening_score
 from scoliojax.scores.metrics import refuse_not_finite, softmax
+from scoliojax.scores.reference import Typicality
 from scoliojax.training.state import Tree
 
 CHUNK = 15  # frames in one call of the network
@@ -65,6 +66,14 @@ class Answer:
         """Number of windows with the class of the whole walk."""
         return sum(window.called == self.whole.called for window in self.windows)
 
+    @cached_property
+    def typicality(self) -> Typicality | None:
+        """The walk's distance from what the network has learnt from; None where nothing was kept to measure it by."""
+        reference = self.network.reference
+        if reference is None:
+            return None
+        return reference.judge(float(reference.distance(self.whole.embeddings[None])[0]), self.frames_used)
+
     @property
     def fragile(self) -> list[str]:
         """The perturbations that change the class called or the decision at the operating point."""
@@ -89,7 +98,7 @@ class Screener:
     """Reads walks with one network, compiled once, with windows of `window` frames; few frames are in memory at a time.
 
     The maximum over the frames of a walk (set pooling) is the maximum over the maxima of its windows, so each frame is computed
-    only once.
+    once for the whole and its windows, and once for each perturbation of `ALSO_READ`.
     """
 
     def __init__(self, network: TrainedNetwork, window: int = 30):

@@ -16,18 +16,10 @@ class Reason(NamedTuple):
     message: str  # meaning and remedy
 
 
-def typicality_of(answer: Answer) -> Typicality | None:
-    """The walk's distance from what the network has learnt from; None where nothing was kept to measure it by."""
-    reference = answer.network.reference
-    if reference is None:
-        return None
-    return reference.judge(float(reference.distance(answer.whole.embeddings[None])[0]), answer.frames_used)
-
-
 def reasons_of(answer: Answer) -> list[Reason]:
     """Why there is no answer for this walk; empty where there is one."""
     reasons = [Reason(finding.name, finding.message) for finding in answer.walk.quality.grave]
-    typicality = typicality_of(answer)
+    typicality = answer.typicality
     if typicality is not None and typicality.beyond:
         message = f"unlike anything this network has learnt from ({_far(typicality)}), so what it says means nothing"
         reasons.append(Reason("unlike training", message))
@@ -36,7 +28,7 @@ def reasons_of(answer: Answer) -> list[Reason]:
 
 def _far(typicality: Typicality) -> str:
     return (
-        f"distance {typicality.distance:.3g}; 99 % of validation walks of {typicality.frames} frames lie within "
+        f"distance {typicality.distance:.3g}; 99 % of validation walks of about {typicality.frames} frames lie within "
         f"{typicality.usual:.3g}, and there is no answer beyond {typicality.bound:.3g}"
     )
 
@@ -70,7 +62,7 @@ def flags_of(answer: Answer) -> list[Flag]:
     if answer.fragile:
         message = f"the answer changes when all frames are {' or '.join(answer.fragile)}, which a camera may do"
         flags.append(Flag("fragile", None, message))
-    typicality = typicality_of(answer)
+    typicality = answer.typicality
     if typicality is not None and typicality.unlike:
         message = f"unlike anything this network has learnt from ({_far(typicality)}): trust the answer less"
         flags.append(Flag("unlike training", None, message))

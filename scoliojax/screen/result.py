@@ -15,7 +15,7 @@ from scoliojax.scores.metrics import check_prevalence, predictive_values
 from scoliojax.scores.model_card import network
 from scoliojax.scores.strips import strip_bounds
 from scoliojax.screen.answer import Answer, Reading
-from scoliojax.screen.limits import flags_of, reasons_of, typicality_of
+from scoliojax.screen.limits import flags_of, reasons_of
 
 SCHEMA = "scoliojax.screening/2"  # with its version; described in docs/screening.md
 DISCLAIMER = "Research software: not a medical device and not a diagnosis."
@@ -54,7 +54,7 @@ def as_dict(
         {"level": level, "first_row": top, "last_row": bottom - 1, "contribution": _by_class(centred, 6)}
         for (level, top, bottom), centred in zip(strip_bounds(trained.config.model.strips), answer.whole.centred, strict=True)
     ]
-    reasons, typicality = reasons_of(answer), typicality_of(answer)
+    reasons, typicality = reasons_of(answer), answer.typicality
     config, used = trained.config.to_dict(), answer.frames_used
     silhouettes = {"backend": backend, "models": models, "person": person, "candidates": len(walk.people)}
     frames = {"usable": len(walk.silhouettes), "used": used, "frames": walk.frames[:used].tolist()}

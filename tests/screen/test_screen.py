@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -354,8 +355,7 @@ def test_an_uncalibrated_or_unsteady_answer_says_so(run):
     assert tuple(as_row("walk", None, "why")) == COLUMNS
     other = next(name for name in CLASSES if name != answer.whole.called)
     windows = [SimpleNamespace(called=other, first=0, last=29), SimpleNamespace(called=answer.whole.called, first=30, last=69)]
-    unsteady = SimpleNamespace(**vars(answer) | {"windows": windows, "agreeing": 1, "synthetic": False, "fragile": []})
-    assert {flag.name: flag.frames for flag in flags_of(unsteady)}["unsteady"] == 30
+    assert {flag.name: flag.frames for flag in flags_of(replace(answer, windows=windows))}["unsteady"] == 30
 
 
 def test_the_contact_sheet_shows_every_part_of_a_walk():
