@@ -100,7 +100,7 @@ def _typicality(kept: Reference | None) -> dict[str, Any] | None:
         "distance": "mean over strips and channels of square(einsum('npc,pcd->npd', embeddings - mean, factor)), in float64",
         "usual": "numpy.interp(log(frames), log(lengths), usual), with frames the number of True in the walk's frame_mask; "
         f"{SHARE:.0%} of walks like those of training are at most that far away",
-        "bound": f"{BEYOND:g} * usual; beyond it the network's answer means nothing",
+        "bound": f"{BEYOND:g} * usual; beyond it, as where the distance is no number, the network's answer means nothing",
         "bounds": [bounds._asdict() for bounds in bounds_of(kept)],
         "synthetic": kept.synthetic,
         "notes": kept.notes,

@@ -146,9 +146,7 @@ def compare_runs(ours: Evidence, network: TrainedNetwork, cohort: Cohort, part: 
             f"--compare={network.directory} was evaluated on other sequences (the {part} parts differ in "
             f"{abbreviate(sorted(differing))}); compare runs of one partition"
         )
-    evaluation = evaluate_part(
-        network, cohort, part, [], screening.sensitivity, keep=False, coverage=screening.coverage, perturbed=0
-    )
+    evaluation = evaluate_part(network, cohort, part, [], screening.sensitivity, keep=False, scores_alone=True)
     comparison = compare(ours.scorer, evaluation.scorer(screening.prevalence), evaluation.subjects)
     config = network.config.to_dict()
     here, there = flatten(ours.config), flatten(config)

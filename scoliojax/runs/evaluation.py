@@ -150,15 +150,16 @@ def evaluate_part(
     keep: bool = True,
     coverage: float | None = None,
     perturbed: int = PERTURBED,
+    scores_alone: bool = False,
 ) -> Evaluation:
     """Predictions, calibration and reference for one part of a cohort ("train", "validation" or "test").
 
     `duplicates`: from `Cohort.near_duplicates`, for the record; `sensitivity` and `keep` as in `calibrate`; `coverage` of the
-    prediction sets, None for no sets; `perturbed`: most sequences to read under each perturbation, too. Raises `RunError` when
-    the part is empty or a logit is not finite.
+    prediction sets, None for no sets; `perturbed`: most sequences to read under each perturbation, too. `scores_alone`: without
+    embeddings, reference and perturbations. Raises `RunError` when the part is empty or a logit is not finite.
     """
     data = cohort.data
-    predictions = predict(network, cohort, cohort.rows(part), embeddings=True)
+    predictions = predict(network, cohort, cohort.rows(part), embeddings=not scores_alone)
     rows = predictions.rows
     return Evaluation(
         data=data.name,
@@ -175,10 +176,10 @@ def evaluate_part(
         calibration=calibrate(network, cohort, sensitivity, keep),
         embeddings=predictions.embeddings,
         traits={name: [values[row] for row in rows] for name, values in data.traits.items()},
-        reference=refer(network, cohort, keep),
+        reference=None if scores_alone else refer(network, cohort, keep),
         frames=np.minimum(data.n_frames[rows], cohort.config.data.max_eval_frames),
         coverage=coverage,
-        perturbed=predict_perturbed(network, cohort, rows, perturbed),
+        perturbed=predict_perturbed(network, cohort, rows, 0 if scores_alone else perturbed),
     )
 
 

@@ -12,7 +12,7 @@ from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores import reference
 from scoliojax.scores.metrics import refuse_not_finite
 from scoliojax.scores.people import one_of_each
-from scoliojax.scores.reference import Reference
+from scoliojax.scores.reference import NoSpreadError, Reference
 from scoliojax.training.evaluate import evaluate
 
 
@@ -37,7 +37,9 @@ def refer(network: TrainedNetwork, cohort: Cohort, keep: bool = True) -> Referen
     }
     try:
         fitted = reference.fit(training, cuts, network.digest, cohort.data.synthetic)
-    except ValueError:  # an untrained network; no distance would mean anything
+    except NoSpreadError as error:
+        if cluster.is_first():
+            print(f"warning: no distance from training is measured: {error}", file=sys.stderr)
         return None
     if keep and cluster.is_first():
         path = reference.reference_file(network.directory, network.step)

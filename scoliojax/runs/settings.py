@@ -50,7 +50,7 @@ MAY_LACK = {
 MOST = 2**31 - 1  # of any whole number; steps and frames are counted in 32 bits
 LIMITS = {  # least and largest value of what no constructor judges before data are prepared
     "seed": (0, 2**63 - 1),
-    "optimizer.learning_rate": (1e-30, 1e30),  # beyond, it is 0 or infinite in float32; `sgd` knows no types of numbers
+    "optimizer.learning_rate": (1e-30, 1e30),  # beyond, it is 0 or infinite in float32
     "data.subjects_per_batch": (1, MOST),
     "data.clips_per_subject": (1, MOST),
     "data.frames_per_clip": (1, MOST),
@@ -176,7 +176,7 @@ def _check_value(key: str, value: Any, example: Any) -> None:
         raise RunError(f"{key}={_shown(value)} must be a finite number, e.g. {example!r}")
     low, high = LIMITS.get(key, (-1e300, 1e300) if kind is float else (-MOST, MOST))
     if kind is not str and not all(low <= number <= high for number in numbers):
-        raise RunError(f"{key}={_shown(value)} must be at least {low:.20g} and at most {high:.20g}")
+        raise RunError(f"{key}={_shown(value)} must be at least {low} and at most {high}")
 
 
 def _check_data(data: build.Config) -> None:

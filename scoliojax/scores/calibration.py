@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
+from data_pipelines.schema import CLASSES
 from scoliojax.files import read_json, write_json
 from scoliojax.scores import conformal
 from scoliojax.scores.metrics import softmax
@@ -50,8 +51,11 @@ class Calibration:
                 raise ValueError(f"{name}={share} is no share")
         if self.threshold is not None and self.sensitivity is None:
             raise ValueError("there is a threshold without its sensitivity")
-        if self.margins is not None and len(self.margins) < 2:
-            raise ValueError(f"margins of {len(self.margins)} classes")
+        if self.margins is not None:
+            if len(self.margins) != len(CLASSES) or not any(self.margins):
+                raise ValueError(f"margins of {len(self.margins)} classes, or of nobody")
+            if any(list(one) != sorted(one) for one in self.margins):
+                raise ValueError("margins do not ascend")
 
     def probabilities(self, logits: np.ndarray, scale: float) -> np.ndarray:
         """Calibrated class probabilities `[n, k]` of cosine logits `[n, k]` at the loss's scale."""

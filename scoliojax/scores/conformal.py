@@ -67,11 +67,7 @@ def prediction_set(by_class: Sequence[Sequence[float]], probabilities: np.ndarra
     """
     check_coverage(coverage)
     limits = np.array([largest_margin(one, coverage) for one in by_class])  # k
-    few = [
-        f"{CLASSES[index] if len(by_class) == len(CLASSES) else index} ({len(one)})"
-        for index, one in enumerate(by_class)
-        if len(one) < needed(coverage)
-    ]
+    few = [f"{name} ({len(one)})" for name, one in zip(CLASSES, by_class, strict=True) if len(one) < needed(coverage)]
     note = ""
     if few:
         note = (

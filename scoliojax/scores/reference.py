@@ -32,6 +32,10 @@ MOST_BYTES = 2**30  # of a file; the published sizes take 4 MB
 REMEDY = "delete it, then evaluate again"
 
 
+class NoSpreadError(ValueError):
+    """A strip of the network gives all walks one embedding, as an untrained one may: no distance means anything."""
+
+
 class Typicality(NamedTuple):
     """The distance of one walk, and the bounds at its length."""
 
@@ -102,12 +106,13 @@ class Reference:
     @property
     def notes(self) -> list[str]:
         """What limits the bounds, in sentences."""
-        few, needed = int(self.walks.min()), math.ceil(SHARE / (1.0 - SHARE) - 1e-9)
-        if few >= needed:
+        needed = math.ceil(SHARE / (1.0 - SHARE) - 1e-9)
+        few = [f"{walks} at {length} frames" for length, walks in zip(self.lengths, self.walks, strict=True) if walks < needed]
+        if not few:
             return []
         return [
-            f"the bounds of the distance rest on {few} validation walks (a share of {SHARE:.0%} needs {needed}), so they are "
-            "those of a log-normal distribution through their distances"
+            f"bounds of the distance rest on few validation walks ({', '.join(few)}; a share of {SHARE:.0%} needs {needed}): "
+            "these are those of a log-normal distribution through their distances"
         ]
 
 
@@ -139,7 +144,7 @@ def usual_distance(distances: np.ndarray) -> float:
 def fit(training: np.ndarray, cuts: dict[int, np.ndarray], network: str, synthetic: bool = False) -> Reference:
     """Fit a reference: `training` are embeddings `[n, p, c]`, `cuts` those of validation walks `[m, p, c]` by length.
 
-    `network`: digest of the network. Raises `ValueError` where a strip gives all walks one embedding.
+    `network`: digest of the network. Raises `NoSpreadError` where a strip gives all walks one embedding.
     """
     mean, factor = fit_precision(training)
     lengths = sorted(cuts)
@@ -159,7 +164,7 @@ def fit(training: np.ndarray, cuts: dict[int, np.ndarray], network: str, synthet
 def fit_precision(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean `[p, c]` and factor `[p, c, c]` of the shrunk precision of embeddings `[n, p, c]`.
 
-    Raises `ValueError` where a strip gives all walks one embedding.
+    Raises `NoSpreadError` where a strip gives all walks one embedding.
     """
     from sklearn.covariance import ledoit_wolf  # here: its import takes a second
 
@@ -172,7 +177,7 @@ def fit_precision(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
             lower = np.linalg.cholesky(covariance)  # c c
         except np.linalg.LinAlgError:
-            raise ValueError("a strip gives all training walks the same embedding") from None
+            raise NoSpreadError("a strip gives all training walks the same embedding") from None
         factors.append(np.linalg.inv(lower).T / size)  # c c
     return mean.astype(np.float32), np.stack(factors).astype(np.float32)
 

@@ -66,16 +66,22 @@ class Robustness:
         moved = max(others, key=lambda name: others[name].class_changed)
         given = self.readings[AS_GIVEN].accuracy
         return (
-            f"perturbed: accuracy {given:.3f} falls to {others[low].accuracy:.3f} ({low}), up to "
+            f"perturbed: accuracy {given:.3f}, at least {others[low].accuracy:.3f} ({low}), up to "
             f"{others[moved].class_changed:.1%} are called another class ({moved}); {self.walks} walks"
         )
 
 
 def spread(labels: np.ndarray, most: int) -> np.ndarray:
-    """Indices `[m]`, rising, of at most `most` of the walks with these labels `[n]`: evenly over each class and the part."""
+    """Indices `[m]`, rising, of at most `most` of the walks with these labels `[n]`: evenly over each class and the part.
+
+    A class that is too small for that still has a walk among them, in place of one of the largest class.
+    """
     order = np.argsort(labels, kind="stable")  # n; so that every class gets its share, whatever the order of the data
-    chosen = np.linspace(0, len(labels) - 1, min(most, len(labels))).round().astype(int)
-    return np.sort(order[chosen])
+    chosen = order[np.linspace(0, len(labels) - 1, min(most, len(labels))).round().astype(int)]  # m
+    for label in np.setdiff1d(labels, labels[chosen]):
+        (largest,) = np.flatnonzero(labels[chosen] == np.argmax(np.bincount(labels[chosen])))[-1:]
+        chosen[largest] = order[labels[order] == label][0]
+    return np.sort(chosen)
 
 
 def score_perturbed(perturbed: PerturbedLogits, readings: Mapping[str, Scored]) -> Robustness:

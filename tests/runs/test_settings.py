@@ -145,6 +145,8 @@ def test_a_value_that_cannot_be_is_named(key, tiny_config):
         ("train.steps=99999999999", "train.steps=99999999999"),
         ("train.steps=" + "9" * 400, "train.steps"),
         ("seed=-1", "seed=-1"),
+        ("seed=9223372036854775808", "at most 9223372036854775807"),
+        ("optimizer.learning_rate=1e-40", "at least 1e-30 and at most 1e+30"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_found_before_data_are_prepared(change, words, tmp_path, monkeypatch):

@@ -110,3 +110,14 @@ def test_the_file_of_an_older_version_opens_and_says_what_to_do_for_sets(tmp_pat
     assert nothing is None
     assert "evaluate it again" in remedy
     assert with_margins(old, labels, logits, SCALE, subjects) == new
+
+
+@pytest.mark.parametrize("margins", [[[0.1]], [[0.1], [0.2]], [[0.1]] * 4, [[], [], []], [[0.2, 0.1], [0.1], [0.1]]])
+def test_margins_that_no_fit_gives_are_one_error(margins, tmp_path):
+    labels, logits, subjects = people(np.random.default_rng(3), np.repeat(np.arange(3), 20), np.ones(60, int))
+    path = calibration.calibration_file(tmp_path, 7)
+    calibration.write(path, fit(labels, logits, SCALE, subjects, 0.9, "abc"))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | {"margins": margins}), encoding="utf-8")
+    with pytest.raises(RunError, match=r"margins.*delete it, then evaluate again"):
+        calibration.read(path, "abc")

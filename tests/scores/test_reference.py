@@ -72,8 +72,10 @@ def test_one_walk_of_a_hundred_is_beyond_what_is_usual(count):
 
 
 def test_few_validation_walks_are_named():
-    assert any("40 validation walks" in note and "needs 99" in note for note in fitted().notes)
+    assert any("40 at 15 frames, 40 at 30 frames" in note and "needs 99" in note for note in fitted().notes)
     assert not fitted(walks=np.array([99, 120, 300])).notes
+    (mixed,) = fitted(walks=np.array([120, 99, 50])).notes
+    assert "(50 at 60 frames; " in mixed
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,15 @@ def test_a_table_without_the_walk_as_given_is_refused():
         Reading(1.5, 1.0, 0.0, None)
 
 
+@pytest.mark.parametrize("most", [3, 4, 40, 256])
+def test_a_small_class_has_a_walk_among_them(most):
+    labels = np.repeat([0, 1, 2], [419, 3, 204])
+    places = spread(labels, most)
+    assert len(set(places.tolist())) == most
+    assert set(labels[places]) == {0, 1, 2}
+    assert (np.diff(places) > 0).all()
+
+
 @pytest.mark.parametrize("count", [1, 2, 63, 256, 257, 768, 1493])
 @pytest.mark.parametrize("most", [1, 64, 256])
 def test_the_walks_are_spread_over_the_part_and_its_classes(count, most):
