@@ -41,11 +41,10 @@ class Augmentation:
     cut_out: float = 0.0  # probability of an empty rectangle, at the same place in all frames of a clip
 
     def __post_init__(self):
-        limits = {"shift": SIDE_CUT, "tilt": MOST_TILT}
+        limits = {"shift": (SIDE_CUT, "a whole number of columns"), "tilt": (MOST_TILT, "degrees")}
         for name, value in vars(self).items():
-            most = limits.get(name, 1)
-            if not 0 <= value <= most:
-                what = {"shift": "a number of columns", "tilt": "degrees"}.get(name, "a probability")
+            most, what = limits.get(name, (1, "a probability"))
+            if not 0 <= value <= most or (name == "shift" and value != int(value)):
                 raise DataError(f"{name}={value} must be {what} from 0, which turns it off, to {most:g}")
         if self.dilation + self.erosion > 1:
             raise DataError(

@@ -24,7 +24,8 @@ TOGETHER = 0.2  # share of the legs' variance in which left and right do the opp
 PEAK, CLEAR_PEAK = 0.4, 0.75  # for a smooth signal, and for any
 SMOOTH = 0.15  # autocorrelation from one frame to the next
 SHORTEST_CYCLE, LONGEST_CYCLE = 3, 2 / 3  # frames, and share of the walk
-ENOUGH_FRAMES, ENOUGH_SECONDS = 48, 1.5  # from which a walk must show a cycle
+ENOUGH_FRAMES, ENOUGH_SECONDS = 54, 2.7  # from which a walk must show a cycle: 1.5 of the slowest, of 1.8 s
+GAP = 4.5  # usual steps in time; over longer gaps nothing is known of the rhythm
 LEAST_CYCLES = 2.0
 STAYS, FEW_CYCLES = "still", "few gait cycles"  # names of findings that others ask for
 
@@ -73,18 +74,32 @@ def _balance(widths: tuple[np.ndarray, np.ndarray], rows: slice, weights: np.nda
 
 
 def gait_of(legs: Legs, times: np.ndarray | None) -> Gait:
-    """Rhythm of the legs; `times` in seconds, float `[s]`, may have gaps and an uneven rate."""
-    signal, step = legs.signal, None
+    """Rhythm of the legs; `times` in seconds, float `[s]`, may have gaps and an uneven rate.
+
+    The rhythm is that of the longest piece without a gap; cycles are counted in all frames.
+    """
+    signal, step, piece = legs.signal, None, slice(None)
     if times is not None and len(times) > 2 and (step := float(np.median(np.diff(times)))) > 0:
-        even = np.arange(times[0], times[-1] + step / 2, step)  # t
-        if len(even) <= 2 * len(times):  # longer gaps say nothing about the rhythm
-            signal = np.interp(even, times, signal)  # t
+        piece = unbroken(times)
+        even = np.arange(times[piece][0], times[piece][-1] + step / 2, step)  # t
+        signal = np.interp(even, times[piece], signal[piece])  # t
     else:
         step = None
     period = _period(signal)
     if period is None:
         return Gait(None, None, None)
-    return Gait(len(signal) / period, period, None if step is None else 120.0 / (period * step))
+    seen = len(signal) * len(legs.signal) / len(legs.signal[piece])  # frames, with those that are missing between others
+    return Gait(seen / period, period, None if step is None else 120.0 / (period * step))
+
+
+def unbroken(times: np.ndarray | None) -> slice:
+    """The longest piece of a walk without a gap of more than `GAP` frames; `times`: float `[s]`, None for no gaps."""
+    if times is None or len(times) < 2:
+        return slice(None)
+    steps = np.diff(times)  # s-1
+    ends = np.flatnonzero(steps > GAP * np.median(steps)) + 1
+    first, last = max(zip([0, *ends], [*ends, len(times)], strict=True), key=lambda piece: piece[1] - piece[0])
+    return slice(int(first), int(last))
 
 
 def movement(legs: Legs, gait: Gait, times: np.ndarray | None) -> Iterator[Finding]:
@@ -105,14 +120,16 @@ def movement(legs: Legs, gait: Gait, times: np.ndarray | None) -> Iterator[Findi
         yield Finding("no alternating steps", None, message, True)
         return
     if gait.cycles is None:
-        seconds = None if times is None else float(times[-1] - times[0])
+        piece = unbroken(times)
+        signal, frames = legs.signal[piece], len(legs.signal[piece])
+        seconds = None if times is None else float(times[piece][-1] - times[piece][0])
         enough = frames >= ENOUGH_FRAMES if seconds is None else frames >= BRIEF and seconds >= ENOUGH_SECONDS
         if enough:
             message = (
                 "no periodic gait: the steps do not repeat, as they do in a walk of two strides; record a walk, and give its "
                 "frames in their order"
             )
-            yield Finding("no periodic gait", None, message, not 0 < _smoothness(legs.signal) < SMOOTH)  # that may be thin legs
+            yield Finding("no periodic gait", None, message, not 0 < _smoothness(signal) < SMOOTH)  # that may be thin legs
             return
     if gait.cycles is None or gait.cycles < LEAST_CYCLES:
         seen = "no whole gait cycle (two steps)" if gait.cycles is None else f"{gait.cycles:.1f} gait cycles (two steps each)"

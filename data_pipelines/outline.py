@@ -51,7 +51,6 @@ def outline(person: np.ndarray, together: float) -> Iterator[Finding]:
         yield Finding("a block", None, f"{fill:.0%} of the box around it is filled: no body with head and limbs", True)
         return
     edge = sum(np.diff(person, axis=axis).sum(axis=(1, 2)) for axis in (1, 2))  # s
-    edge = sum(np.diff(person, axis=axis).sum(axis=(1, 2)) for axis in (1, 2))  # s
     ragged = float(np.median(edge / np.sqrt(area))) > RAGGED
     posture = float(person[:, : FRAME_SIZE // 2].var(axis=0).sum() / area.mean())
     if posture > POSTURE and not ragged:

@@ -1,7 +1,7 @@
 """Judgement of a walk's silhouettes without a network: damaged frames, and what is no walk towards or away from the camera.
 
-The bounds here, in `outline` and in `gait` were chosen on a development set: synthetic walkers, four real walks, and masks that
-show no walk (`tests/data_pipelines/non_walks.py`). docs/screening.md describes it and reports the rule on other data. Axis
+The bounds here, in `outline` and in `gait` were chosen on a development set: synthetic walkers, eight real walks, and masks
+that show no walk (`tests/data_pipelines/non_walks.py`). docs/screening.md describes it and reports the rule on other data. Axis
 letters as in `data_pipelines.schema`.
 """
 

@@ -152,7 +152,8 @@ def test_draws_are_as_often_and_as_far_as_the_config_says():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"shift": 11}, "shift=11 must be a number of columns from 0, which turns it off, to 10"),
+        ({"shift": 2.5}, "shift=2.5 must be a whole number of columns from 0, which turns it off, to 10"),
+        ({"shift": 11}, "shift=11 must be a whole number of columns from 0, which turns it off, to 10"),
         ({"shift": -1}, "shift=-1"),
         ({"mirror": 1.01}, "mirror=1.01 must be a probability"),
         ({"cut_out": float("nan")}, "cut_out=nan"),

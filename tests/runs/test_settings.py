@@ -131,7 +131,7 @@ def test_a_value_that_cannot_be_is_named(key, tiny_config):
         ("data.validation_fraction=nan", "data.validation_fraction=nan"),
         ("data.clips_per_subject=1000000000", "frames in a batch"),
         ("data.root=~nobody-there/x", "data.root='~nobody-there/x'"),
-        ("data.augment.shift=11", "'data.augment': shift=11 must be a number of columns from 0"),
+        ("data.augment.shift=11", "'data.augment': shift=11 must be a whole number of columns from 0"),
         ("data.augment.mirror=1.5", "'data.augment': mirror=1.5 must be a probability from 0, which turns it off, to 1"),
         ("data.augment.tilt=-1", "'data.augment': tilt=-1.0 must be degrees from 0, which turns it off, to 45"),
         ("data.augment.dilation=0.9", "dilation=0.9 and erosion="),
