@@ -123,6 +123,9 @@ def open_page(desk: Desk, uploads: Path, port: int, megabytes: int) -> "gradio.B
             said = page_part(part="mistake", message=message)
             return message, "", "", said, None, gr.Button(interactive=False), gr.Button(visible=False)
 
+        camera.change(
+            lambda: "", None, people, api_visibility="private", queue=False
+        )  # another way finds others, in other order
         video.upload(take, video, [start, people, answer, spoken], api_visibility="private", queue=False)
         video.clear(forget, None, [start, people, spoken], api_visibility="private", queue=False)
         shown = [spoken, progress, people, answer, video, start, stop]

@@ -115,8 +115,8 @@ class Screener:
         whole = self._reading(walk, 0, len(silhouettes), jnp.max(jnp.stack(pooled), axis=0))
         windows = [self._reading(walk, *bound, maps) for bound, maps in zip(bounds, pooled, strict=True)]
         perturbed, frames = {}, len(silhouettes)
-        for done, name in enumerate(ALSO_READ, 1):
-            report("reading the walk", done * frames, (1 + len(ALSO_READ)) * frames)
+        for name in ALSO_READ:
+            report("reading the walk", 0, None)
             perturbed[name] = self._reading(walk, 0, frames, self._pooled(PERTURBATIONS[name](silhouettes)))
         return Answer(walk, self._network, whole, windows, perturbed, len(silhouettes))
 

@@ -47,7 +47,7 @@ def flags_of(answer: Answer) -> list[Flag]:
         message = "the probabilities are not calibrated: nothing was fitted on validation subjects for this network"
         flags.append(Flag("not calibrated", None, message))
     if calibration is None or calibration.threshold is None:
-        message = "there is no operating point for this network, so nobody is referred or not (train with validation subjects)"
+        message = "there is no operating point: train with validation subjects, or evaluate this step"
         flags.append(Flag("no operating point", None, message))
     if answer.network.reference is None:
         message = (

@@ -59,19 +59,19 @@ def as_dict(
     silhouettes = {"backend": backend, "models": models, "person": person, "candidates": len(walk.people)}
     frames = {"usable": len(walk.silhouettes), "used": used, "frames": walk.frames[:used].tolist()}
     run = {"name": network(config), "run": trained.directory.name, "step": trained.step, "digest": trained.digest}
-    known = not reasons
+    known, evaluation = not reasons, _evaluation(answer)
     return {
         "schema": SCHEMA,
         "disclaimer": DISCLAIMER,
         "synthetic": answer.network.synthetic,
         "input": {"name": walk.name, "kind": walk.kind, **walk.source},
         "silhouettes": silhouettes | frames,
-        "network": run | {"evaluation": _evaluation(answer)},
+        "network": run | {"evaluation": evaluation},
         "quality": _quality(walk.quality),
         "people": walk.choice,
         "typicality": typicality and typicality._asdict(),
         "no_answer": [reason._asdict() for reason in reasons],
-        "answer": _answer(answer, wanted) if known else None,
+        "answer": _answer(answer, wanted, evaluation) if known else None,
         "windows": [_window(walk, window) for window in answer.windows] if known else [],
         "windows_agreeing": answer.agreeing if known else 0,
         "too_short": len(answer.windows) == 1,
@@ -92,7 +92,7 @@ def _quality(quality: Quality) -> dict[str, Any]:
     }
 
 
-def _answer(answer: Answer, wanted: Wanted) -> dict[str, Any]:
+def _answer(answer: Answer, wanted: Wanted, evaluation: dict[str, Any] | None) -> dict[str, Any]:
     calibration, whole = answer.network.calibration, answer.whole
     point = calibration and {
         "threshold": calibration.threshold,
@@ -107,30 +107,33 @@ def _answer(answer: Answer, wanted: Wanted) -> dict[str, Any]:
         "fragile": bool(answer.fragile),
         "perturbed": [{"name": name} | _reading(reading) for name, reading in answer.perturbed.items()],
         "prediction_set": wanted.coverage and _prediction_set(calibration, whole, wanted.coverage),
-        "prevalence": wanted.prevalence and _at_prevalence(answer, wanted.prevalence),
+        "prevalence": wanted.prevalence and _at_prevalence(answer, wanted.prevalence, evaluation),
     }
 
 
 def _prediction_set(calibration: Calibration | None, whole: Reading, coverage: float) -> dict[str, Any]:
     """The classes that cannot be excluded; without them where nothing was kept to tell."""
     if calibration is None:
-        chosen, note = None, "this network has no validation subjects, so no class can be excluded with a known error"
+        chosen, note = (
+            None,
+            "nothing was fitted on validation subjects for this network, so no class is excluded; evaluate it (--mode eval)",
+        )
     else:
         chosen, note = calibration.prediction_set(whole.probabilities[None], coverage)
     classes = None if chosen is None else [name for name, kept in zip(CLASSES, chosen[0], strict=True) if kept]
     return {"coverage": coverage, "classes": classes, "note": note}
 
 
-def _at_prevalence(answer: Answer, prevalence: float) -> dict[str, Any]:
+def _at_prevalence(answer: Answer, prevalence: float, evaluation: dict[str, Any] | None) -> dict[str, Any]:
     """The answer where another share of people is positive or neutral than among the validation walks (Bayes).
 
     Predictive values are those of the decision at the operating point, by its sensitivity and specificity on the test part
     or, where the network was not evaluated, on the validation subjects.
     """
-    calibration, evaluation = answer.network.calibration, _evaluation(answer)
+    calibration = answer.network.calibration
     share = calibration and calibration.share
     screening, at = answer.whole.screening, None
-    if share and 0 < share < 1:
+    if calibration and calibration.temperature and share and 0 < share < 1:
         yes, no = screening * prevalence / share, (1 - screening) * (1 - prevalence) / (1 - share)
         at = round(yes / (yes + no), 6)
     sensitivity, specificity = (calibration.sensitivity, calibration.specificity) if calibration else (None, None)
@@ -140,9 +143,9 @@ def _at_prevalence(answer: Answer, prevalence: float) -> dict[str, Any]:
     if sensitivity is not None and specificity is not None:
         found = predictive_values(np.array(sensitivity), np.array(specificity), prevalence)
         values = {name: None if np.isnan(value) else round(float(value), 6) for name, value in zip(values, found, strict=True)}
-    measured_on = "test" if evaluation else "validation"
-    mix = {"share": share}
-    return {"prevalence": prevalence, "positive_or_neutral": at, **values, "measured_on": measured_on, "validation": mix}
+    measured_on = None if set(values.values()) == {None} else "test" if evaluation else "validation"
+    adjusted = {"prevalence": prevalence, "positive_or_neutral": at, "validation_share": share}
+    return adjusted | values | {"measured_on": measured_on}
 
 
 def _by_class(values: np.ndarray, digits: int) -> dict[str, float]:

@@ -19,8 +19,17 @@ def share(value: float | None) -> str:
     return "under 0.01" if value < 0.005 else "over 0.99" if value > 0.995 else f"{value:.2f}"
 
 
+def given_share(value: float) -> str:
+    """A share that the user gave, as a percentage with all its digits."""
+    return f"{100 * value:.6g} %"
+
+
 def per_cent(value: float) -> str:
-    """A share as a percentage, with a digit more near 0 and 1."""
+    """A share as a percentage, with a digit more near 0 and 1, which only a count gives."""
+    if 0.9995 <= value < 1:
+        return "over 99.9 %"
+    if 0 < value < 1e-4:
+        return "under 0.01 %"
     return f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:.{int(0.99 < value < 1)}f} %"
 
 
@@ -79,7 +88,7 @@ def difference(result: dict[str, Any]) -> str:
         return ""
     name, together = answer["class"], share(answer["positive_or_neutral"])
     alone = share(answer["probabilities"][name])
-    wanted = per_cent(answer["operating_point"]["wanted_sensitivity"])
+    wanted = given_share(answer["operating_point"]["wanted_sensitivity"])
     chosen = f"The threshold was chosen so that at least {wanted} of the positive or neutral validation subjects lie above it"
     above, below = "so it also takes in people whose class is negative", "which leaves room for people like this one below it"
     yet = f"yet positive and neutral together ({together}) are {side(answer, limit)}"
@@ -94,8 +103,8 @@ def mix(result: dict[str, Any]) -> str:
         return "These are no calibrated probabilities: it is not known for which mix of people they would hold."
     point, given = answer["operating_point"], answer["prevalence"]
     among = f"the {point['validation_subjects']} validation subjects" if point else "the validation subjects"
-    known = given and given["validation"]["share"] is not None
-    much = f", of whom {per_cent(given['validation']['share'])} are positive or neutral" if known else ""
+    known = given and given["validation_share"] is not None
+    much = f", of whom {per_cent(given['validation_share'])} are positive or neutral" if known else ""
     people = f"a mix of people like {among}{much}"
     return f"These probabilities hold for {people}; where fewer people are positive or neutral, they are too high."
 
@@ -106,15 +115,18 @@ def at_prevalence(result: dict[str, Any]) -> list[str]:
     given = answer["prevalence"]
     if given is None:
         return []
-    among = f"Where {per_cent(given['prevalence'])} of the people are positive or neutral"
+    among = f"Where {given_share(given['prevalence'])} of the people are positive or neutral"
     if given["positive_or_neutral"] is None:
-        lines = [f"{among}, this probability cannot be told: the mix of the validation subjects is not known."]
+        lines = [f"{among}, this probability cannot be told: it was not calibrated on validation subjects of both kinds."]
     else:
         lines = [f"{among}, this person's probability of positive or neutral is {share(given['positive_or_neutral'])}."]
+    by = f", by sensitivity and specificity on the {given['measured_on']} subjects"
     if given["ppv"] is not None:
-        lines.append(f"Of the people above the threshold, {per_cent(given['ppv'])} would be positive or neutral there (PPV).")
+        lines.append(
+            f"Of the people above the threshold, {per_cent(given['ppv'])} would be positive or neutral there (PPV{by})."
+        )
     if given["npv"] is not None:
-        lines.append(f"Of the people below the threshold, {per_cent(given['npv'])} would be negative there (NPV).")
+        lines.append(f"Of the people below the threshold, {per_cent(given['npv'])} would be negative there (NPV{by}).")
     if given["ppv"] is None and given["npv"] is None:
         lines.append("Predictive values cannot be told: no sensitivity and specificity of this network are known.")
     return lines
@@ -127,8 +139,8 @@ def prediction_set(result: dict[str, Any]) -> str:
         return ""
     note = f" {found['note'][0].upper()}{found['note'][1:]}." if found["note"] else ""
     if found["classes"] is None:
-        return f"There is no set with a coverage of {per_cent(found['coverage'])}.{note}"
-    names, promise = found["classes"], f"a coverage of {per_cent(found['coverage'])} in every class"
+        return f"There is no set with a coverage of {given_share(found['coverage'])}.{note}"
+    names, promise = found["classes"], f"a coverage of {given_share(found['coverage'])} in every class"
     if not names:
         return f"With {promise}, every class can be excluded: this walk looks like the validation walks of none.{note}"
     if len(names) == 3:

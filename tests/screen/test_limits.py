@@ -20,7 +20,7 @@ from scoliojax.scores.calibration import Calibration
 from scoliojax.screen.__main__ import _names
 from scoliojax.screen.answer import ALSO_READ, Screener
 from scoliojax.screen.limits import flags_of, reasons_of
-from scoliojax.screen.result import Wanted, as_dict
+from scoliojax.screen.result import Wanted, as_dict, as_row
 from scoliojax.screen.terminal import lines_of
 from tests.conftest import shared_folder
 from tests.screen.test_screen import FILES, screen
@@ -43,10 +43,12 @@ def test_a_walk_without_an_answer_has_a_report_and_no_figure_of_the_network(run,
     result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
     assert [reason["name"] for reason in result["no_answer"]] == ["still"]
     assert (result["answer"], result["windows"], result["strips"], result["windows_agreeing"]) == (None, [], [], 0)
-    assert not any(name in (tmp_path / "out" / "result.json").read_text(encoding="utf-8") for name in ("p_", "logits"))
+    assert not any(
+        name in (tmp_path / "out" / "result.json").read_text(encoding="utf-8") for name in ("probabilities", "logits")
+    )
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "No answer, because" in page
-    assert "probability" not in page.split("</style>")[-1].lower().replace("probabilities say", "")
+    assert "probability" not in page.split("</style>")[-1].lower()
     assert screen(still, good, "--checkpoint", run, "--output", tmp_path / "both") == 2
     assert "1 of 2 answered" in capsys.readouterr().out
     with (tmp_path / "both" / "screening.csv").open(encoding="utf-8") as file:
@@ -122,7 +124,7 @@ def test_at_another_prevalence_the_probability_is_that_of_bayes(run, margins, pr
     network.__dict__["calibration"] = Calibration(network.digest, True, 0.8, 0.5, 0.9, 0.9, 0.8, 100, 100, margins=margins)
     answer = Screener(network)(Walk("walk", "masks", synthetic_walkers(3, 60).read(1), np.arange(60)))
     given = as_dict(answer, None, {}, None, Wanted(prevalence=prevalence))["answer"]["prevalence"]
-    assert given["validation"]["share"] == share
+    assert given["validation_share"] == share
     assert given["measured_on"] == "validation"
     screening = answer.whole.screening
     if share is None:
@@ -144,11 +146,17 @@ def test_a_prediction_set_is_given_where_it_is_asked_for(run):
     assert old["answer"]["prediction_set"]["classes"] is None
     assert "evaluate it again" in old["answer"]["prediction_set"]["note"]
     margins = (tuple(np.linspace(-9, 9, 50)),) * 3
-    network.__dict__["calibration"] = Calibration(network.digest, True, 0.8, 0.5, 0.9, 0.9, 0.8, 150, 150, margins=margins)
+    calibration = Calibration(network.digest, True, 0.8, 0.5, 0.9, 0.9, 0.8, 150, 150, margins=margins)
+    network.__dict__["calibration"] = calibration
     found = as_dict(Screener(network)(walk), None, {}, None, Wanted(coverage=0.9))
     chosen = found["answer"]["prediction_set"]
     assert (chosen["coverage"], set(chosen["classes"]) <= set(CLASSES)) == (0.9, True)
+    sure = calibration.prediction_set(np.asarray(list(found["answer"]["probabilities"].values()))[None], 0.9)[0][0]
+    assert chosen["classes"] == [name for name, kept in zip(CLASSES, sure, strict=True) if kept]
     assert any("coverage" in line for line in lines_of(found))
+    row = as_row("walk", found | {"typicality": {"distance": 1.5}})
+    assert row["prediction_set"] == " ".join(chosen["classes"])
+    assert (row["bad_frames"], row["distance"], row["fragile"]) == (0, "1.5", "yes" if found["answer"]["fragile"] else "no")
 
 
 NAMES = ["walk$1_{$.mp4", "步態" * 40 + ".mp4", "%s{{x}}<b>&amp;.mp4", "a\nb\x1b[31m.mp4", "-x.mp4", "w" * 250 + ".mp4"]

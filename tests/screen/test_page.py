@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.schema import CLASSES
 from scoliojax.screen.page import Pictures, render_report
-from scoliojax.screen.wording import per_cent, quality, share, summary
+from scoliojax.screen.wording import given_share, per_cent, quality, share, summary
 
 DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
 PICTURES = Pictures([(7 * number, DOT) for number in range(8)], DOT, DOT, DOT, DOT, DOT)
@@ -122,7 +122,14 @@ NO_ANSWER = {
     "windows": [],
     "windows_agreeing": 0,
 }
-MIX = {"prevalence": 0.03, "positive_or_neutral": 0.07, "ppv": 0.213, "npv": 0.9961, "validation": {"share": 0.667}}
+MIX = {
+    "prevalence": 0.03,
+    "positive_or_neutral": 0.07,
+    "ppv": 0.213,
+    "npv": 0.9961,
+    "validation_share": 0.667,
+    "measured_on": "test",
+}
 SAYS: dict[str, tuple[tuple, dict[str, Any], list[str], list[str]]] = {
     "an answer": (
         (), {},
@@ -180,13 +187,13 @@ SAYS: dict[str, tuple[tuple, dict[str, Any], list[str], list[str]]] = {
     "a prevalence": (
         (), {"prevalence": MIX},
         ["66 validation subjects, of whom 67 % are positive or neutral", "Where 3 % of the people are positive or neutral, "
-         "this person's probability of positive or neutral is 0.07.", "21 % would be positive or neutral there (PPV)",
-         "99.6 % would be negative there (NPV)"],
+         "this person's probability of positive or neutral is 0.07.", "21 % would be positive or neutral there (PPV, by sensi",
+         "99.6 % would be negative there (NPV,"],
         ["Give --prevalence"],
     ),
     "a prevalence without a known mix": (
-        (), {"prevalence": MIX | {"positive_or_neutral": None, "ppv": None, "npv": None, "validation": {"share": None}}},
-        ["cannot be told: the mix of the validation subjects is not known", "Predictive values cannot be told"], ["PPV"],
+        (), {"prevalence": dict.fromkeys(MIX) | {"prevalence": 0.03}},
+        ["cannot be told: it was not calibrated", "Predictive values cannot be told"], ["PPV"],
     ),
     "a prediction set": (
         (), {"prediction_set": {"coverage": 0.9, "classes": ["neutral", "positive"], "note": ""}},
@@ -286,6 +293,8 @@ def test_shares_have_two_digits_and_are_never_certain():
     assert [share(value) for value in (0.0, 0.004, 0.005, 0.3333, 0.995, 0.996, 1.0)] == [
         "under 0.01", "under 0.01", "0.01", "0.33", "0.99", "over 0.99", "over 0.99",
     ]  # fmt: skip
+    assert [per_cent(value) for value in (0.99999, 1e-6)] == ["over 99.9 %", "under 0.01 %"]
+    assert [given_share(value) for value in (0.975, 0.125, 1e-7)] == ["97.5 %", "12.5 %", "1e-05 %"]
     assert [per_cent(value) for value in (0.003, 0.03, 0.5, 0.9, 0.996, 1.0)] == [
         "0.3 %",
         "3 %",
