@@ -45,6 +45,7 @@ class Frame(NamedTuple):
     image: np.ndarray  # uint8 RGB [h, w, 3], upright, short side at most 480
     corrupt: bool  # True if the decoder had to conceal missing data
     repeated: bool = False  # True if it is the frame before once more
+    black: bool = False
 
 
 @dataclass
@@ -138,12 +139,12 @@ class Video:
                         counts.corrupt += frame.is_corrupt
                         counts.seconds = clock.now
                         self.watch(counts.taken)
-                        repeated = look and is_repeated(image, before)
+                        repeated, black = look and is_repeated(image, before), look and is_black(image)
                         if look:
                             counts.combed += is_combed(frame)
-                            counts.black += is_black(image)
+                            counts.black += black
                             before = image
-                        yield Frame(number, clock.now, image, bool(frame.is_corrupt), repeated)
+                        yield Frame(number, clock.now, image, bool(frame.is_corrupt), repeated, black)
             counts.missing = _missing(container, stream, counts.frames, clock.last)
         self.decoded = counts
 

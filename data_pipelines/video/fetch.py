@@ -157,10 +157,11 @@ def arguments() -> Parser:
         "data_pipelines.video.fetch",
     )
     parser.add_argument("--output", type=expanded_path, metavar="DIR", help="folder for the models; default: where pose looks")
-    parser.add_argument(
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument(
         "--from", dest="way", choices=PACKAGES, default="pip", help="command that downloads the package; default %(default)s"
     )
-    parser.add_argument("--archive", type=expanded_path, metavar="FILE", help="the package (.whl or .tgz), already downloaded")
+    way.add_argument("--archive", type=expanded_path, metavar="FILE", help="the package (.whl or .tgz), already downloaded")
     return parser
 
 

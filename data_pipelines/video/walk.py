@@ -35,7 +35,6 @@ from data_pipelines.quality import Quality, judge
 from data_pipelines.schema import FEWEST_FRAMES, DataError, abbreviate, printable
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.video.decoding import GIVE, SUFFIXES, Frame, Video, what_else
-from data_pipelines.video.faults import is_black
 from data_pipelines.video.flags import Flag, video_flags
 from data_pipelines.video.people import Person, Segmenter, choose, follow
 
@@ -233,7 +232,7 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None, repo
 
     def segmented() -> Iterator[tuple[Frame, list[np.ndarray]]]:
         for frame in video.frames():
-            if not is_black(frame.image):
+            if not frame.black:
                 brightness.append(float(frame.image[::8, ::8].mean()))
             if frame.repeated:
                 repeated.add(frame.number)

@@ -141,8 +141,6 @@ def prediction_set(result: dict[str, Any]) -> str:
     if found["classes"] is None:
         return f"There is no set with a coverage of {given_share(found['coverage'])}.{note}"
     names, promise = found["classes"], f"a coverage of {given_share(found['coverage'])} in every class"
-    if not names:
-        return f"With {promise}, every class can be excluded: this walk looks like the validation walks of none.{note}"
     if len(names) == 3:
         return f"No class can be excluded, with {promise}.{note}"
     which = " and ".join(names).capitalize()

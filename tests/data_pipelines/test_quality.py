@@ -158,6 +158,47 @@ def test_times_say_that_a_walk_should_have_shown_a_cycle():
     assert graves(frames, np.arange(50) / 10.0) == {"no periodic gait"}
 
 
+NAMED = {  # by finding: a kind for which it is the one grave finding, so that no other rule stands in for it
+    "a block": "rectangle", "wider than tall": "ellipse", "still": "swaying", "half a body": "sitting",
+    "upside down": "upside down", "two people": "two people", "bad silhouettes": "holes", "from the side": "from the side",
+    "changing posture": "jumping jack",
+    "wrong proportions": "cut at the knees", "no steps": "bicycle from the front", "no head and shoulders": "chair",
+    "limbs spread": "arms akimbo", "frames in turn": "two people in turn", "leaning": "turned by 45 degrees",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("finding", NAMED)
+def test_each_finding_has_a_kind_that_it_alone_refuses(finding):
+    for seed in range(2):
+        assert graves(normalise_sequence(masks_of(NAMED[finding], seed))) == {finding}
+
+
+def test_frames_that_are_shown_again_and_legs_that_move_as_one_are_named():
+    assert graves(np.repeat(WALKERS[0][:10], 6, axis=0)) == {"repeated frames"}
+    body = WALKERS[0].copy()
+    for number, frame in enumerate(body):  # the legs open and close, as in a star jump
+        apart = round(6 * np.sin(number / 4) ** 2)
+        left, right = frame[34:, :32].copy(), frame[34:, 32:].copy()
+        frame[34:, :32], frame[34:, 32:] = np.roll(left, -apart, axis=1), np.roll(right, apart, axis=1)
+    assert graves(body) == {"no alternating steps"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "columns", "value"),
+    [
+        ("in pieces", slice(2, 12), slice(0, 8), 255), ("with holes", slice(20, 30), slice(29, 35), 0),
+        ("torn", slice(30, 36), slice(0, 64), 0), ("unlike their neighbours", slice(0, 64), slice(0, 34), 0),
+        ("of another size", slice(16, 60), slice(20, 44), 255),
+    ],
+)  # fmt: skip
+def test_each_kind_of_damage_is_counted(kind, rows, columns, value):
+    body = WALKERS[0].copy()
+    assert not judge(body).bad[kind].any()
+    body[10:14, rows, columns] = value
+    assert judge(body).bad[kind][10:14].any()
+    assert not judge(body).bad[kind][20:].any()
+
+
 def test_damaged_frames_are_counted_by_kind():
     body = WALKERS[0].copy()
     body[:20, 30:36] = 0  # torn, and in pieces

@@ -203,9 +203,6 @@ SAYS: dict[str, tuple[tuple, dict[str, Any], list[str], list[str]]] = {
     "all classes": (
         (), {"prediction_set": {"coverage": 0.9, "classes": list(CLASSES), "note": ""}}, ["No class can be excluded, with"], [],
     ),
-    "no class": (
-        (), {"prediction_set": {"coverage": 0.9, "classes": [], "note": ""}}, ["looks like the validation walks of none"], [],
-    ),
     "no set": (
         (), {"prediction_set": {"coverage": 0.99, "classes": None, "note": "too few validation subjects"}},
         ["There is no set with a coverage of 99 %. Too few validation subjects."], ["(exchangeability)"],
