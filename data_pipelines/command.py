@@ -18,6 +18,7 @@ from data_pipelines.streams import open_streams
 MISTAKE, CLOSED_PIPE = 2, 141  # exit statuses; the second as a shell has it for SIGPIPE
 EXTRAS = {  # packages that only some commands need: the extra that installs them
     "av": "screen", "ai_edge_litert": "screen", "onnxruntime": "screen", "gradio": "app", "starlette": "app", "torch": "torch",
+    "jax_cuda13_plugin": "cuda", "libtpu": "tpu",
 }  # fmt: skip
 
 

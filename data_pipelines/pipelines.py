@@ -148,7 +148,7 @@ class TrainSampler:
 
         The second is None if no frames are shared. All processes decide alike, because each draws the whole batch.
         """
-        length = self._shared_length
+        length = self.shared_length
         own = frames.reshape(-1, self.frames_per_clip)  # n s
         if not length:
             return own, None
@@ -167,7 +167,7 @@ class TrainSampler:
         return drawn, has
 
     @functools.cached_property
-    def _shared_length(self) -> int:
+    def shared_length(self) -> int:
         """Number of frames u that a group shares, constant so that one shape is compiled; 0 if sharing would save too little.
 
         A batch with a group that needs more frames does not share any.

@@ -16,6 +16,7 @@ COMMANDS = {
     "scoliojax.interop.parity": "measure the distance from PyTorch",
     "scoliojax.benchmark": "measure the speed of loading, steps and evaluation",
     "scoliojax.benchmark.collectives": "bytes that a training step sends between devices",
+    "scoliojax.benchmark.program": "a step compiled for TPUs and GPUs that are not there",
     "data_pipelines.prepare": "prepare Scoliosis1K for training and evaluation",
     "data_pipelines.synthetic": "write synthetic walkers in the released layout",
     "data_pipelines.video.fetch": "fetch the two models of the pose backend",

@@ -97,13 +97,14 @@ def build_partition(config: Config, data: SilhouetteSet, report: Callable[[str],
     return partition
 
 
-def clips_per_batch(config: Config) -> int:
-    """Number of clips in the global batch; raises `RunError` where it does not divide evenly over all devices."""
+def clips_per_batch(config: Config, devices: int | None = None) -> int:
+    """Number of clips in the global batch; raises `RunError` where it does not divide by `devices` (None: all here)."""
     subjects, each = config.data.subjects_per_batch, config.data.clips_per_subject
-    if subjects * each % jax.device_count():
+    devices = devices or jax.device_count()
+    if subjects * each % devices:
         raise RunError(
             f"data.subjects_per_batch={subjects} x data.clips_per_subject={each} = {subjects * each} clips do not divide "
-            f"evenly over {jax.device_count()} devices; change either"
+            f"evenly over {devices} devices; change either"
         )
     return subjects * each
 

@@ -12,15 +12,13 @@ from data_pipelines.schema import CLASSES, FRAME_SIZE, SilhouetteSet
 from scoliojax import build
 from scoliojax.benchmark.timing import Row, Work, interleave
 from scoliojax.devices.mesh import data_mesh, replicated, to_devices
+from scoliojax.devices.targets import machine_of
 from scoliojax.models.cost import train_flops_per_step
 from scoliojax.training.evaluate import make_eval_step
 from scoliojax.training.state import TrainState, create_state
 from scoliojax.training.step import make_train_step
 
 FRAMES = 300  # length of a Scoliosis1K sequence
-# Dense bfloat16 products, floating-point operations a second, by the beginning of the device's name; vendors' figures.
-PEAKS = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e12, "TPU v4": 275e12, "TPU v5 lite": 197e12}
-PEAKS |= {"TPU v5": 459e12, "TPU v6": 918e12}
 
 
 def random_batch(sequences: int, clips: int, frames: int, clips_together: int = 1) -> dict[str, np.ndarray]:
@@ -120,9 +118,8 @@ def _row(what: str, seconds: dict[str, list[float]], flops: int, done: int, top:
     ours, theirs = ([1e3 * second for second in seconds.get(name, [])] for name in ("ours", best))
     speed = done / float(np.median(seconds["ours"]))
     note = f"{flops / 1e12:.3g} TFLOP, {speed / 1e9:.4g} GFLOP/s computed, {100 * speed / top:.0f} % of a matrix product"
-    device = jax.devices()[0].device_kind
-    if peak := next((peak for name, peak in PEAKS.items() if device.startswith(name)), None):
-        note += f", {100 * speed / jax.device_count() / peak:.0f} % of the device's bfloat16 peak"
+    if machine := machine_of(jax.devices()[0].device_kind):
+        note += f", {100 * speed / jax.device_count() / machine.peak:.0f} % of the device's bfloat16 peak"
     return Row(what, "ms", ours, theirs, note + (f"; against {best}" if len(others) > 1 else ""))
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from configs import sconet_mt
 from scoliojax import build
-from scoliojax.benchmark.collectives import compile_step, read_collectives
+from scoliojax.benchmark.collectives import compile_step
+from scoliojax.devices.program import read_collectives
 from tests.conftest import ROOT, assert_one_clear_error, run_module
 
 SCALARS = 3 * 16 * 4 + 5 * 4  # three sums a strip of the identity loss; five numbers of the log
