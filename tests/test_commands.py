@@ -94,6 +94,7 @@ THEIRS = [
 PARITY = ("scoliojax.interop.parity", "bfloat16", "--workdir={run}", "--sequences=3")
 FETCH = ("data_pipelines.video.fetch", "--archive={folder}/other.tgz", "--output={folder}/models")
 APP = ("scoliojax.app", "--checkpoint={run}")
+PROGRAM = ("scoliojax.benchmark.program", "--target=v5e:2x2", RECIPE, *SMALL)
 
 
 class Listed:
@@ -181,6 +182,7 @@ def test_no_command_of_ours_imports_tensorflow_or_torch(listed):
     (listed.folder / "other.tgz").write_bytes(b"")
     screening = SCREENING if importlib.util.find_spec("av") is not None else []  # of the extra `screen`
     assert not listed.run_all([*OURS, *screening, FETCH], 2) & banned  # the last is refused: the true archive is not at hand
+    assert not listed.run_all([PROGRAM], 2) & banned  # refused where the extra `tpu` is not installed
     (predictions,) = (listed.run / "evaluation").glob("*/predictions.csv")
     assert ",Zoë " in predictions.read_text(encoding="utf-8"), "files are UTF-8 in every locale"
     if importlib.util.find_spec("gradio") is not None:  # of the extra `app`
@@ -317,6 +319,7 @@ NUMBERS = [  # a command, its option, and values beside -1, nan and the like tha
     ("scoliojax.app --checkpoint=x", "--megabytes", "0"),
     ("scoliojax.benchmark", "--rounds", "0"),
     ("scoliojax.benchmark", "--steps", "9"),
+    (f"scoliojax.benchmark.program --target=h100 {RECIPE}", "--shared-frames", "1"),
     ("scoliojax.interop.parity live", "--seed"),
     ("scoliojax.interop.parity bfloat16 --workdir=x", "--sequences", "0"),
     ("scoliojax.interop.opengait verify x.pt", "--strips", "0"),
@@ -527,6 +530,10 @@ PATHS = [  # commands with an option that is a path, and what else they need
     ("scoliojax.interop.parity", "bfloat16", "--workdir={}"),
     ("scoliojax.benchmark", "--json={}"),
     ("scoliojax.benchmark.collectives", "--config={}"),
+    ("scoliojax.benchmark.program", "--target=h100", "--config={}"),
+    ("scoliojax.benchmark.program", "--target=h100", RECIPE, "--json={}"),
+    ("scoliojax.benchmark.program", "--target=h100", RECIPE, "--save={}"),
+    ("scoliojax.benchmark.program", "--target=h100", RECIPE, "--against={}"),
     ("data_pipelines.prepare", "--input={}", "--output=x"),
     ("data_pipelines.prepare", "--input=x", "--output={}"),
     ("data_pipelines.prepare", "--input=x", "--output=x", "--subjects={}"),
@@ -668,5 +675,7 @@ def test_every_command_that_is_written_down_is_among_these():
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
     named = {module for text in texts for module in re.findall(r"python -m ((?:scoliojax|data_pipelines)[a-z0-9_.]*)", text)}
     assert (
-        named - {"scoliojax"} == {command[0] for command in (*OURS, *SCREENING, *THEIRS, PARITY, FETCH, APP)} == set(COMMANDS)
+        named - {"scoliojax"}
+        == {command[0] for command in (*OURS, *SCREENING, *THEIRS, PARITY, FETCH, APP, PROGRAM)}
+        == set(COMMANDS)
     )

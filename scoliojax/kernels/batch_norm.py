@@ -1,6 +1,7 @@
 """Batch normalisation with the statistics of the batch, and its gradient. Axis letters as in `data_pipelines.schema`."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,46 +11,65 @@ from scoliojax.kernels.numerics import widen
 BN_EPSILON = 1e-5
 
 
-def _mean(values: jax.Array, axes: tuple[int, ...], weights: jax.Array | None) -> jax.Array:
-    if weights is None:
-        return jnp.mean(values, axes)
-    return jnp.sum(values * _along_first(weights, values), axes) / count_values(values, axes, weights)
+class RowWeights(NamedTuple):
+    """How often each row of the first axis counts. Their sum is given, so that devices need not add it up together."""
+
+    each: jax.Array  # b, float32
+    total: float | jax.Array
 
 
-def count_values(x: jax.Array, axes: tuple[int, ...], weights: jax.Array | None) -> int | jax.Array:
+def count_values(x: jax.Array, axes: tuple[int, ...], weights: RowWeights | None) -> float | jax.Array:
     """Number of values in a mean over the leading `axes`."""
-    if weights is None:
-        return math.prod(x.shape[axis] for axis in axes)
-    return jnp.sum(weights) * math.prod(x.shape[axis] for axis in axes[1:])
+    rows = x.shape[0] if weights is None else weights.total
+    return rows * math.prod(x.shape[axis] for axis in axes[1:])
 
 
-def _along_first(weights: jax.Array, x: jax.Array) -> jax.Array:
-    return weights.reshape(-1, *[1] * (x.ndim - 1))
+def _weigh(values: jax.Array, weights: RowWeights | None) -> jax.Array:
+    return values if weights is None else values * weights.each.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def _statistics(
+    x: jax.Array, axes: tuple[int, ...], near: jax.Array, weights: RowWeights | None
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over the leading `axes`, in float32: of bfloat16 in one pass about `near`, else in two."""
+    wide, count = widen(x), count_values(x, axes, weights)  # ... *features
+    if x.dtype == jnp.bfloat16:
+        apart = wide - near  # ... *features
+        weighted = _weigh(apart, weights)  # ... *features
+        offset = jnp.sum(weighted, axes) / count  # *features
+        square = jnp.sum(weighted * apart, axes) / count  # *features
+        return near + offset, jnp.maximum(square - jnp.square(offset), 0.0)
+    mean = jnp.sum(_weigh(wide, weights), axes) / count  # *features
+    return mean, jnp.sum(_weigh(jnp.square(wide - mean), weights), axes) / count
 
 
 @jax.custom_vjp
 def normalise_batch(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, weights: jax.Array | None = None
+    x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array, weights: RowWeights | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Batch normalisation of `x`, `[..., *features]`, with the batch's statistics (Ioffe & Szegedy 2015, algorithm 1).
 
     The result is the normalised `x` in its dtype, and the batch's mean and biased variance, float32 `[*features]`, for running
-    statistics only: no gradient flows through them. `scale` and `bias` are float32 `[*features]`; `weights`, float32
-    `[x.shape[0]]`, says how often each row of the first axis counts (None: once).
+    statistics only: no gradient flows through them. `scale`, `bias` and `near` are float32 `[*features]`. `near` is a guess of
+    the mean, such as the running mean; the result does not depend on it but for rounding.
 
-    Mean and variance are computed in float32 in two passes, because one pass (mean of squares minus squared mean) loses digits.
-    The gradient is written by hand so that the backward pass needs only `x`, in its dtype.
+    Statistics are computed in float32. Those of float32 take two passes, because one pass loses digits where the mean is much
+    larger than the deviation. Those of bfloat16 take one pass about `near`, which moves the variance by 1e-7 of the squared
+    distance between `near` and the mean; the 8 bits of the values themselves moved it by 1e-6 of the squared mean before. One
+    pass can be taken while the values are computed, and needs one exchange between devices. The gradient is written by hand so
+    that the backward pass needs only `x`, in its dtype.
     """
-    return _normalise_forward(x, scale, bias, weights)[0]
+    return _normalise_forward(x, scale, bias, near, weights)[0]
 
 
-def _normalise_forward(x, scale, bias, weights):
-    axes = tuple(range(x.ndim - scale.ndim))
-    wide = widen(x)  # ... *features
-    mean = _mean(wide, axes, weights)  # *features
-    var = _mean(jnp.square(wide - mean), axes, weights)  # *features
+def _normalise_forward(x, scale, bias, near, weights):
+    mean, var = _statistics(x, tuple(range(x.ndim - scale.ndim)), near, weights)  # *features
     inverse = jax.lax.rsqrt(var + BN_EPSILON)  # *features
-    y = ((wide - mean) * (inverse * scale) + bias).astype(x.dtype)  # ... *features
+    factor = inverse * scale  # *features
+    if x.dtype == jnp.bfloat16:
+        y = (widen(x) * factor + (bias - mean * factor)).astype(x.dtype)  # ... *features
+    else:
+        y = ((widen(x) - mean) * factor + bias).astype(x.dtype)  # ... *features
     return (y, mean, var), (x, mean, inverse, scale, weights)
 
 
@@ -58,15 +78,17 @@ def _normalise_backward(saved, cotangents):
     axes = tuple(range(x.ndim - scale.ndim))
     gradient = widen(cotangents[0])  # ... *features
     bias_gradient = jnp.sum(gradient, axes)  # *features
-    # Adding 0 x gradient makes `normal` depend on the backward pass. Otherwise XLA for CPU, which drops optimisation barriers,
-    # computes it after the forward pass and keeps it in memory.
-    normal = (widen(x) - (mean + 0.0 * bias_gradient)) * inverse  # ... *features
-    scale_gradient = jnp.sum(gradient * normal, axes)  # *features
-    through_statistics = (bias_gradient + normal * scale_gradient) / count_values(x, axes, weights)  # ... *features
-    if weights is not None:
-        through_statistics *= _along_first(weights, x)  # ... *features
-    x_gradient = ((gradient - through_statistics) * (inverse * scale)).astype(x.dtype)  # ... *features
-    return x_gradient, scale_gradient, bias_gradient, jax.tree.map(jnp.zeros_like, weights)
+    # On a CPU adding 0 x gradient makes `apart` depend on the backward pass. Otherwise XLA, which drops optimisation barriers
+    # there, computes it after the forward pass and keeps it in memory. Elsewhere both sums are taken in one pass.
+    late = jax.lax.platform_dependent(
+        mean, bias_gradient, cpu=lambda mean, sums: mean + 0.0 * sums, default=lambda mean, sums: mean
+    )
+    apart = widen(x) - late  # ... *features
+    scale_gradient = jnp.sum(gradient * apart, axes) * inverse  # *features
+    share = inverse * scale / count_values(x, axes, weights)  # *features
+    through_statistics = apart * (share * inverse * scale_gradient) + share * bias_gradient  # ... *features
+    x_gradient = (gradient * (inverse * scale) - _weigh(through_statistics, weights)).astype(x.dtype)  # ... *features
+    return x_gradient, scale_gradient, bias_gradient, jnp.zeros_like(mean), jax.tree.map(jnp.zeros_like, weights)
 
 
 normalise_batch.defvjp(_normalise_forward, _normalise_backward)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from scoliojax.kernels.batch_norm import BN_EPSILON, count_values, normalise_batch
+from scoliojax.kernels.batch_norm import BN_EPSILON, RowWeights, count_values, normalise_batch
 from scoliojax.kernels.convolution import convolve
 from scoliojax.kernels.numerics import widen
 
@@ -45,11 +45,11 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(np.zeros(features, np.float32))
         self.var = nnx.BatchStat(np.ones(features, np.float32))
 
-    def __call__(self, x: jax.Array, weights: jax.Array | None = None, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, weights: RowWeights | None = None, *, train: bool) -> jax.Array:
         """Normalise `[..., *features]` in its dtype; `train` updates running statistics; `weights` as in `normalise_batch`."""
         scale, bias = self.scale[...], self.bias[...]  # *features
         if train:
-            y, mean, var = normalise_batch(x, scale, bias, weights)
+            y, mean, var = normalise_batch(x, scale, bias, self.mean[...], weights)
             count = count_values(x, tuple(range(x.ndim - len(self.features))), weights)
             unbiased = var * (count / jnp.maximum(count - 1, 1))  # *features
             self.mean[...] += BN_MOMENTUM * (mean - self.mean[...])  # *features
@@ -85,7 +85,7 @@ class Conv(nnx.Module):
 
 
 def convolve_normalise(
-    conv: Conv, norm: BatchNorm, x: jax.Array, weights: jax.Array | None = None, *, train: bool
+    conv: Conv, norm: BatchNorm, x: jax.Array, weights: RowWeights | None = None, *, train: bool
 ) -> jax.Array:
     """`norm(conv(x))`, `[b, h, w, c]` to `[b, h', w', c']`; in evaluation the kernel includes the batch norm."""
     if train:

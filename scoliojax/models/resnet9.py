@@ -4,6 +4,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from scoliojax.kernels.batch_norm import RowWeights
+from scoliojax.kernels.rectify import rectify
 from scoliojax.models.layers import BatchNorm, Conv, convolve_normalise
 
 
@@ -20,12 +22,12 @@ class BasicBlock(nnx.Module):
             self.skip_conv = Conv(inputs, outputs, 1, stride, rng=rng)
             self.skip_norm = BatchNorm((outputs,), rng=rng)
 
-    def __call__(self, x: jax.Array, weights: jax.Array | None = None, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, weights: RowWeights | None = None, *, train: bool) -> jax.Array:
         y = nnx.relu(convolve_normalise(self.conv1, self.norm1, x, weights, train=train))  # b h' w' c'
         y = convolve_normalise(self.conv2, self.norm2, y, weights, train=train)  # b h' w' c'
         if self.changes_shape:
             x = convolve_normalise(self.skip_conv, self.skip_norm, x, weights, train=train)  # b h' w' c'
-        return nnx.relu(x + y)  # b h' w' c'
+        return rectify(x + y)  # b h' w' c'
 
 
 class ResNet9(nnx.Module):
@@ -42,8 +44,8 @@ class ResNet9(nnx.Module):
         self.layer3 = BasicBlock(channels[1], channels[2], 2, rng=rng)
         self.layer4 = BasicBlock(channels[2], channels[3], 1, rng=rng)
 
-    def __call__(self, x: jax.Array, weights: jax.Array | None = None, *, train: bool) -> jax.Array:
-        """`weights`: float32 `[b]`, how often each frame counts in batch statistics; None for once."""
+    def __call__(self, x: jax.Array, weights: RowWeights | None = None, *, train: bool) -> jax.Array:
+        """`weights`: how often each of the `b` frames counts in batch statistics; None for once."""
         x = nnx.relu(convolve_normalise(self.stem_conv, self.stem_norm, x, weights, train=train))  # b 64 44 c
         x = self.layer1(x, weights, train=train)  # b 64 44 c
         x = self.layer2(x, weights, train=train)  # b 32 22 c

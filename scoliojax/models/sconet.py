@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from scoliojax.kernels.batch_norm import RowWeights
 from scoliojax.kernels.numerics import widen
 from scoliojax.kernels.pooling import maximum, shared_set_pooling
 from scoliojax.models.layers import BatchNorm, xavier_uniform_strips
@@ -145,7 +146,7 @@ class ScoNet(nnx.Module):
         weights = None
         if clip_frames is not None:
             drawn = clip_frames[..., None] == jnp.arange(groups[1])  # g m s u
-            weights = jnp.sum(drawn, axis=(1, 2), dtype=jnp.float32).reshape(-1)  # gu
+            weights = RowWeights(jnp.sum(drawn, axis=(1, 2), dtype=jnp.float32).reshape(-1), float(clip_frames.size))  # gu
         features = self.backbone(frames.reshape(-1, h, w, 1), weights, train=train)  # ns 16 11 c
         features = features.reshape(*groups, *features.shape[1:])  # n s 16 11 c
         if clip_frames is None:

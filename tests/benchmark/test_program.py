@@ -133,7 +133,7 @@ MISTAKES = [
     ([], ["--target"]),
     (["--target=v5e:2x2", "--config.data.subjects_per_batch=0"], ["subjects_per_batch"]),
     (["--target=v5e:2x2", "stray"], ["stray"]),
-    (["--target=v5e:2x2", "--shared-frames=0"], ["--shared-frames"]),
+    (["--target=v5e:2x2", "--shared-frames=1"], ["--shared-frames"]),
     (["--target=v5e:2x2", "--shared-frames=9", "--evaluation"], ["--shared-frames=9", "--evaluation"]),
     (["--target=v5e:2x2", "--json=/nowhere/x.json"], ["--json=/nowhere/x.json"]),
     (["--target=v5e:2x2", "--save=tests"], ["--save=", "new folder"]),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from scoliojax.kernels.batch_norm import normalise_batch
+from scoliojax.kernels.batch_norm import RowWeights, normalise_batch
 from scoliojax.kernels.convolution import LARGE, by_library, convolve
 from scoliojax.kernels.pooling import maximum
 from scoliojax.models.layers import BatchNorm, Conv, convolve_normalise, xavier_uniform_strips
@@ -137,11 +137,11 @@ def test_a_frame_that_counts_twice_is_two_frames_to_a_batch_norm():
         weight = jnp.asarray(rng.normal(size=(6, 3, 2, 5)))  # of the gradient, as of six frames
 
         def plain(x, scale, bias):
-            y, mean, var = normalise_batch(x[repeated], scale, bias)
+            y, mean, var = normalise_batch(x[repeated], scale, bias, jnp.zeros(5))
             return jnp.sum(y * weight), (mean, var)
 
         def weighted(x, scale, bias):
-            y, mean, var = normalise_batch(x, scale, bias, jnp.asarray(counts, jnp.float32))
+            y, mean, var = normalise_batch(x, scale, bias, jnp.zeros(5), RowWeights(jnp.asarray(counts, jnp.float32), 6.0))
             return jnp.sum(y[repeated] * weight), (mean, var)
 
         expected, found = (
@@ -152,7 +152,7 @@ def test_a_frame_that_counts_twice_is_two_frames_to_a_batch_norm():
 
         norms = [BatchNorm((5,), rng=np.random.default_rng(0)) for _ in range(2)]
         norms[0](x[repeated], train=True)
-        norms[1](x, jnp.asarray(counts, jnp.float32), train=True)
+        norms[1](x, RowWeights(jnp.asarray(counts, jnp.float32), 6.0), train=True)
         np.testing.assert_allclose(norms[1].var[...], norms[0].var[...], rtol=1e-6)
 
 
@@ -165,11 +165,53 @@ def test_batch_norm_over_several_feature_axes_takes_statistics_over_the_clips():
 
 def test_the_variance_of_a_large_mean_keeps_its_digits():
     x = normal((4096, 1), mean=0.0) * 1e-2 + 100.0
-    _, mean, var = normalise_batch(x, jnp.ones(1), jnp.zeros(1))
+    _, mean, var = normalise_batch(x, jnp.ones(1), jnp.zeros(1), jnp.zeros(1))
     exact = np.asarray(x, np.float64)
     np.testing.assert_allclose(var, exact.var(0), rtol=1e-3)
     one_pass = jnp.mean(x * x, 0) - mean * mean
     assert abs(one_pass[0] / exact.var() - 1) > 0.1  # the trap
+
+
+@pytest.mark.parametrize(
+    ("mean", "distance", "bound"),
+    [  # of the mean in deviations, of the guess from it, and the largest relative error of the variance
+        (0.0, 0.0, 1e-5),
+        (3.0, 3.0, 1e-5),  # the first step of a network, whose running means are zero
+        (1000.0, 0.0, 1e-5),
+        (1000.0, 10.0, 1e-4),
+        (1000.0, 1000.0, 0.2),  # no good guess; that these values have 8 bits moved the variance more
+        (-50.0, 50.0, 2e-3),
+    ],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_one_pass_about_a_guess_of_the_mean_is_as_exact_as_two(mean, distance, bound, weighted):
+    values = np.random.default_rng(0).normal(mean, 1.0, (64, 32, 22, 2))
+    x = jnp.asarray(values, jnp.bfloat16)
+    weights = np.random.default_rng(1).integers(0, 3, 64) if weighted else np.ones(64)
+    given = RowWeights(jnp.asarray(weights, jnp.float32), float(weights.sum())) if weighted else None
+    near = jnp.full(2, mean - distance, jnp.float32)
+    y, found_mean, found = jax.jit(normalise_batch)(x, jnp.ones(2), jnp.zeros(2), near, given)
+    rows = np.repeat(np.asarray(x, np.float64), weights.astype(int), axis=0).reshape(-1, 2)
+    exact = rows.var(0)
+    np.testing.assert_allclose(found_mean, rows.mean(0), rtol=1e-6, atol=1e-4)
+    assert np.max(np.abs(found / exact - 1)) <= bound
+    if bound > 1e-3:
+        assert (
+            np.max(np.abs(found / exact - 1))
+            < np.max(np.abs(exact / np.repeat(values, weights.astype(int), 0).var() - 1)) + 1e-3
+        )
+    expected = (np.asarray(x, np.float64) - rows.mean(0)) / np.sqrt(exact + 1e-5)
+    np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=max(2.0**-7, bound), atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_where_values_have_more_bits_the_guess_does_not_matter(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        x = jnp.asarray(np.random.default_rng(0).normal(1000.0, 1.0, (64, 32, 2)), dtype)
+        ones, zeros = jnp.ones(2, dtype), jnp.zeros(2, dtype)
+        (_, mean, var), (_, other, same) = (normalise_batch(x, ones, zeros, near) for near in (zeros, 1000.0 * ones))
+        np.testing.assert_array_equal((mean, var), (other, same))
+        np.testing.assert_allclose(var, np.asarray(x, np.float64).var((0, 1)), rtol=1e-5)
 
 
 def test_batch_norm_gradient_equals_that_of_the_formula():
@@ -180,7 +222,7 @@ def test_batch_norm_gradient_equals_that_of_the_formula():
         mean, var = jnp.mean(x, (0, 1)), jnp.var(x, (0, 1))
         return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
 
-    ours = jax.jit(jax.grad(lambda *a: jnp.sum(normalise_batch(*a)[0] * weight), (0, 1, 2)))(x, scale, bias)
+    ours = jax.jit(jax.grad(lambda *a: jnp.sum(normalise_batch(*a, jnp.zeros(3))[0] * weight), (0, 1, 2)))(x, scale, bias)
     theirs = jax.jit(jax.grad(lambda *a: jnp.sum(formula(*a) * weight), (0, 1, 2)))(x, scale, bias)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
@@ -209,6 +251,6 @@ def test_maximum_of_a_batch_norm_has_the_same_gradient_however_it_is_compiled():
     """Compiled at level 0, the library's maximum finds no largest value again and divides by their number, zero."""
     x, ones = normal((8, 16, 11, 6)), jnp.ones(6)
     weight = normal((8, 11, 6), seed=1)
-    function = jax.jit(jax.grad(lambda x: jnp.sum(weight * maximum(normalise_batch(x, ones, ones)[0], 1))))
+    function = jax.jit(jax.grad(lambda x: jnp.sum(weight * maximum(normalise_batch(x, ones, ones, ones)[0], 1))))
     plain = function.lower(x).compile({"xla_backend_optimization_level": 0})(x)
     np.testing.assert_allclose(plain, function(x), rtol=1e-4, atol=1e-5)
