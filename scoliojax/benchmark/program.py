@@ -34,6 +34,8 @@ SETTINGS = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 SHOWN = 10  # most expensive instructions
+# What libtpu says, in one of two ways: bytes that are needed, and that there are.
+_NO_ROOM = re.compile(r"(?:Used |\()([\d.]+)([GM])\)? (?:of|exceeds available HBM) \(?([\d.]+)([GM])")
 GPU_SHARE = 0.75  # of a GPU's memory that jax takes; XLA_PYTHON_CLIENT_MEM_FRACTION is another
 
 
@@ -69,11 +71,9 @@ def examine(target: "Target", program: "Program", compiled: Any) -> Figures:
         numbers["bytes moved by the compiler (GB)"] = moved / 1e9
     if target.platform == "tpu":
         numbers |= _cycles(instructions, machine.clock)
-        seconds = numbers["estimated time (ms)"] / 1e3
     else:
-        numbers |= _traffic(instructions, machine.bandwidth)
-        seconds = max(numbers["estimated time (ms)"] / 1e3, program.flops / count / machine.peak)
-    if seconds:
+        numbers |= _traffic(instructions, machine.bandwidth, program.flops / count / machine.peak)
+    if seconds := numbers["estimated time (ms)"] / 1e3:
         numbers["share of the peak (%)"] = 100.0 * program.flops / count / machine.peak / seconds
     collectives: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for one in read_collectives(text):
@@ -120,15 +120,15 @@ def _is_unknown(one: "Instruction") -> bool:
     return work and not one.cycles and one.bytes > 2**20
 
 
-def _traffic(instructions: Iterable["Instruction"], bandwidth: float) -> dict[str, float]:
-    """Gigabytes that kernels read and write, and the time this takes at the memory's bandwidth."""
+def _traffic(instructions: Iterable["Instruction"], bandwidth: float, seconds: float) -> dict[str, float]:
+    """Gigabytes that kernels read and write, and their time at the memory's bandwidth; of convolutions at least `seconds`."""
     groups: dict[bool, int] = {True: 0, False: 0}
     for one in instructions:
         groups[one.kind == "convolution"] += one.bytes
     return {
         "traffic of all kernels (GB)": sum(groups.values()) / 1e9,
         "of these convolutions (GB)": groups[True] / 1e9,
-        "estimated time (ms)": 1e3 * sum(groups.values()) / bandwidth,
+        "estimated time (ms)": 1e3 * (groups[False] / bandwidth + max(groups[True] / bandwidth, seconds)),
         "kernels": sum(one.times for one in instructions),
     }
 
@@ -207,7 +207,7 @@ def compile_program(program: "Program", target: "Target", config: Any, evaluatio
     try:
         return program.lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        said = re.search(r"[Uu]sed ([\d.]+)([GM]) of ([\d.]+)([GM])", str(error))
+        said = _NO_ROOM.search(str(error))
         if not said:
             raise RunError(f"--target={target.name}: the compiler ends with {' '.join(str(error).split())[:300]}") from None
         used, there = (float(said[place]) / (1 if said[place + 1] == "G" else 1024) for place in (1, 3))

@@ -114,6 +114,7 @@ def test_a_config_that_does_not_fit_says_by_how_much_and_what_to_lower():
     ("said", "words"),
     [
         ("Ran out of memory in hbm. Used 20.10G of 15.75G hbm. Exceeded", ["20.1 GiB, 4.4 GiB more than the 15.8 GiB"]),
+        ("the total memory required for HLO temporaries (22.58G) exceeds available HBM (15.75G).", ["22.6 GiB, 6.8 GiB more"]),
         ("something else\n entirely", ["the compiler ends with", "something else entirely"]),
     ],
 )  # fmt: skip
