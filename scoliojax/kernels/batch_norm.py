@@ -92,3 +92,34 @@ def _normalise_backward(saved, cotangents):
 
 
 normalise_batch.defvjp(_normalise_forward, _normalise_backward)
+
+
+def product_statistics(x: jax.Array, kernel: jax.Array, weights: RowWeights | None = None) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of `x @ kernel` over the leading axes, float32 `[d]`, without a look at the product.
+
+    `x` is `[b, h, w, q]` and `kernel` float32 `[q, d]`. The mean of the product is the product of the mean, and its variance is
+    `k' C k` with the covariance `C`, `[q, q]`, of `x`. That pays where q is small; gradients flow through both. The covariance
+    is taken in one pass, which is exact enough for bfloat16, as in `normalise_batch`.
+    """
+    axes, exact = tuple(range(x.ndim - 1)), jax.lax.Precision.HIGHEST
+    count = count_values(x, axes, weights)
+    weighted = _weigh(widen(x), weights)  # b h w q
+    mean = jnp.sum(weighted, axes) / count  # q
+    square = jnp.einsum("bhwp,bhwq->pq", weighted.astype(x.dtype), x, preferred_element_type=mean.dtype) / count  # q q
+    spread = jnp.matmul(square - mean[:, None] * mean, kernel, precision=exact)  # q d
+    return jnp.matmul(mean, kernel, precision=exact), jnp.maximum(jnp.sum(kernel * spread, axis=0), 0.0)
+
+
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """`x + bias` in the dtype of `x`, `[..., c]`; the gradient of `bias`, float32 `[c]`, is summed in float32.
+
+    In bfloat16 this sum, and a ReLU after it, are part of a GPU's convolution.
+    """
+    return x + bias.astype(x.dtype)
+
+
+add_bias.defvjp(
+    lambda x, bias: (add_bias(x, bias), None),
+    lambda _, gradient: (gradient, jnp.sum(widen(gradient), tuple(range(gradient.ndim - 1)))),
+)

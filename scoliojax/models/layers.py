@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from scoliojax.kernels.batch_norm import BN_EPSILON, RowWeights, count_values, normalise_batch
+from scoliojax.kernels.batch_norm import BN_EPSILON, RowWeights, add_bias, count_values, normalise_batch, product_statistics
 from scoliojax.kernels.convolution import convolve
 from scoliojax.kernels.numerics import widen
 
@@ -50,12 +50,15 @@ class BatchNorm(nnx.Module):
         scale, bias = self.scale[...], self.bias[...]  # *features
         if train:
             y, mean, var = normalise_batch(x, scale, bias, self.mean[...], weights)
-            count = count_values(x, tuple(range(x.ndim - len(self.features))), weights)
-            unbiased = var * (count / jnp.maximum(count - 1, 1))  # *features
-            self.mean[...] += BN_MOMENTUM * (mean - self.mean[...])  # *features
-            self.var[...] += BN_MOMENTUM * (unbiased - self.var[...])  # *features
+            self.remember(mean, var, count_values(x, tuple(range(x.ndim - len(self.features))), weights))
             return y  # ... *features
         return ((widen(x) - self.mean[...]) * self.folded()[0] + bias).astype(x.dtype)  # ... *features
+
+    def remember(self, mean: jax.Array, var: jax.Array, count: float | jax.Array) -> None:
+        """Move the running statistics towards those of a batch of `count` values, `[*features]`; `var` is biased."""
+        unbiased = var * (count / jnp.maximum(count - 1, 1))  # *features
+        self.mean[...] += BN_MOMENTUM * (mean - self.mean[...])  # *features
+        self.var[...] += BN_MOMENTUM * (unbiased - self.var[...])  # *features
 
     def folded(self) -> tuple[jax.Array, jax.Array]:
         """Factor (scale over running standard deviation) and shift of an evaluation, both `[*features]`."""
@@ -88,7 +91,31 @@ def convolve_normalise(
     conv: Conv, norm: BatchNorm, x: jax.Array, weights: RowWeights | None = None, *, train: bool
 ) -> jax.Array:
     """`norm(conv(x))`, `[b, h, w, c]` to `[b, h', w', c']`; in evaluation the kernel includes the batch norm."""
+    if train and x.dtype == jnp.bfloat16 and x.shape[3] == 1:
+        return _convolve_images(conv, norm, x, weights)  # b h w c'
     if train:
         return norm(conv(x), weights, train=True)  # b h' w' c'
     factor, shift = norm.folded()  # c', c'
     return (widen(conv(x, factor)) + shift).astype(x.dtype)  # b h' w' c'
+
+
+def _convolve_images(conv: Conv, norm: BatchNorm, x: jax.Array, weights: RowWeights | None) -> jax.Array:
+    """`norm(conv(x))` in training, of images `[b, h, w, 1]` in bfloat16: the kernel includes the batch norm here, too.
+
+    The batch's statistics follow from those of the few pixels under the kernel. So the features are written once, complete, and
+    neither they nor their gradient is read for a batch norm.
+    """
+    edge, (_, h, w, _) = conv.edge, x.shape
+    padded = jnp.pad(x, ((0, 0), (edge // 2, edge // 2), (edge // 2, edge // 2), (0, 0)))  # b h+e-1 w+e-1 1
+    seen = [padded[:, row : row + h, column : column + w] for row in range(edge) for column in range(edge)]
+    patches = widen(jnp.concatenate(seen, axis=3))  # b h w e-e
+    # Without their mean, which a batch norm takes off anyway, the kernel's gradient loses no digits in bfloat16.
+    centre = jnp.mean(patches, (0, 1, 2))  # e-e
+    # XLA for GPUs ends where it is to cut patches within a matrix product.
+    patches = jax.lax.optimization_barrier((patches - centre).astype(x.dtype))  # b h w e-e
+    kernel = conv.kernel[...].reshape(edge * edge, -1)  # e-e c'
+    mean, var = product_statistics(patches, kernel, weights)  # c', c'
+    count = count_values(x, (0, 1, 2), weights)
+    norm.remember(*jax.lax.stop_gradient((mean + centre @ kernel, var)), count)
+    factor, shift = _fold(norm.scale[...], norm.bias[...], mean, var)  # c', c'
+    return add_bias(convolve(patches, (kernel * factor).astype(x.dtype)[None, None], 1), shift)  # b h w c'

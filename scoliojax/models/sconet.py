@@ -149,9 +149,9 @@ class ScoNet(nnx.Module):
             weights = RowWeights(jnp.sum(drawn, axis=(1, 2), dtype=jnp.float32).reshape(-1), float(clip_frames.size))  # gu
         features = self.backbone(frames.reshape(-1, h, w, 1), weights, train=train)  # ns 16 11 c
         features = features.reshape(*groups, *features.shape[1:])  # n s 16 11 c
-        if clip_frames is None:
-            return set_pooling(features, frame_mask)  # n 16 11 c
-        return shared_set_pooling(features, clip_frames)  # n 16 11 c
+        shared = clip_frames is not None
+        pooled = shared_set_pooling(features, clip_frames) if shared else set_pooling(features, frame_mask)  # n 16 11 c
+        return nnx.relu(pooled)  # n 16 11 c; changes no value, but masks the gradient where there is least of it
 
     def head(self, pooled: jax.Array, *, train: bool) -> ScoNetOutput:
         """Feature maps of clips, `[n, 16, 11, c]`, to embeddings and logits."""

@@ -61,3 +61,17 @@ def test_the_gradient_of_a_rectified_sum_passes_where_it_is_positive():
     np.testing.assert_array_equal(rectify(x), [0.0, 0.0, 0.0, 2.0**-100, 2.0])
     np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(rectify(x) * 3.0))(x), [0.0, 0.0, 0.0, 3.0, 3.0])
     check_grads(rectify, (jnp.array([-1.5, 0.5, 2.0]),), 1, ["rev"])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_relu_of_the_maximum_masks_the_gradient_for_the_relu_before_it(shared):
+    features, clip_frames = draw()
+
+    def pool(features):
+        return shared_set_pooling(features, clip_frames) if shared else maximum(features, 1)
+
+    weight = jnp.asarray(np.random.default_rng(3).integers(1, 9, pool(features).shape), jnp.float32)
+    found = jax.grad(lambda x: jnp.sum(jax.nn.relu(pool(rectify(x, True))) * weight))(features - 1.0)
+    expected = jax.grad(lambda x: jnp.sum(pool(rectify(x)) * weight))(features - 1.0)
+    np.testing.assert_array_equal(found, expected)
+    assert 0 < np.count_nonzero(expected) < weight.size  # some maxima are zero

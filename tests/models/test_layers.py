@@ -254,3 +254,48 @@ def test_maximum_of_a_batch_norm_has_the_same_gradient_however_it_is_compiled():
     function = jax.jit(jax.grad(lambda x: jnp.sum(weight * maximum(normalise_batch(x, ones, ones, ones)[0], 1))))
     plain = function.lower(x).compile({"xla_backend_optimization_level": 0})(x)
     np.testing.assert_allclose(plain, function(x), rtol=1e-4, atol=1e-5)
+
+
+def images(frames: int) -> np.ndarray:
+    """Uint8 frames `[frames, 16, 11]` of a few grey blots, black elsewhere, as silhouettes are."""
+    rng = np.random.default_rng(0)
+    blots = np.repeat(np.repeat(rng.integers(0, 3, (frames, 4, 3)), 4, 1), 4, 2)[:, :, :11]
+    return (blots * rng.integers(90, 128, blots.shape)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("counts", [None, [1, 3, 0, 2, 5, 1]])
+def test_images_in_bfloat16_are_normalised_as_exactly_as_features_are(counts):
+    """Values, running statistics and gradients, against float64: as near as those of a batch norm after a convolution."""
+    rng = np.random.default_rng(1)
+    conv, norm = Conv(1, 8, 3, 1, rng=rng), BatchNorm((8,), rng=rng)
+    norm.bias[...] = normal((8,), seed=1)
+    x = jnp.asarray(images(6)[..., None] / 255.0, jnp.bfloat16)  # b h w 1
+    weight = jnp.asarray(np.random.default_rng(2).normal(size=(6, 16, 11, 8)))  # b h w c
+    weights = RowWeights(jnp.ones(6) if counts is None else jnp.asarray(counts, jnp.float32), 6.0 if counts is None else 12.0)
+    weight = weight * weights.each[:, None, None, None]
+
+    def results(convolve_normalise, dtype):
+        graph, state = nnx.split((conv, norm))
+
+        def objective(state):
+            layers = nnx.merge(graph, state)
+            y = convolve_normalise(*layers, x.astype(dtype))
+            return jnp.sum(y * weight.astype(y.dtype)), (y, layers[1].mean[...], layers[1].var[...])
+
+        state = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(dtype, jnp.float32)), state)
+        (_, found), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(state)
+        flat = [gradients[0]["kernel"], gradients[1]["scale"], gradients[1]["bias"]]
+        return [np.asarray(value, np.float64) for value in (*found, *(leaf[...] for leaf in flat))]
+
+    def whole(conv, norm, x):
+        return convolve_normalise(conv, norm, x, weights, train=True)
+
+    def apart(conv, norm, x):
+        return norm(conv(x), weights, train=True)
+
+    with jax.enable_x64(True):
+        exact = results(apart, jnp.float64)
+    ours, theirs = results(whole, jnp.bfloat16), results(apart, jnp.bfloat16)
+    for truth, one, other in zip(exact, ours, theirs, strict=True):
+        assert np.linalg.norm(one - truth) < 1.7 * np.linalg.norm(other - truth) < 0.02 * np.linalg.norm(truth)
+    np.testing.assert_allclose(ours[2], exact[2], rtol=1e-5)  # variances of features that were not rounded
