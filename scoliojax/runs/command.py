@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from data_pipelines import command
 from data_pipelines.command import Parser, expanded_path, unwritable, whole_number
-from data_pipelines.schema import DataError, cache_folder
+from data_pipelines.schema import DataError, cache_folder, local_path
 from scoliojax.errors import RunError, Stopped
 from scoliojax.scores.conformal import COVERAGE
 
@@ -38,7 +38,10 @@ def add_allow_missing(parser: Parser) -> None:
 
 def _recipe_name(text: str) -> str:
     """FILE or FILE:VARIANT with `~` expanded."""
-    file, colon, variant = text.partition(":")
+    try:
+        file, colon, variant = local_path(text).partition(":")
+    except DataError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     if not file.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is no recipe (is a variable not set?); give FILE or FILE:VARIANT")
     return os.path.expanduser(file) + colon + variant

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from data_pipelines.schema import nested
+from data_pipelines.schema import is_url, nested
 from scoliojax import build
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
@@ -51,7 +51,7 @@ def run_training(
     """
     settings.check(config)
     root = config.data.root
-    if root and not (directory / "config.json").exists() and nested(directory, Path(root).expanduser()):
+    if root and not is_url(root) and not (directory / "config.json").exists() and nested(directory, Path(root).expanduser()):
         raise RunError(f"--workdir={directory} and data.root={root!r} contain one another; give another folder")
     with only_training(directory):
         _run_training(config, directory, screening or Screening(), profile)
