@@ -320,6 +320,7 @@ NUMBERS = [  # a command, its option, and values beside -1, nan and the like tha
     ("scoliojax.app --checkpoint=x", "--megabytes", "0"),
     ("scoliojax.benchmark", "--rounds", "0"),
     ("scoliojax.benchmark", "--steps", "9"),
+    ("scoliojax.benchmark", "--subjects", "41"),
     (f"scoliojax.benchmark.program --target=h100 {RECIPE}", "--shared-frames", "1"),
     ("scoliojax.interop.parity live", "--seed"),
     ("scoliojax.interop.parity bfloat16 --workdir=x", "--sequences", "0"),

@@ -20,6 +20,7 @@ from scoliojax.runs import environment, settings
 from scoliojax.runs.cohort import Cohort, examine_batch
 from scoliojax.runs.evaluation import Screening, validation_scores, write_evaluation
 from scoliojax.runs.lock import only_training
+from scoliojax.runs.memory import host_memory
 from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints
 from scoliojax.training.log import Log, RunLog, read_log
@@ -76,6 +77,7 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
     run_directory.check_data(directory, digest, cohort.parts)  # in every process: all must have the same directory and data
     _introduce(run, cohort, moved)
     checkpoints, initial = run.checkpoints(), run.initial_state()
+    cluster.print_once(host_memory(config, cohort, initial).line())
     state = checkpoints.restore(initial) or initial
     start = int(state.step)
     if start:
