@@ -15,7 +15,7 @@ from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
 
 from data_pipelines import remote
-from data_pipelines.schema import DataError, is_url, local_path
+from data_pipelines.schema import DataError, cache_folder, is_url, local_path
 from data_pipelines.scoliosis1k.release_tree import metadata_digest
 from data_pipelines.sources import open_prepared, open_root, prepare
 from data_pipelines.splits import make_partition
@@ -221,6 +221,16 @@ def test_a_url_of_data_that_nobody_can_read_gets_one_line(url, words, tmp_path, 
         assert told.returncode == 2
         assert_one_clear_error(told, f"data.{key}={url!r}", *words)
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["SCOLIOJAX_CACHE", "XDG_CACHE_HOME"])
+def test_a_cache_is_a_folder(name, tmp_path, monkeypatch):
+    monkeypatch.delenv("SCOLIOJAX_CACHE", raising=False)
+    monkeypatch.setenv(name, f"file://{tmp_path}/cache")
+    assert cache_folder() in (tmp_path / "cache", tmp_path / "cache" / "scoliojax")
+    monkeypatch.setenv(name, "gs://bucket/cache")
+    with pytest.raises(DataError, match=f"^{name}='gs://bucket/cache' is a URL where a path of this machine is needed"):
+        cache_folder()
 
 
 @pytest.mark.parametrize(

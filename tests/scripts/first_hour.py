@@ -31,6 +31,7 @@ from tests.scripts import chaos, pods
 RECIPE = "configs/sconet_mt.py"
 TINY = ("--config.model.channels=(4,6,8,8)", "--config.model.embedding_dim=8", "--config.data.subjects_per_batch=4",
         "--config.data.clips_per_subject=2", "--config.data.frames_per_clip=4", "--config.data.max_eval_frames=60")  # fmt: skip
+TEN = ("--config.train.steps=10", "--config.train.checkpoint_every=10")
 CPU = {"JAX_PLATFORMS": "cpu"}
 ALONE = {  # variables with which a process sees one device, by platform
     "cpu": {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
@@ -315,7 +316,7 @@ class Hour:
         got, printed = self.run("all")
         what = "host memory of a process, small run (GB; compiled: as the run states it)"
         self.rows.append(Row(what, stated_memory(printed), got["peak"] / 1e9))
-        self.run("bfloat16", "--config.precision=bfloat16")
+        self.run("bfloat16", "--config.precision=bfloat16", *TEN)
         if not self.found["process"]:
             same, losses = apart(self.log("bfloat16"), self.log("all"), 10)
             close = same and losses < CLOSE["bfloat16"]
@@ -344,7 +345,7 @@ class Hour:
     # -- the first host by itself
 
     def compare_with_one_device(self) -> None:
-        self.run("one", alone=True)
+        self.run("one", *TEN, alone=True)
         same, losses = apart(self.log("all"), self.log("one"), 10)
         self.note("batches on all devices and on one", "equal by fingerprint" if same else "DIFFERENT", same)
         self.note("losses of ten steps, all devices and one", f"{losses:.1e} apart", losses < CLOSE["float32"])
