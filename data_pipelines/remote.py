@@ -59,7 +59,7 @@ def copied(url: str, field: str, parts: tuple[str, ...], report: Callable[[str],
     try:
         metadata = b"".join(_pieces(place / "metadata.json", url, field, MOST_METADATA))
         json.loads(metadata)
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         raise DataError(
             f"{field}={url!r} holds no prepared set (no {'/'.join(parts)}/metadata.json that can be read); run "
             "data_pipelines.prepare on a disk, and copy its whole output there"

@@ -115,6 +115,7 @@ FAULTS = [  # what is wrong, what the one line says, and in which place of the s
     (lambda bucket: bucket.rm("/walks", recursive=True), ["holds no prepared set", "data_pipelines.prepare"]),
     (lambda bucket: bucket.pipe_file(stored(f"{SET}/metadata.json"), b"<html>"), ["holds no prepared set"]),
     (lambda bucket: bucket.pipe_file(stored(f"{SET}/metadata.json"), b"\xff{}"), ["holds no prepared set"]),
+    (lambda bucket: bucket.pipe_file(stored(f"{SET}/metadata.json"), b"[" * 200_000), ["holds no prepared set"]),
     (lambda bucket: bucket.pipe_file(stored(f"{SET}/metadata.json"), b"{}"), ["is damaged", "KeyError"]),
     (lambda bucket: bucket.rm(stored(f"{SET}/dataset_info.json")), ["is damaged"]),
     (lambda bucket: bucket.rm(stored(RECORDS)), ["is damaged"]),
