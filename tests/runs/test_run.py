@@ -182,7 +182,9 @@ def tiny_job(tiny_config):
 @pytest.mark.slow
 def test_four_devices_give_the_losses_of_one(straight, tiny_job, tmp_path, capsys):
     run_training(tiny_job, tmp_path / "four")
-    assert "4 cpu device(s)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "4 cpu device(s)" in printed
+    assert re.search(r"^host memory of each process: about [\d.]+ GB \(so far .*, sequences 0\.00, .*; there", printed, re.M)
     for one, four in zip(history(straight[0]), history(tmp_path / "four"), strict=False):
         assert four["loss"] == pytest.approx(one["loss"], rel=1e-3)
 

@@ -93,6 +93,11 @@ def known(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def share_of_peak(what: str, share: float | None, estimated: float | None, measured: float) -> Row:
+    """The share of the devices' peak in percent, of the estimated milliseconds (`share`) and of the measured ones."""
+    return Row(f"share of the peak, {what} (%)", share, share * estimated / measured if share and estimated else None)
+
+
 def stated_memory(printed: str) -> float | None:
     """Gigabytes of the host's memory that a run said it would need."""
     found = re.search(r"host memory of each process: about ([\d.]+) GB", printed)
@@ -289,6 +294,7 @@ class Hour:
         for what, figures, measured in zip(("training step", "evaluation"), got["figures"], got["milliseconds"], strict=True):
             estimated = known(figures["estimated time (ms)"])
             self.rows.append(Row(f"{figures['what']} (ms)", estimated, measured))
+            self.rows.append(share_of_peak(what, known(figures.get("share of the peak (%)")), estimated, measured))
             said = f"the compiler's estimate is {estimated:.4g} ms" if estimated else "its compiler has no estimate"
             self.note(f"time of {what}", f"{measured:.4g} ms; {said}")
         stated = max(figures["memory: total (MB)"] for figures in got["figures"])

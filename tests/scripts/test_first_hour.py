@@ -10,7 +10,7 @@ import pytest
 
 from scoliojax.runs.memory import HostMemory
 from tests.scripts import first_hour
-from tests.scripts.first_hour import Hour, Row, apart, furthest, known, stated_memory, table
+from tests.scripts.first_hour import Hour, Row, apart, furthest, known, share_of_peak, stated_memory, table
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,11 @@ def test_the_table_leaves_empty_what_is_not_known():
         "| step (ms) | 31.26 | 46.89 | 1.5 |",
         "| peak (MB) |  | 1634 |  |",
     ]
+
+
+def test_a_step_that_takes_twice_its_estimate_has_half_its_share_of_the_peak():
+    assert share_of_peak("step", 42.0, 32.6, 65.2) == Row("share of the peak, step (%)", 42.0, 21.0)
+    assert share_of_peak("step", None, None, 65.2)[1:] == (None, None)
 
 
 def lines(losses: list[float], prints: list[int]) -> list[dict[str, float]]:
