@@ -27,7 +27,7 @@ def arguments() -> Parser:
     command.add_step(parser)
     command.add_part(parser)
     command.add_screening(parser)
-    parser.add_argument("--profile", type=expanded_path, metavar="DIR", help="write a profiler trace of steps 11 to 15 here")
+    command.add_profile(parser)
     command.add_hosts(parser)
     return parser
 

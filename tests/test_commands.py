@@ -504,7 +504,6 @@ with report_errors("all is whole"):
 PATHS = [  # commands with an option that is a path, and what else they need
     ("scoliojax.main", "--workdir={}", RECIPE),
     ("scoliojax.main", "--config={}", "--workdir=x"),
-    ("scoliojax.main", "--profile={}", "--workdir=x", RECIPE),
     ("scoliojax.study", "--workdir={}", RECIPE),
     ("scoliojax.study", "--config={}", "--workdir=x"),
     ("scoliojax.report", "--workdir={}"),
@@ -550,7 +549,7 @@ PATHS = [  # commands with an option that is a path, and what else they need
 
 KINDS = {  # the functions that judge the text of an option, and the table above that holds them to it
     **dict.fromkeys(["expanded_path", "expanded_text", "expanded_root", "_path", "_recipe_name"], "path"),
-    "whole_number.<locals>.number": "number", "float": "", "parse_order": "",
+    "whole_number.<locals>.number": "number", "float": "", "parse_order": "", "steps_between": "",
 }  # fmt: skip
 
 

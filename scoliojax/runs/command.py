@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -84,6 +85,20 @@ def add_coverage(parser: Parser, default: float | None) -> None:
     help_text = "share of people of each class whose set of classes that cannot be excluded is to have their class"
     said = f"default {default:g}" if default else "default: no such set"
     parser.add_argument("--coverage", type=float, default=default, metavar="X", help=f"{help_text}; {said}")
+
+
+def add_profile(parser: Parser) -> None:
+    help_text = "write a profiler trace of the steps after START, up to STOP, into the run directory, e.g. 10:15"
+    parser.add_argument("--profile", type=steps_between, metavar="START:STOP", help=help_text)
+
+
+def steps_between(text: str) -> range:
+    """START:STOP, two numbers of finished steps, as the numbers of the steps between, from 0."""
+    match = re.fullmatch("([0-9]{1,10}):([0-9]{1,10})", text)
+    steps = range(int(match[1]), int(match[2])) if match else range(0)
+    if not steps:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no span of steps; give START:STOP, e.g. 10:15 for steps 11 to 15")
+    return steps
 
 
 def add_output(parser: Parser, default: str) -> None:

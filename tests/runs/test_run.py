@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import gzip
 import json
 import os
 import re
@@ -25,8 +26,9 @@ from scoliojax.runs.cohort import Cohort
 from scoliojax.runs.environment import read_environment, record_environment
 from scoliojax.runs.evaluation import Screening, calibrate, open_network, predict, predict_perturbed, write_evaluation
 from scoliojax.runs.run import Run, TrainedNetwork, open_run
-from scoliojax.runs.training import guarded, run_training
+from scoliojax.runs.training import profiled, run_training
 from scoliojax.scores.robustness import AS_GIVEN
+from scoliojax.training.log import is_time
 from tests.conftest import ROOT, assert_one_clear_error, run_here, run_module, write_tree
 
 NARROW = (
@@ -65,7 +67,7 @@ def digests(workdir: Path) -> dict[int, str]:
 
 def history(workdir: Path) -> list[dict]:
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return [{key: value for key, value in line.items() if key != "clips_per_second"} for line in lines]
+    return [{key: value for key, value in line.items() if not is_time(key)} for line in lines]
 
 
 @pytest.mark.long
@@ -242,17 +244,70 @@ def check_perturbed_walks_are_read_as_alone(network, cohort, table):
     cohort.config.data.max_eval_frames = 720
 
 
+def traced(folder: Path) -> list[str]:
+    """The steps of a trace for Perfetto, as its file names them; TensorBoard's lies beside it."""
+    (path,) = folder.rglob("perfetto_trace.json.gz")
+    assert list(path.parent.glob("*.xplane.pb"))
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    assert any(event.get("dur") for event in events)
+    return sorted(str(event["args"]["step_num"]) for event in events if event.get("name", "").startswith("train"))
+
+
 @pytest.mark.slow
+def test_a_profile_lies_in_the_run_directory(tiny_job, tmp_path, capsys):
+    tiny_job.train.steps = 3
+    run_training(tiny_job, tmp_path / "run", profile=range(1, 3))
+    assert f"profile: {tmp_path}/run/profile\n" in capsys.readouterr().out
+    assert traced(tmp_path / "run" / "profile") == ["2", "3"]
+
+
 @pytest.mark.parametrize(
-    ("steps", "said"), [(12, "profile: {folder}\n"), (2, "no profile: the run had no more than 10 steps left")]
+    ("start", "steps", "recorded", "said"),
+    [
+        (0, range(2, 4), ["3", "4"], "profile: {}"),
+        (2, range(2, 3), ["3"], "profile: {}"),
+        (0, range(3, 9), ["4", "5", "6"], "profile: {}"),  # stopped before its end
+        (3, range(2, 4), None, "no profile: the run goes on from step 3, after step 2"),
+        (0, None, None, ""),
+    ],
 )
-def test_a_profile_is_written_where_there_were_steps_to_profile(steps, said, tiny_job, tmp_path, capsys):
-    tiny_job.train.steps = steps
-    folder = tmp_path / "trace"
-    folder.mkdir()  # that it is there tells nothing
-    run_training(tiny_job, tmp_path / "run", profile=folder)
-    assert said.format(folder=folder) in capsys.readouterr().out
-    assert len(list(folder.rglob("*.xplane.pb"))) == (steps > 10)
+def test_a_trace_holds_the_steps_asked_for(start, steps, recorded, said, tmp_path, capsys):
+    finish = jax.jit(lambda state, batch: (state + 1, {"loss": state * 2.0}))
+    state = jnp.zeros(())
+    with profiled(finish, start, steps, tmp_path) as step:
+        for _ in range(start, 6):
+            state, _ = step(state, {})
+    assert int(state) == 6 - start
+    assert capsys.readouterr().out.strip() == said.format(tmp_path)
+    assert (traced(tmp_path) if recorded else list(tmp_path.iterdir())) == (recorded or [])
+
+
+@pytest.mark.parametrize("fault", ["no folder", "no room"])
+def test_a_trace_that_cannot_be_written_is_a_line(fault, tmp_path, capsys, monkeypatch):
+    if fault == "no folder":
+        (tmp_path / "profile").touch()
+    else:
+        stop = jax.profiler.stop_trace
+
+        def fail() -> None:
+            stop()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(jax.profiler, "stop_trace", fail)
+    with profiled(lambda state, batch: (state, {}), 0, range(1), tmp_path / "profile") as step:
+        assert step(1, {}) == (1, {})
+    out, err = capsys.readouterr()
+    assert re.fullmatch(rf"warning: the profile is not kept in {tmp_path}/profile \(\[Errno .+\)\n", err)
+    assert out == ""
+
+
+def test_a_fault_of_the_run_ends_the_trace_and_stays_a_fault(tmp_path):
+    def fail(state, batch):
+        raise OSError("of the run")
+
+    with pytest.raises(OSError, match="of the run"), profiled(fail, 0, range(5), tmp_path) as step:
+        step(1, {})
+    assert traced(tmp_path) == ["1"]
 
 
 @pytest.mark.slow
@@ -397,8 +452,14 @@ def test_missing_flags_and_runs(tmp_path):
     assert_one_clear_error(run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}"), "holds no run")
     for option in ("--step=best", "--part=train"):
         assert_one_clear_error(run_here("scoliojax.main", f"--workdir={tmp_path}", option), "belong to --mode eval")
-    profile = run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}", f"--profile={tmp_path}")
+    profile = run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}", "--profile=1:2")
     assert_one_clear_error(profile, "--profile belongs to --mode train")
+    for text in ("", "10", "10:", ":", "5:5", "5:4", "-1:4", "1:2:3", "1.5:3", "a:b", f"{tmp_path}", f"1:{'9' * 20}"):
+        mistaken = run_here("scoliojax.main", "--config=configs/sconet_mt.py", f"--workdir={tmp_path}", f"--profile={text}")
+        assert_one_clear_error(mistaken, "argument --profile: ", "give START:STOP, e.g. 10:15 for steps 11 to 15")
+    beyond = run_here("scoliojax.main", *SYNTHETIC, f"--workdir={tmp_path / 'run'}", "--profile=10:421")
+    assert_one_clear_error(beyond, "--profile=10:421 goes beyond the last step, train.steps=420")
+    assert not list(tmp_path.iterdir())
     assert_one_clear_error(main("--mode=eval", f"--workdir={tmp_path}"), "holds no run")  # and in a process of its own
 
 
@@ -456,16 +517,6 @@ def test_a_sequence_that_is_read_once_is_not_kept(tiny_job, tmp_path):
     cohort.near_duplicates()
     kept = set(cohort.partition.validation.tolist())
     assert sorted(reads) == sorted([row for row in range(len(cohort.data)) if row not in kept] * 2)
-
-
-@pytest.mark.slow
-def test_arrays_that_are_not_on_the_devices_are_refused_after_the_first_step():
-    step = guarded(jax.jit(lambda state, batch: (state, {"loss": batch["labels"].sum()})))
-    state, batch = jnp.zeros(()), {"labels": jnp.arange(3)}
-    for _ in range(2):
-        step(state, batch)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
-        step(state, {"labels": np.arange(3)})
 
 
 def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):
