@@ -146,7 +146,6 @@ def program(args: argparse.Namespace, changes: list[str]) -> dict[str, Any]:
     step = ours.step(share)
     sequences = data.sequences_per_eval_batch * jax.local_device_count()
     evaluation = ours.evaluation(np.zeros((sequences, data.max_eval_frames, *batch["silhouettes"].shape[2:]), np.uint8))
-    trace = Path(args.workdir) / "trace"
     measured = []
     for work in (step, evaluation):
         work()
@@ -156,7 +155,7 @@ def program(args: argparse.Namespace, changes: list[str]) -> dict[str, Any]:
             work()
             times.append(1e3 * (time.perf_counter() - start))
         measured.append(float(np.median(times)))
-    with jax.profiler.trace(trace):
+    with jax.profiler.trace(Path(args.workdir) / "trace"):
         for _ in range(3):
             step()
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
@@ -164,7 +163,6 @@ def program(args: argparse.Namespace, changes: list[str]) -> dict[str, Any]:
         "figures": [{"what": each.program, **each.numbers} for each in found],
         "milliseconds": measured,
         "peak": max(filter(None, peaks), default=None),
-        "trace": sorted({"".join(path.suffixes[-2:]) for path in trace.rglob("*.*") if path.is_file()}),
         "clips": clips,
         "loads": {"subjects": data.subjects_per_batch // jax.process_count(), "clips": data.clips_per_subject},
     }
@@ -302,9 +300,12 @@ class Hour:
         self.rows.append(Row("memory of a device, the larger of both programs (MB)", stated, peak))
         said = f"{peak:,.0f} MB at most" if peak else "the runtime does not say"
         self.note("memory of a device", f"{said}; the compiler states {stated:,.0f} MB for the larger program")
-        kinds = ", ".join(got["trace"]) or "nothing"
-        self.note("profiler trace", f"{self.folder / 'trace'} has {kinds}", any(kind.endswith(".pb") for kind in got["trace"]))
+        self.note_trace("profiler trace of the step", self.folder / "trace")
         self.load(1e3 / got["milliseconds"][0], got["loads"]["subjects"])
+
+    def note_trace(self, what: str, folder: Path) -> None:
+        kinds = sorted({"".join(path.suffixes[-2:]) for path in folder.rglob("*.*") if path.is_file()})
+        self.note(what, f"{folder} has {', '.join(kinds) or 'nothing'}", any(kind.endswith(".pb") for kind in kinds))
 
     def load(self, needed: float, subjects: int) -> None:
         """The loader of this host, by the section of the benchmark, whose clips are 8 of a sequence and 30 frames."""
@@ -319,9 +320,10 @@ class Hour:
                 self.note(row["what"], f"{delivered:.4g} batches/s delivered, {needed:.4g} needed", delivered > needed)
 
     def train_on_all(self) -> None:
-        got, printed = self.run("all")
+        got, printed = self.run("all", "--profile=5:8")
         what = "host memory of a process, small run (GB; compiled: as the run states it)"
         self.rows.append(Row(what, stated_memory(printed), got["peak"] / 1e9))
+        self.note_trace("profiler trace of a run", self.folder / "all" / "profile")
         self.run("bfloat16", "--config.precision=bfloat16", *TEN)
         if not self.found["process"]:
             same, losses = apart(self.log("bfloat16"), self.log("all"), 10)
