@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -129,6 +130,9 @@ def _copy(
 
 def _place(url: str, field: str) -> Any:
     """A path of this machine, or of a store."""
+    for package in filter(None, STORES.values()):
+        if not (log := logging.getLogger(package)).level:
+            log.setLevel(logging.CRITICAL)  # gcsfs prints the traceback of an error that it raises as well
     os.environ.setdefault("EPATH_USE_TF", "false")  # where TensorFlow is installed, etils would import it for gs://
     import tensorflow_datasets as tfds  # its paths are those of etils
 

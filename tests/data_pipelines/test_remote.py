@@ -1,6 +1,7 @@
 """Data behind URLs: what is copied, when, and what a store that fails leaves. The stores are simulated in memory."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -40,6 +41,7 @@ class Bucket(MemoryFileSystem):
 
     def _open(self, path, *args, **kwargs):
         if self.fault and "array_record" in path:
+            logging.getLogger("gcsfs").error("out of retries")  # with a traceback
             raise self.fault
         return super()._open(path, *args, **kwargs)
 
@@ -127,7 +129,7 @@ FAULTS = [  # what is wrong, what the one line says, and in which place of the s
 
 
 @pytest.mark.parametrize(("spoil", "words"), FAULTS, ids=[" ".join(words) for _, words in FAULTS])
-def test_a_store_that_fails_gets_one_line_and_leaves_nothing(spoil, words, cache, bucket):
+def test_a_store_that_fails_gets_one_line_and_leaves_nothing(spoil, words, cache, bucket, caplog):
     spoil(bucket)
     with pytest.raises(DataError) as caught:
         open_root("gs://walks/set", lambda line: None)
@@ -136,6 +138,7 @@ def test_a_store_that_fails_gets_one_line_and_leaves_nothing(spoil, words, cache
     assert "\n" not in said
     for word in words:
         assert word in said
+    assert not caplog.records
     assert not cache.exists() or not list(cache.iterdir())
 
 
