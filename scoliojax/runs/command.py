@@ -92,6 +92,11 @@ def add_profile(parser: Parser) -> None:
     parser.add_argument("--profile", type=steps_between, metavar="START:STOP", help=help_text)
 
 
+def add_dry_run(parser: Parser) -> None:
+    help_text = "do all that comes before the first step, print memory and cost of the compiled steps, and leave no trace"
+    parser.add_argument("--dry-run", action="store_true", help=help_text)
+
+
 def steps_between(text: str) -> range:
     """START:STOP, two numbers of finished steps, as the numbers of the steps between, from 0."""
     match = re.fullmatch("([0-9]{1,10}):([0-9]{1,10})", text)

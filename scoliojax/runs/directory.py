@@ -23,7 +23,7 @@ from scoliojax.runs.settings import FREE_KEYS
 
 UNKNOWN_PARTS = "an older version trained this run without recording which sequences it trained on"
 REMEDY = "restore it from a copy, or start again in another folder"
-FOLDERS = ("checkpoints", "best", "evaluation", "calibration", "reference", "tensorboard", "profile")
+FOLDERS = ("checkpoints", "best", "evaluation", "calibration", "reference", "tensorboard", "profile", "compiled")
 RATE = "optimizer.learning_rate"  # may be lowered when a run goes on
 Parts = Mapping[str, Sequence[str]]  # ids of the sequences by part
 

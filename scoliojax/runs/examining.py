@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from scoliojax.devices.program import Instruction, read_collectives, read_instructions
-from scoliojax.devices.targets import Target
+from scoliojax.devices.targets import HERE, Target
 from scoliojax.errors import RunError
 from scoliojax.runs.compiling import Program
 
@@ -36,27 +36,28 @@ class Figures:
 
 
 def examine(target: Target, program: Program, compiled: Any) -> Figures:
-    """What the compiler states of a compiled program."""
+    """What the compiler states of a compiled program. Of a CPU's that is its memory alone: it counts what loops do once."""
     text, machine, count = compiled.as_text(), target.machine, len(target.devices)
     instructions = read_instructions(text)
     numbers = _memory(compiled) | {"convolutions of the network (GFLOP)": program.flops / count / 1e9}
-    costs = compiled.cost_analysis() or {}  # of GPUs there are none
+    known = target.platform != "cpu"
+    costs = compiled.cost_analysis() or {} if known else {}  # of GPUs there are none
     if flops := costs.get("flops"):
         numbers["all operations by the compiler (GFLOP)"] = flops / 1e9
     if moved := costs.get("bytes accessed"):
         numbers["bytes moved by the compiler (GB)"] = moved / 1e9
     if target.platform == "tpu":
         numbers |= _cycles(instructions, machine.clock)
-    else:
+    elif known and machine.bandwidth:
         numbers |= _traffic(instructions, machine.bandwidth, program.flops / count / machine.peak)
-    if seconds := numbers["estimated time (ms)"] / 1e3:
+    if seconds := numbers.get("estimated time (ms)", 0.0) / 1e3:
         numbers["share of the peak (%)"] = 100.0 * program.flops / count / machine.peak / seconds
     collectives: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for one in read_collectives(text):
         collectives[one.kind] = [sum(pair) for pair in zip(collectives[one.kind], (1, one.arrays, one.bytes), strict=True)]
-    available = machine.memory * (GPU_SHARE if target.platform == "cuda" else 1.0)
+    available = target.memory or machine.memory * (GPU_SHARE if target.platform == "cuda" else 1.0)
     total = numbers["memory: total (MB)"] * 1e6
-    costly = [one._asdict() for one in _costly(instructions)[:SHOWN]]
+    costly = [one._asdict() for one in _costly(instructions)[:SHOWN]] if known else []
     device, version = target.devices[0].device_kind, jax.__version__
     return Figures(
         target.name, device, count, program.what, version, numbers, dict(collectives), costly, total <= available, available
@@ -126,6 +127,8 @@ def table(found: Figures, other: Figures | None = None) -> list[str]:
             ratio = mine[name] / theirs[name] if mine.get(name) is not None and theirs.get(name) else None
             cells += [_number(theirs.get(name)), "" if ratio is None else f"{ratio:.2f}"]
         lines.append(_row(cells))
+    if not found.costly:
+        return lines
     lines += ["", _row(["most expensive", "Mcycles" if any(one["cycles"] for one in found.costly) else "GB", "result", "line"])]
     lines.append(_row(["---"] * 4))
     for one in found.costly:
@@ -156,6 +159,8 @@ def room(found: Figures, config: Any, evaluation: bool) -> str:
     """Whether the program fits into a device, and what to lower where it does not."""
     used, there = found.numbers["memory: total (MB)"] / 1e3, found.memory / 1e9
     share = f" ({GPU_SHARE:.0%} of the device's, which jax takes)" if found.device.startswith("NVIDIA") else ""
+    if found.target == HERE:
+        share = " (of the machine's memory an equal part)" if found.device == "cpu" else ""
     if found.fits:
         return f"fits: {used:.1f} GB of {there:.1f} GB{share}"
     return f"does not fit: {used:.1f} GB, {used - there:.1f} GB more than the {there:.1f} GB of a device{share}; " + lower(
@@ -183,7 +188,8 @@ def compile_program(program: Program, target: Target, config: Any, evaluation: b
     except jax.errors.JaxRuntimeError as error:
         said = _NO_ROOM.search(str(error))
         if not said:
-            raise RunError(f"--target={target.name}: the compiler ends with {' '.join(str(error).split())[:300]}") from None
+            where = target.name if target.name == HERE else f"--target={target.name}"
+            raise RunError(f"{where}: the compiler ends with {' '.join(str(error).split())[:300]}") from None
         used, there = (float(said[place]) / (1 if said[place + 1] == "G" else 1024) for place in (1, 3))
         raise RunError(
             f"{program.what} does not fit into {target.devices[0].device_kind}: {used:.1f} GiB, {used - there:.1f} GiB more "

@@ -3,9 +3,10 @@
 import functools
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
@@ -50,6 +51,13 @@ def run_training(
     Raises `RunError` where config, directory and data do not belong together or another training is at work in the directory,
     `DataError` for data that cannot be used, and `Stopped` after SIGTERM, with a checkpoint.
     """
+    check_request(config, directory, profile)
+    with only_training(directory):
+        _run_training(config, directory, screening or Screening(), profile)
+
+
+def check_request(config: build.Config, directory: Path, profile: range | None) -> None:
+    """Raise `RunError` for what cannot be, before anything is read or made; arguments as in `run_training`."""
     settings.check(config)
     root = config.data.root
     if root and not is_url(root) and not (directory / "config.json").exists() and nested(directory, Path(root).expanduser()):
@@ -59,11 +67,24 @@ def run_training(
             f"--profile={profile.start}:{profile.stop} goes beyond the last step, train.steps={config.train.steps}; give a "
             f"smaller STOP, or more steps"
         )
-    with only_training(directory):
-        _run_training(config, directory, screening or Screening(), profile)
 
 
-def _run_training(config: build.Config, directory: Path, screening: Screening, profile: range | None) -> None:
+class Opened(NamedTuple):
+    """All that a training run needs and nothing changes."""
+
+    schedule: Schedule
+    run: Run
+    loss: Callable
+    cohort: Cohort
+    digest: str  # of the data
+    moved: str | None  # a remark on other devices than before
+
+
+def open_training(config: build.Config, directory: Path) -> Opened:
+    """Check that a run with this config can be in this directory, on these devices and with its data, which are opened.
+
+    Nothing is made but, where `data.root` is a released tree or a URL, a prepared set in the cache. Errors as in `run_training`.
+    """
     schedule = training_schedule(config)
     run_directory.check_layout(directory)
     if (directory / "config.json").exists():  # errors before data are prepared or anything is written
@@ -75,14 +96,17 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
     _warn_if_long(config)
     cohort = Cohort(config)
     _ = cohort.sampler  # an error where the devices or the data do not allow the batch
-    digest = cohort.data.digest()
-    moved = environment.describe_move(directory)
+    return Opened(schedule, run, loss, cohort, cohort.data.digest(), environment.describe_move(directory))
+
+
+def _run_training(config: build.Config, directory: Path, screening: Screening, profile: range | None) -> None:
+    schedule, run, loss, cohort, digest, moved = open_training(config, directory)
     run_directory.claim(directory, config.to_dict(), digest, cohort.parts)
     cluster.barrier("claimed")
+    cluster.keep_programs(directory.absolute() / "compiled")
     run_directory.check_data(directory, digest, cohort.parts)  # in every process: all must have the same directory and data
-    _introduce(run, cohort, moved)
+    introduce(run, cohort, moved)
     checkpoints, initial = run.checkpoints(), run.initial_state()
-    cluster.print_once(host_memory(config, cohort, initial).line())
     state = checkpoints.restore(initial) or initial
     start = int(state.step)
     if start:
@@ -116,14 +140,15 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
     write_evaluation(TrainedNetwork(run, state), cohort, "test", screening, PERTURBED)
 
 
-def _introduce(run: Run, cohort: Cohort, moved: str | None) -> None:
-    """Print data, partition, devices and run directory; `moved`: remark on other devices than before."""
+def introduce(run: Run, cohort: Cohort, moved: str | None) -> None:
+    """Print data, partition, devices, run directory and host memory; `moved`: remark on other devices than before."""
     config, sampler = run.config, cohort.sampler
     cluster.print_once(f"{cohort.data.name}\n{cohort.partition.describe(cohort.data)}")
     where = f"{jax.device_count()} {jax.default_backend()} device(s)"
     if jax.process_count() > 1:
         where += f" of {jax.process_count()} processes"
     cluster.print_once(f"{where}, {config.precision}, run directory {run.directory}")
+    cluster.print_once(host_memory(config, cohort, run.state_shapes(replicated(run.mesh))).line())
     if moved:
         cluster.print_once(moved)
     if sampler.short_sequences:

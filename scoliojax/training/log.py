@@ -13,7 +13,8 @@ from data_pipelines.files import read_regular
 from scoliojax.errors import RunError
 from scoliojax.files import whole_file
 
-ACTIVITIES = ("data", "step", "validation", "saving")  # what a run spends its time on: `seconds/data` and so on in the log
+# What a run spends its time on: `seconds/data` and so on in the log.
+ACTIVITIES: tuple[str, ...] = ("data", "step", "validation", "saving")
 SHOWN = 0.1  # least share of the time spent waiting for data that the progress bar shows
 
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 
@@ -112,7 +112,8 @@ def train(
 
     def idle() -> bool:
         """True where the devices have nothing left to do."""
-        return not unchecked or all(value.is_ready() for value in unchecked[-1][1].values())
+        newest: dict[str, Any] = unchecked[-1][1] if unchecked else {}
+        return all(value.is_ready() for value in newest.values())
 
     watch, since = Stopwatch(), step
     with jax.transfer_guard("disallow"):

@@ -23,6 +23,7 @@ from data_pipelines.sources import prepare
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.cohort import Cohort
+from scoliojax.runs.dry_run import dry_run
 from scoliojax.runs.environment import read_environment, record_environment
 from scoliojax.runs.evaluation import Screening, calibrate, open_network, predict, predict_perturbed, write_evaluation
 from scoliojax.runs.run import Run, TrainedNetwork, open_run
@@ -347,8 +348,9 @@ def test_another_config_is_refused_and_the_keys_named(straight, tiny_job):
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
     tiny_job.loss.margin = 0.3
     tiny_job.model.embedding_dim = 8
-    with pytest.raises(RunError, match=r"loss\.margin \(0\.2 there, 0\.3 here\), model\.embedding_dim \(4 there, 8 here\)"):
-        run_training(tiny_job, workdir)
+    for start in (run_training, dry_run):
+        with pytest.raises(RunError, match=r"loss\.margin \(0\.2 there, 0\.3 here\), model\.embedding_dim \(4 there, 8 here\)"):
+            start(tiny_job, workdir)
     assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
 
@@ -374,8 +376,9 @@ def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_
 def test_a_run_does_not_lie_in_its_data(tiny_job, tmp_path):
     tree = write_tree(tmp_path / "tree", per_class=2)
     tiny_job.data.name, tiny_job.data.root = "scoliosis1k", str(tree)
-    with pytest.raises(RunError, match=r"--workdir=.*tree/runs/one and data\.root=.* contain one another"):
-        run_training(tiny_job, tree / "runs" / "one")
+    for start in (run_training, dry_run):
+        with pytest.raises(RunError, match=r"--workdir=.*tree/runs/one and data\.root=.* contain one another"):
+            start(tiny_job, tree / "runs" / "one")
     assert not (tree / "runs").exists()
     (tree / "runs").mkdir()  # and where the folder is there already
     with pytest.raises(RunError, match="contain one another"):
@@ -435,7 +438,10 @@ def test_a_mistake_on_the_command_line_gets_one_clear_line(kind, tmp_path):
     places["file"].write_text("", encoding="utf-8")
     arguments = [argument.format(**places) if "{" in argument else argument for argument in arguments]
     workdir = tmp_path / "run"
-    assert_one_clear_error(run_here("scoliojax.main", *SYNTHETIC, f"--workdir={workdir}", *arguments), *words)
+    for dry in ([], ["--dry-run"]):
+        refused = run_here("scoliojax.main", *SYNTHETIC, f"--workdir={workdir}", *arguments, *dry)
+        assert_one_clear_error(refused, *words)
+        assert refused.returncode == 2
     assert not workdir.exists()
 
 
@@ -452,8 +458,9 @@ def test_missing_flags_and_runs(tmp_path):
     assert_one_clear_error(run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}"), "holds no run")
     for option in ("--step=best", "--part=train"):
         assert_one_clear_error(run_here("scoliojax.main", f"--workdir={tmp_path}", option), "belong to --mode eval")
-    profile = run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}", "--profile=1:2")
-    assert_one_clear_error(profile, "--profile belongs to --mode train")
+    for option in ("--profile=1:2", "--dry-run"):
+        refused = run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}", option)
+        assert_one_clear_error(refused, "--profile and --dry-run belong to --mode train")
     for text in ("", "10", "10:", ":", "5:5", "5:4", "-1:4", "1:2:3", "1.5:3", "a:b", f"{tmp_path}", f"1:{'9' * 20}"):
         mistaken = run_here("scoliojax.main", "--config=configs/sconet_mt.py", f"--workdir={tmp_path}", f"--profile={text}")
         assert_one_clear_error(mistaken, "argument --profile: ", "give START:STOP, e.g. 10:15 for steps 11 to 15")
@@ -463,6 +470,7 @@ def test_missing_flags_and_runs(tmp_path):
     assert_one_clear_error(main("--mode=eval", f"--workdir={tmp_path}"), "holds no run")  # and in a process of its own
 
 
+@pytest.mark.parametrize("start", [run_training, dry_run])
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -478,10 +486,10 @@ def test_missing_flags_and_runs(tmp_path):
         ({"train.checkpoints_to_keep": 0}, r"train\.checkpoints_to_keep=0"),
     ],
 )
-def test_a_mistake_in_the_config_is_named_before_anything_is_written(changes, words, tiny_job, tmp_path):
+def test_a_mistake_in_the_config_is_named_before_anything_is_written(changes, words, start, tiny_job, tmp_path):
     tiny_job.update_from_flattened_dict(changes)
     with pytest.raises((RunError, DataError), match=words):
-        run_training(tiny_job, tmp_path / "run")
+        start(tiny_job, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -13,7 +13,6 @@ status is 1 if a check failed.
 
 import argparse
 import json
-import math
 import os
 import re
 import signal
@@ -88,11 +87,6 @@ def furthest(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> tuple[
     return name, distances[name]
 
 
-def known(value: float | None) -> float | None:
-    """None for what is not known or cannot be computed."""
-    return value if value is not None and math.isfinite(value) else None
-
-
 def share_of_peak(what: str, share: float | None, estimated: float | None, measured: float) -> Row:
     """The share of the devices' peak in percent, of the estimated milliseconds (`share`) and of the measured ones."""
     return Row(f"share of the peak, {what} (%)", share, share * estimated / measured if share and estimated else None)
@@ -126,17 +120,14 @@ def program(args: argparse.Namespace, changes: list[str]) -> dict[str, Any]:
 
     from scoliojax import build
     from scoliojax.benchmark.stepping import Ours, random_batch
-    from scoliojax.devices.targets import Machine, Target, machine_of
+    from scoliojax.devices.targets import devices_here
     from scoliojax.runs import compiling, examining
     from scoliojax.runs.recipe import read_recipe
 
     config = read_recipe(args.config, changes)
     ours = Ours(config)
-    one = jax.devices()[0]
-    platform = {"gpu": "cuda"}.get(one.platform, one.platform)
-    machine = machine_of(one.device_kind) or Machine(math.nan, math.nan, math.nan)
-    target = Target("here", platform, list(ours.mesh.devices.flat), machine)
-    lowered = compiling.training_program(config, ours.mesh, platform), compiling.evaluation_program(config, ours.mesh, platform)
+    target = devices_here()
+    lowered = compiling.training_program(config, ours.mesh, target.platform), compiling.evaluation_program(config, ours.mesh)
     found = [examining.examine(target, each, each.lowered.compile()) for each in lowered]
     data = config.data
     clips = build.clips_per_batch(config)
@@ -290,9 +281,9 @@ class Hour:
     def compare_with_compiler(self) -> None:
         got, _ = self.child("program", *self.given())
         for what, figures, measured in zip(("training step", "evaluation"), got["figures"], got["milliseconds"], strict=True):
-            estimated = known(figures["estimated time (ms)"])
+            estimated = figures.get("estimated time (ms)")
             self.rows.append(Row(f"{figures['what']} (ms)", estimated, measured))
-            self.rows.append(share_of_peak(what, known(figures.get("share of the peak (%)")), estimated, measured))
+            self.rows.append(share_of_peak(what, figures.get("share of the peak (%)"), estimated, measured))
             said = f"the compiler's estimate is {estimated:.4g} ms" if estimated else "its compiler has no estimate"
             self.note(f"time of {what}", f"{measured:.4g} ms; {said}")
         stated = max(figures["memory: total (MB)"] for figures in got["figures"])
@@ -318,6 +309,14 @@ class Hour:
                 delivered = float(np.median(row["ours"]))
                 self.rows.append(Row(f"{row['what']} (batches/s; compiled: what the measured step takes)", needed, delivered))
                 self.note(row["what"], f"{delivered:.4g} batches/s delivered, {needed:.4g} needed", delivered > needed)
+
+    def run_dry(self) -> None:
+        """All that comes before the first step; nothing is left of it."""
+        _, printed = self.run("dry", "--dry-run")
+        left = (self.folder / "dry").exists()
+        could = "dry run: the run could start; nothing was written" in printed
+        said = "could not start" if not could else "left something" if left else "could start, and nothing is left"
+        self.note("dry run of a small run", said, could and not left)
 
     def train_on_all(self) -> None:
         got, printed = self.run("all", "--profile=5:8")
@@ -408,6 +407,7 @@ def main() -> None:
     hour = Hour(args, changes)
     hour.look()
     hour.compare_with_compiler()
+    hour.run_dry()
     hour.train_on_all()
     hour.stop_and_go_on()
     if not hour.found["process"]:
