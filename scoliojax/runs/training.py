@@ -83,7 +83,7 @@ class Opened(NamedTuple):
 def open_training(config: build.Config, directory: Path) -> Opened:
     """Check that a run with this config can be in this directory, on these devices and with its data, which are opened.
 
-    Nothing is made but, where `data.root` is a released tree or a URL, a prepared set in the cache. Errors as in `run_training`.
+    Nothing is made but a set in the cache, where `data.root` is a released tree or a URL. Errors as in `run_training`.
     """
     schedule = training_schedule(config)
     run_directory.check_layout(directory)

@@ -41,6 +41,7 @@ def test_what_compilers_state_is_printed_and_nothing_is_left(tmp_path):
     assert (said.returncode, said.stderr) == (0, "")
     for words in (
         "synthetic walkers (18 x 6 frames, seed 0)",
+        "host memory of each process: about ",
         "checkpoints: at most 5 at a time, of ",
         "training step, float32, 12 clips x 6 frames; 4 x cpu (this machine), jax",
         "evaluation, float32, 32 sequences x 60 frames; 4 x cpu (this machine), jax",
