@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines.interrupts import STOPPED, end_by_sigterm, interrupted, raise_between_imports
-from data_pipelines.schema import DataError, printable, remedy
+from data_pipelines.schema import DataError, is_url, local_path, printable, remedy
 from data_pipelines.schema import unwritable as unwritable  # of commands as well
 from data_pipelines.streams import open_streams
 
@@ -44,11 +44,13 @@ def make_parser(module: str, about: str, usage: str, *examples: str) -> Parser:
 
 
 def expanded_path(text: str) -> Path:
-    """A path from the command line, absolute, with `~` for the user's home."""
+    """A path from the command line, absolute, with `~` for the user's home; a `file://` URL is its path, another URL none."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is no path (is a variable not set?); give one")
     try:
-        return Path(text).expanduser().absolute()
+        return Path(local_path(text)).expanduser().absolute()
+    except DataError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     except (RuntimeError, OSError) as error:  # no home of that name, or the current folder is gone
         raise argparse.ArgumentTypeError(f"{text!r} names no place ({error}); give the whole path") from None
 
@@ -68,6 +70,11 @@ def whole_number(lowest: int, highest: int = 2**31 - 1) -> Callable[[str], int]:
 def expanded_text(text: str) -> str:
     """As `expanded_path`, for what is passed on as text."""
     return str(expanded_path(text))
+
+
+def expanded_root(text: str) -> str:
+    """As `expanded_text`, for data, which may also lie behind a URL."""
+    return text if is_url(text) else expanded_text(text)
 
 
 @contextmanager

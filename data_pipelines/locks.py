@@ -74,10 +74,33 @@ def alone(
                     parent.rmdir()
 
 
-def _open(path: Path) -> TextIO:
-    """A lock file to read and to append to, made where it is missing; a link is not followed, and a pipe not waited for."""
+def holder(path: Path) -> str | None:
+    """A text about the process that holds the lock file `path`, None where nobody does; nothing is made or changed.
+
+    Raises `DataError` and OSError as `alone`.
+    """
     try:
-        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        file = _open(path, make=False)
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # others may ask at the same time
+        except BlockingIOError:
+            return _holder(file)
+        except OSError as error:
+            _without_locks(error)
+    return None
+
+
+def _open(path: Path, make: bool = True) -> TextIO:
+    """A lock file to read and to append to, made where it is missing; a link is not followed, and a pipe not waited for.
+
+    Without `make` it is only read, and raises `FileNotFoundError` where it is missing.
+    """
+    how = os.O_RDWR | os.O_CREAT | os.O_APPEND if make else os.O_RDONLY
+    try:
+        number = os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise _no_lock_file(path) from None
@@ -85,7 +108,7 @@ def _open(path: Path) -> TextIO:
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise _no_lock_file(path)
-    return open(number, "r+", encoding="utf-8", errors="replace")
+    return open(number, "r+" if make else "r", encoding="utf-8", errors="replace")
 
 
 def _no_lock_file(path: Path) -> DataError:

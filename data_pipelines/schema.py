@@ -27,6 +27,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
@@ -63,6 +64,7 @@ REMEDIES = {  # of an error of the file system
 UNKNOWN = {
     "", "na", "n/a", "n.a.", "nan", "null", "nil", "unknown", "unbekannt", "not given", "-", "--", "?", "??", ".",
 }  # fmt: skip
+URL = re.compile(r"\s*([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)  # one slash is what a path makes of two; C:/ is none
 SHEET_ERROR = re.compile(r"#[^\W\d]+([/.]?[^\W_]+)?[!?]?|#div/0!")  # in lower case: #n/a, #ref!, #bezug!, #nv
 
 
@@ -155,6 +157,31 @@ class SilhouetteSet:
         return {name: int(np.sum(labels == class_id(name))) for name in RATIO_ORDER}
 
 
+def is_url(text: str) -> bool:
+    """True for `gs://bucket/folder`, `file:///folder` and the like."""
+    return bool(URL.match(text))
+
+
+def local_path(text: str, field: str = "") -> str:
+    """A path as it is, and the path of a `file://` URL.
+
+    `field`: what gave the path, for the message. Raises `DataError` for any other URL: as a path it would be a folder `gs:`.
+    """
+    if not (found := URL.match(text)):
+        return text
+    name = f"{field}={text!r}" if field else repr(text)
+    if found[1].lower() != "file":
+        raise DataError(
+            f"{name} is a URL where a path of this machine is needed; mount the bucket or share and give its path, or copy it "
+            "(only data.root and data.partition read from gs:// and s3://)"
+        )
+    whole = text[found.end(1) + 1 :].rstrip()
+    path = os.fsdecode(unquote_to_bytes(re.sub(r"^//(localhost)?(?=/)", "", whole, flags=re.IGNORECASE)))
+    if path.startswith("//") or "\0" in path:
+        raise DataError(f"{name} names no path of this machine; write file:///FOLDER, or the path alone")
+    return path
+
+
 def existing_folder(path: str | Path, field: str) -> Path:
     """The folder as a `Path`; raises `DataError` naming `field` if it is missing, not a folder, empty or unreadable."""
     try:
@@ -182,8 +209,9 @@ def cache_folder() -> Path:
     chosen = os.environ.get("SCOLIOJAX_CACHE")
     try:
         if chosen:
-            return Path(chosen).expanduser().absolute()
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "scoliojax"
+            return Path(local_path(chosen, "SCOLIOJAX_CACHE")).expanduser().absolute()
+        caches = local_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME")
+        return Path(caches).expanduser().absolute() / "scoliojax"
     except RuntimeError:  # in a container, a user id without an entry in the list of users
         raise DataError(
             "no home folder to keep a cache in: neither $HOME nor the list of users names one; set SCOLIOJAX_CACHE to a folder"

@@ -1,6 +1,7 @@
 """Opening of `data.root`: a prepared folder, or a released tree that is prepared into a cache on first use."""
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ import numpy as np
 from data_pipelines import masks
 from data_pipelines.files import read_regular
 from data_pipelines.locks import alone
+from data_pipelines.remote import copied
 from data_pipelines.schema import (
     FRAME_SIZE,
     DataError,
@@ -23,6 +25,7 @@ from data_pipelines.schema import (
     abbreviate,
     cache_folder,
     existing_folder,
+    is_url,
     nested,
     printable,
     remedy,
@@ -43,6 +46,7 @@ from data_pipelines.tables import read_subjects
 LOCK = ".preparing"  # beside the prepared folder while a preparation is at work
 UNFINISHED = "incomplete."  # prefix of the folders that TFDS writes to before it renames them
 REMEDY = "delete it and run data_pipelines.prepare again"
+COPY_AGAIN = "delete it, and the same command copies it again"
 
 
 def prepared_folder(root: Path) -> Path:
@@ -157,27 +161,27 @@ def _preparing(output: Path, report: Callable[[str], None]) -> contextlib.Abstra
     return alone(folder / LOCK, wait, report, clear=True)
 
 
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """Metadata of a prepared folder; raises `DataError` if they are damaged."""
+def read_metadata(folder: Path, remedy: str = REMEDY) -> dict[str, Any]:
+    """Metadata of a prepared folder; raises `DataError`, with the remedy, if they are damaged."""
     try:
         columns = json.loads(read_regular(folder / "metadata.json"))
         if metadata_digest(columns) != columns["digest"]:
             raise ValueError("metadata.json does not match its digest")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{folder} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
+        raise DataError(f"{folder} is damaged ({type(error).__name__}: {error}); {remedy}") from error
     return columns
 
 
-def open_prepared(root: Path, metadata: dict[str, Any] | None = None) -> SilhouetteSet:
+def open_prepared(root: Path, metadata: dict[str, Any] | None = None, remedy: str = REMEDY) -> SilhouetteSet:
     """Open a prepared folder. The first read of a sequence verifies its checksum; ArrayRecord verifies its own at every read.
 
     `metadata` are those of `read_metadata`, if they are read already. `DataError` names the folder or, from `read`, the record
-    that is damaged.
+    that is damaged, and the `remedy`.
     """
     import tensorflow_datasets as tfds
 
     folder = prepared_folder(root)
-    columns = metadata or read_metadata(folder)
+    columns = metadata or read_metadata(folder, remedy)
     try:
         builder = tfds.builder_from_directory(folder)
         records = builder.as_data_source(split=SPLIT)  # pyright: ignore[reportCallIssue]; behind an untyped decorator
@@ -188,17 +192,17 @@ def open_prepared(root: Path, metadata: dict[str, Any] | None = None) -> Silhoue
             raise ValueError(f"{len(records)} records for {sizes}")
         labels, n_frames = (np.array(columns[name], np.int32) for name in ("labels", "n_frames"))
     except Exception as error:  # TFDS and ArrayRecord raise many kinds of exception for damaged files
-        raise DataError(f"{folder} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
+        raise DataError(f"{folder} is damaged ({type(error).__name__}: {error}); {remedy}") from error
 
     def read(row: int) -> np.ndarray:
         name = f"{folder}: record {row}, sequence {columns['sequences'][row]}"
         try:
             silhouettes = records[row]["silhouettes"]  # s 64 64
         except Exception as error:
-            raise DataError(f"{name}, cannot be read ({type(error).__name__}: {error}); {REMEDY}") from error
+            raise DataError(f"{name}, cannot be read ({type(error).__name__}: {error}); {remedy}") from error
         shape = (n_frames[row], FRAME_SIZE, FRAME_SIZE)
         if silhouettes.shape != shape or (row not in checked and zlib.crc32(silhouettes.data) != columns["checksums"][row]):
-            raise DataError(f"{name}, does not match its checksum; {REMEDY}")
+            raise DataError(f"{name}, does not match its checksum; {remedy}")
         checked.add(row)
         return silhouettes
 
@@ -224,9 +228,23 @@ def _waited_for(root: Path, report: Callable[[str], None]) -> bool:
         return False
 
 
+def _read_all(root: Path) -> None:
+    """Raise `DataError` where a record of a prepared folder does not match its checksum."""
+    data = open_prepared(root)
+    for row in range(len(data)):
+        data.read(row)
+
+
 def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
-    """Open `data.root`, a folder made by `data_pipelines.prepare` or a released tree; `report` gets messages for the user."""
-    folder, say = existing_folder(root, "data.root"), _printing(report)
+    """Open `data.root`: a folder made by `data_pipelines.prepare`, also behind a URL, or a released tree.
+
+    `report` gets messages for the user.
+    """
+    say = _printing(report)
+    if is_url(root):
+        copy = copied(root, "data.root", ("scoliosis1k", VERSION), say, _read_all)
+        return dataclasses.replace(open_prepared(copy, remedy=COPY_AGAIN), name=root)
+    folder = existing_folder(root, "data.root")
     # Asked for again in the end: a preparation may have ended in between.
     if is_prepared(folder) or (_unfinished(folder) and _waited_for(folder, say)) or is_prepared(folder):
         return open_prepared(folder)

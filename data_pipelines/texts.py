@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines.files import kind_of, read_regular
-from data_pipelines.schema import DataError, unreadable
+from data_pipelines.remote import read_url
+from data_pipelines.schema import DataError, is_url, unreadable
 
 LARGEST = 2**23  # bytes; a line for each of 200,000 sequences has less, and what is made of it stays far below 1 GB
 MOST_ZEROS = 3  # bytes; UTF-32 may end with so many
@@ -37,8 +38,13 @@ def text_of(path: str | os.PathLike[str], field: str, wanted: str, report: Calla
     if not os.fspath(path):
         refuse(f"is empty (an unset variable?); give the name of a {wanted} file, or leave the option out")
     try:
-        content = read_regular(Path(os.path.expanduser(path)), LARGEST)
+        if is_url(os.fspath(path)):
+            content = read_url(os.fspath(path), field, LARGEST)
+        else:
+            content = read_regular(Path(os.path.expanduser(path)), LARGEST)
     except FileNotFoundError:
+        raise
+    except DataError:  # is a ValueError, and says all of it
         raise
     except OSError as error:
         refuse(unreadable(error, f"give a {wanted} file"))

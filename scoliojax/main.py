@@ -27,7 +27,8 @@ def arguments() -> Parser:
     command.add_step(parser)
     command.add_part(parser)
     command.add_screening(parser)
-    parser.add_argument("--profile", type=expanded_path, metavar="DIR", help="write a profiler trace of steps 11 to 15 here")
+    command.add_profile(parser)
+    command.add_dry_run(parser)
     command.add_hosts(parser)
     return parser
 
@@ -41,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--workdir is missing; give a folder for checkpoints, logs and results")
     if args.mode == "train" and (args.step, args.part) != ("newest", "test"):
         parser.error("--step and --part belong to --mode eval; training evaluates its last step on the test part")
-    if args.mode == "eval" and args.profile:
-        parser.error("--profile belongs to --mode train; an evaluation has no training steps")
-    with command.report_errors(
-        "nothing was written" if args.mode == "eval" else partial(command.left_by_training, args.workdir)
-    ):
+    if args.mode == "eval" and (args.profile or args.dry_run):
+        parser.error("--profile and --dry-run belong to --mode train; an evaluation has no training steps")
+    unchanged = args.mode == "eval" or args.dry_run
+    with command.report_errors("nothing was written" if unchanged else partial(command.left_by_training, args.workdir)):
         from scoliojax.devices import cluster
         from scoliojax.errors import RunError
+        from scoliojax.runs.dry_run import dry_run
         from scoliojax.runs.evaluation import Screening, open_network, write_evaluation
         from scoliojax.runs.recipe import read_recipe
         from scoliojax.runs.run import open_run, recorded_config
@@ -62,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             config = recorded_config(args.workdir, changes=changes)
         screening = Screening(args.sensitivity, args.prevalence, args.coverage)
-        if args.mode == "train":
+        if args.dry_run:
+            dry_run(config, args.workdir, args.profile)
+        elif args.mode == "train":
             run_training(config, args.workdir, screening, args.profile)
         else:
             network, cohort = open_network(open_run(args.workdir, config=config), args.step)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.command import expanded_path, expanded_root
 from data_pipelines.command import report_errors as data_errors
 from data_pipelines.sources import open_prepared
 from scoliojax import build
@@ -319,6 +320,7 @@ NUMBERS = [  # a command, its option, and values beside -1, nan and the like tha
     ("scoliojax.app --checkpoint=x", "--megabytes", "0"),
     ("scoliojax.benchmark", "--rounds", "0"),
     ("scoliojax.benchmark", "--steps", "9"),
+    ("scoliojax.benchmark", "--subjects", "41"),
     (f"scoliojax.benchmark.program --target=h100 {RECIPE}", "--shared-frames", "1"),
     ("scoliojax.interop.parity live", "--seed"),
     ("scoliojax.interop.parity bfloat16 --workdir=x", "--sequences", "0"),
@@ -502,7 +504,6 @@ with report_errors("all is whole"):
 PATHS = [  # commands with an option that is a path, and what else they need
     ("scoliojax.main", "--workdir={}", RECIPE),
     ("scoliojax.main", "--config={}", "--workdir=x"),
-    ("scoliojax.main", "--profile={}", "--workdir=x", RECIPE),
     ("scoliojax.study", "--workdir={}", RECIPE),
     ("scoliojax.study", "--config={}", "--workdir=x"),
     ("scoliojax.report", "--workdir={}"),
@@ -547,8 +548,8 @@ PATHS = [  # commands with an option that is a path, and what else they need
 
 
 KINDS = {  # the functions that judge the text of an option, and the table above that holds them to it
-    **dict.fromkeys(["expanded_path", "expanded_text", "_path", "_recipe_name"], "path"),
-    "whole_number.<locals>.number": "number", "float": "", "parse_order": "",
+    **dict.fromkeys(["expanded_path", "expanded_text", "expanded_root", "_path", "_recipe_name"], "path"),
+    "whole_number.<locals>.number": "number", "float": "", "parse_order": "", "steps_between": "",
 }  # fmt: skip
 
 
@@ -584,18 +585,34 @@ def test_every_option_that_is_a_path_or_a_number_is_in_a_table():
     assert missing == []
 
 
-@pytest.mark.parametrize("text", ["", " ", "~nobody-of-this-name/x"])
+NO_PATHS = {  # and what is said of them
+    "": "is a variable not set?",
+    " ": "is a variable not set?",
+    "~nobody-of-this-name/x": "names no place",
+    "gs://bucket/x": "'gs://bucket/x' is a URL where a path of this machine is needed; mount the bucket",
+    "file://host/x": "names no path of this machine; write file:///FOLDER",
+}
+
+
+@pytest.mark.parametrize("text", NO_PATHS)
 @pytest.mark.parametrize("command", PATHS, ids=lambda command: " ".join(command))
-def test_a_path_that_is_empty_or_of_nobody_is_refused(command, text, tmp_path, monkeypatch):
+def test_a_path_that_is_empty_or_of_nobody_or_elsewhere_is_refused(command, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module, *words = command
-    if text.strip() and "--config={}" in words:
+    if text.startswith("~") and "--config={}" in words:
         pytest.skip("a recipe that is not there has an error of its own")
+    if "://" in text and any("--data=" in word for word in words):
+        pytest.skip("data may lie behind a URL")
     arguments = [part.format(text) for word in words for part in word.split(" ")]
     refused = run_here(module, *arguments)
-    assert_one_clear_error(refused, "names no place" if text.strip() else "is a variable not set?")
+    assert_one_clear_error(refused, NO_PATHS[text])
     assert refused.returncode == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_url_is_its_path(tmp_path):
+    assert expanded_path(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
+    assert expanded_root("gs://bucket/x") == "gs://bucket/x"
 
 
 @pytest.mark.parametrize(

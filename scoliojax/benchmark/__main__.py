@@ -22,10 +22,13 @@ READ_BY = {  # an option: the sections that read it
     "rounds": tuple(name for name in SECTIONS if name != "memory"),
     "steps": ("memory",),
     "precision": ("step",),
+    "subjects": ("loader",),
 }
 
 
-def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dict[str, Callable[[], list[Row]]]:
+def sections(
+    rounds: int, precision: str, steps: int, subjects: int | None, options: list[str]
+) -> dict[str, Callable[[], list[Row]]]:
     """The measurements by name."""
     import jax
 
@@ -38,7 +41,7 @@ def sections(rounds: int, precision: str, steps: int, options: list[str]) -> dic
     # On a CPU the whole batch would take minutes.
     whole = [(1, 8, 30), (4, 1, 30)] if jax.default_backend() == "cpu" else [(8, 8, 30)]
     return {
-        "loader": lambda: loading.measure(rounds),
+        "loader": lambda: loading.measure(rounds, subjects or loading.SUBJECTS),
         "step": lambda: [
             *stepping.measure(published, "published sizes", whole, rounds),
             *stepping.measure(quickstart, "quickstart", [(6, 2, 6)], rounds),
@@ -64,6 +67,8 @@ def arguments() -> Parser:
     add("--only", default=",".join(SECTIONS), metavar="A,B", help=f"some of {names}; default all but recipe")
     add("--rounds", type=whole_number(1), metavar="N", help="repetitions; default 5")
     add("--steps", type=whole_number(10), metavar="N", help="steps of the section memory; default 2000")
+    help_text = "sequences of a batch of the section loader, 8 clips of each; default 8, as published"
+    add("--subjects", type=whole_number(1, 40), metavar="N", help=help_text)
     add("--precision", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 elsewhere")
     add("--json", type=expanded_path, metavar="FILE", help="write the rows, with every single time, here as well")
     return parser
@@ -92,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from scoliojax.runs.environment import environment
 
         precision = args.precision or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-        measures = sections(args.rounds or 5, precision, args.steps or 2000, options)
+        measures = sections(args.rounds or 5, precision, args.steps or 2000, args.subjects, options)
         here = environment()
         print(f"{', '.join(here['devices'])}; jax {here['packages']['jax']}; commit {here['git_commit']}")
         print("| what | unit | ours (quartiles) | PyTorch (quartiles) | ratio | |\n|---|---|---|---|---|---|")

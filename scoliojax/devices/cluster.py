@@ -1,5 +1,7 @@
 """Several processes of one run: joining, printing once, waiting for each other and stopping together."""
 
+import hashlib
+import importlib.metadata
 import itertools
 import os
 import re
@@ -8,12 +10,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 
 from scoliojax.errors import RunError, one_line
 
@@ -99,7 +103,9 @@ def _initialize(coordinator: str | None, processes: int | None, process: int | N
     thread.join(JOIN_NOTICE)
     if thread.is_alive():
         own = next((os.environ[name] for name in RANKS if name in os.environ), "") if process is None else process
-        whom = f"process {own} waits for the others{f' at {coordinator}' if coordinator else ''}, because of {how}"
+        count = processes or max(_announced().values(), default=0)
+        others = f"{count - 1} other process{'es' * (count > 2)}" if count > 1 else "the others"
+        whom = f"process {own} waits for {others}{f' at {coordinator}' if coordinator else ''}, because of {how}"
         rest = ALONE if coordinator is None else "to run one process alone, leave these options out"
         print(f"{whom}; {rest}", file=sys.stderr, flush=True)
         thread.join(max(JOIN_TIMEOUT - JOIN_NOTICE, 0.0))
@@ -138,21 +144,58 @@ def all_agree(yes: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(yes))))
 
 
-def compile_in_step(function: Callable) -> Callable:
-    """The jitted function, compiled in step with the other processes: none runs it before all have compiled it.
+def refuse_difference(text: str, what: str, remedy: str) -> None:
+    """Raise `RunError`, in every process, where their texts differ; it names those that have another than process 0.
 
-    A process that is alone gets the function itself.
+    All processes must call this. `what`: the text in words, for the message.
+    """
+    if jax.process_count() == 1:
+        return
+    mine = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)  # 32
+    barrier("compare")
+    everyone = np.asarray(multihost_utils.process_allgather(mine))  # processes 32
+    if others := [str(process) for process in np.flatnonzero((everyone != everyone[0]).any(axis=1))]:
+        names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        have = "has" if len(others) == 1 else "have"
+        raise RunError(f"of {len(everyone)} processes number {names} {have} another {what} than process 0; {remedy}")
+
+
+def refuse_other_program(lowered: jax.stages.Lowered) -> None:
+    """As `refuse_difference`, of a program before it is compiled: with different ones the processes would wait for ever."""
+    versions = f"jax {jax.__version__}, jaxlib {importlib.metadata.version('jaxlib')}"
+    refuse_difference(
+        f"{versions}\n{lowered.as_text()}", "program", "start all with the same config, package and version of jax"
+    )
+
+
+def compile_in_step(function: Callable) -> Callable:
+    """The jitted function, compiled in step with the other processes: none runs it before all have compiled the same program.
+
+    A process that is alone gets the function itself. The function raises `RunError` as `refuse_other_program`.
     """
     programs: dict = {}
 
     def call(*arguments):
         key = str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), arguments))
         if key not in programs:
-            programs[key] = function.lower(*arguments).compile()
+            lowered = function.lower(*arguments)
+            refuse_other_program(lowered)
+            programs[key] = lowered.compile()
             barrier("compiled")
         return programs[key](*arguments)
 
     return call if jax.process_count() > 1 else function
+
+
+def keep_programs(folder: Path) -> None:
+    """From now on several processes keep compiled programs in this folder, which all must see, for when they start again.
+
+    jax lets process 0 alone write programs, so in a cache of its own another process would find nothing. A process that is
+    alone keeps its cache, and so do those that have one by `JAX_COMPILATION_CACHE_DIR`.
+    """
+    if jax.process_count() > 1 and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        compilation_cache.reset_cache()  # it may be in use elsewhere
 
 
 @contextmanager

@@ -24,4 +24,5 @@ def sharded(mesh: Mesh) -> NamedSharding:
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's share of a batch, `[n / processes, ...]`, as global arrays `[n, ...]` sharded over the devices."""
-    return {name: jax.make_array_from_process_local_data(sharded(mesh), array) for name, array in batch.items()}
+    with jax.transfer_guard_host_to_device("allow"):  # this is the copy that is asked for
+        return {name: jax.make_array_from_process_local_data(sharded(mesh), array) for name, array in batch.items()}

@@ -5,6 +5,7 @@ The compilers are those of the machines themselves; the extras `tpu` and `cuda` 
 
 import importlib.util
 import math
+import os
 import re
 from typing import Any, NamedTuple
 
@@ -71,11 +72,25 @@ class Target(NamedTuple):
     platform: str  # "tpu" or "cuda", as jax lowers for it
     devices: list[Any]  # that can be compiled for and not used
     machine: Machine
+    memory: float = 0.0  # bytes of a device that a program can have; 0: as `machine` has it
 
 
 def machine_of(kind: str) -> Machine | None:
     """The figures of a device by its `device_kind`; None where they are not known here."""
     return next((machine for name, machine in MACHINES.items() if kind.startswith(name)), None)
+
+
+HERE = "this machine"  # the name of the target of devices that are there
+
+
+def devices_here() -> Target:
+    """The devices that there are, of all processes. Of a CPU only the memory is known, of which each has an equal part."""
+    devices, (first, *others) = jax.devices(), jax.local_devices()
+    own = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 + len(others)) if first.platform == "cpu" else 0.0
+    machine = machine_of(first.device_kind) or Machine(0.0, own, 0.0)
+    limit = (first.memory_stats() or {}).get("bytes_limit", 0.0)
+    platform = "tpu" if first.platform == "tpu" else "cpu" if first.platform == "cpu" else "cuda"
+    return Target(HERE, platform, devices, machine, limit or own)
 
 
 def find_target(name: str) -> Target:

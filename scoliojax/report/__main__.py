@@ -7,8 +7,8 @@ Writes `report/` in the run directory: `report.html` (one file that needs no int
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.command import Parser, expanded_path, expanded_text, make_parser
-from data_pipelines.schema import nested
+from data_pipelines.command import Parser, expanded_path, expanded_root, make_parser
+from data_pipelines.schema import is_url, nested
 from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, whole_folder
 from scoliojax.runs.command import add_output, add_part, add_run, add_screening, add_step, configure_runtime, report_errors
@@ -29,7 +29,7 @@ def arguments() -> Parser:
     add_step(parser)
     add_part(parser)
     add_screening(parser)
-    add("--data", type=expanded_text, metavar="DIR", help="prepared folder or released tree, where it has moved")
+    add("--data", type=expanded_root, metavar="DIR", help="prepared folder or released tree, where it has moved")
     add_output(parser, "<workdir>/report")
     return parser
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             open_run(directory, field, root=args.data)
             for directory, field in [(args.directory, "--workdir"), *((other, "--compare") for other in args.compare)]
         )
-        if args.output and (root := run.config.data.root) and nested(folder, Path(root)):
+        if args.output and (root := run.config.data.root) and not is_url(root) and nested(folder, Path(root)):
             raise RunError(f"--output={folder} and the data in {root} contain one another; give another folder")
         evidence = gather(*open_network(run, args.step), args.part, screening)
         rivals = [compare_runs(evidence, *open_network(other, args.step), args.part, screening) for other in others]

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -12,7 +13,7 @@ from typing import NoReturn
 
 from data_pipelines import command
 from data_pipelines.command import Parser, expanded_path, unwritable, whole_number
-from data_pipelines.schema import DataError, cache_folder
+from data_pipelines.schema import DataError, cache_folder, local_path
 from scoliojax.errors import RunError, Stopped
 from scoliojax.scores.conformal import COVERAGE
 
@@ -38,7 +39,10 @@ def add_allow_missing(parser: Parser) -> None:
 
 def _recipe_name(text: str) -> str:
     """FILE or FILE:VARIANT with `~` expanded."""
-    file, colon, variant = text.partition(":")
+    try:
+        file, colon, variant = local_path(text).partition(":")
+    except DataError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     if not file.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is no recipe (is a variable not set?); give FILE or FILE:VARIANT")
     return os.path.expanduser(file) + colon + variant
@@ -81,6 +85,25 @@ def add_coverage(parser: Parser, default: float | None) -> None:
     help_text = "share of people of each class whose set of classes that cannot be excluded is to have their class"
     said = f"default {default:g}" if default else "default: no such set"
     parser.add_argument("--coverage", type=float, default=default, metavar="X", help=f"{help_text}; {said}")
+
+
+def add_profile(parser: Parser) -> None:
+    help_text = "write a profiler trace of the steps after START, up to STOP, into the run directory, e.g. 10:15"
+    parser.add_argument("--profile", type=steps_between, metavar="START:STOP", help=help_text)
+
+
+def add_dry_run(parser: Parser) -> None:
+    help_text = "do all that comes before the first step, print memory and cost of the compiled steps, and leave no trace"
+    parser.add_argument("--dry-run", action="store_true", help=help_text)
+
+
+def steps_between(text: str) -> range:
+    """START:STOP, two numbers of finished steps, as the numbers of the steps between, from 0."""
+    match = re.fullmatch("([0-9]{1,10}):([0-9]{1,10})", text)
+    steps = range(int(match[1]), int(match[2])) if match else range(0)
+    if not steps:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no span of steps; give START:STOP, e.g. 10:15 for steps 11 to 15")
+    return steps
 
 
 def add_output(parser: Parser, default: str) -> None:

@@ -1,6 +1,7 @@
 """Training and evaluation steps lowered from shapes alone, for devices that may not be there; no data, nothing is run."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -49,10 +50,6 @@ def frames_shared(config: build.Config, devices: int) -> tuple[int, int]:
 
 def training_program(config: build.Config, mesh: Mesh, platform: str, share: bool | int = True) -> Program:
     """The training step of a run; `share`: shared frames as `frames_shared` has them, another number of them, or False."""
-    optimizer, schedule = build.build_optimizer(config)
-    graph, params, batch_stats = build.build_model(config)
-    step = make_train_step(graph, build.build_loss(config, mesh), optimizer, schedule, replicated(mesh))
-    state = _placed(create_state(params, batch_stats, optimizer), mesh)
     clips, length = build.clips_per_batch(config, mesh.size), config.data.frames_per_clip
     batch = {name: jax.ShapeDtypeStruct((clips,), jnp.int32, sharding=sharded(mesh)) for name in ("labels", "identities")}
     together, frames = frames_shared(config, mesh.size) if share else (1, 0)
@@ -64,23 +61,50 @@ def training_program(config: build.Config, mesh: Mesh, platform: str, share: boo
         frames = share
     groups, drawn = (clips // together, frames) if frames else (clips, length)
     batch["silhouettes"] = _frames(groups, drawn, mesh)
-    what = f"training step, {config.precision}, {clips} clips x {length} frames"
     if frames:
         batch["clip_frames"] = jax.ShapeDtypeStruct((groups, together, length), jnp.int32, sharding=sharded(mesh))
-        what += f", every {together} share {frames} of {together * length}"
-    lowered = step.trace(state, batch).lower(lowering_platforms=(platform,))
+    return program_of_batch(config, mesh, batch, platform)
+
+
+def program_of_batch(config: build.Config, mesh: Mesh, batch: Mapping[str, Any], platform: str | None = None) -> Program:
+    """The training step of a batch with these shapes, for the platform of the mesh or another."""
+    optimizer, schedule = build.build_optimizer(config)
+    graph, params, batch_stats = build.build_model(config)
+    step: Any = make_train_step(graph, build.build_loss(config, mesh), optimizer, schedule, replicated(mesh))
+    state = _placed(create_state(params, batch_stats, optimizer), mesh)
+    (clips,), (groups, drawn) = batch["labels"].shape, batch["silhouettes"].shape[:2]
+    if "clip_frames" in batch:
+        _, together, length = batch["clip_frames"].shape
+        shared = f", every {together} share {drawn} of {together * length}"
+    else:
+        length, shared = drawn, ""
+    what = f"training step, {config.precision}, {clips} clips x {length} frames{shared}"
+    lowered = step.trace(state, batch).lower(**_platforms(platform))
     return Program(what, lowered, 3 * groups * drawn * forward_flops_per_frame(config.model.channels))
 
 
-def evaluation_program(config: build.Config, mesh: Mesh, platform: str) -> Program:
-    """The evaluation of the longest sequences that a run reads at a time."""
+def shapes_of(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of the global batch of which this is a process's share."""
+    shares = jax.process_count()
+    return {
+        name: jax.ShapeDtypeStruct((shares * len(part), *part.shape[1:]), part.dtype, sharding=sharded(mesh))
+        for name, part in batch.items()
+    }
+
+
+def _platforms(platform: str | None) -> dict[str, Any]:
+    return {"lowering_platforms": (platform,)} if platform else {}
+
+
+def evaluation_program(config: build.Config, mesh: Mesh, platform: str | None = None, longest: int | None = None) -> Program:
+    """The evaluation of the longest sequences that a run reads at a time: of `longest` frames, None for as many as it may."""
     graph, params, batch_stats = build.build_model(config)
     step: Any = make_eval_step(graph, replicated(mesh))
-    sequences, length = config.data.sequences_per_eval_batch * mesh.size, config.data.max_eval_frames
+    sequences, length = config.data.sequences_per_eval_batch * mesh.size, longest or config.data.max_eval_frames
     mask = jax.ShapeDtypeStruct((sequences, length), bool, sharding=sharded(mesh))
     arguments = _placed(params, mesh), _placed(batch_stats, mesh), _frames(sequences, length, mesh), mask
     what = f"evaluation, {config.precision}, {sequences} sequences x {length} frames"
-    lowered = step.trace(*arguments).lower(lowering_platforms=(platform,))
+    lowered = step.trace(*arguments).lower(**_platforms(platform))
     return Program(what, lowered, sequences * length * forward_flops_per_frame(config.model.channels))
 
 

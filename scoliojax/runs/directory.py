@@ -12,7 +12,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from data_pipelines.command import unwritable
-from data_pipelines.schema import abbreviate
+from data_pipelines.schema import abbreviate, is_url
 from data_pipelines.splits import RATIO
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
@@ -23,7 +23,7 @@ from scoliojax.runs.settings import FREE_KEYS
 
 UNKNOWN_PARTS = "an older version trained this run without recording which sequences it trained on"
 REMEDY = "restore it from a copy, or start again in another folder"
-FOLDERS = ("checkpoints", "best", "evaluation", "calibration", "reference", "tensorboard")
+FOLDERS = ("checkpoints", "best", "evaluation", "calibration", "reference", "tensorboard", "profile", "compiled")
 RATE = "optimizer.learning_rate"  # may be lowered when a run goes on
 Parts = Mapping[str, Sequence[str]]  # ids of the sequences by part
 
@@ -82,7 +82,9 @@ def _places(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _place(path: str, workdir: Path) -> str:
-    """An absolute path; a relative one is sought from the present folder and from `workdir` on."""
+    """An absolute path, or a URL; a relative path is sought from the present folder and from `workdir` on."""
+    if is_url(path):
+        return path
     try:
         places = [base / Path(path).expanduser() for base in (Path.cwd(), workdir)]
     except RuntimeError:  # the home of a user that there is not; `settings.check` says so
@@ -93,7 +95,7 @@ def _place(path: str, workdir: Path) -> str:
 def check_places(workdir: Path, config: dict[str, Any], field: str = "--workdir") -> None:
     """Raise `RunError` with the remedy where the data or the partition file of a run is no longer there."""
     for key, path in _places(config["data"]).items():
-        if not os.path.exists(_place(path, workdir)):
+        if not is_url(path) and not os.path.exists(_place(path, workdir)):
             raise RunError(
                 f"{field}={workdir}: data.{key}={path!r} is not there; say where with --config.data.{key}=PATH: to each "
                 "scoliojax.main --mode eval, or once to a training, which records it"

@@ -2,14 +2,30 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from data_pipelines.command import unwritable
-from data_pipelines.locks import alone
+from data_pipelines.locks import alone, holder
 from data_pipelines.schema import DataError
 from scoliojax.devices import cluster
 from scoliojax.errors import RunError
+
+
+def _refuse(directory: Path, who: str) -> NoReturn:
+    raise RunError(
+        f"--workdir={directory} is being trained in ({who}); wait for its end, or stop it, or give another --workdir"
+    )
+
+
+def refuse_other_training(directory: Path) -> None:
+    """Raise `RunError` where a training is at work in a run directory; nothing is made or changed."""
+    try:
+        if who := holder(directory / ".lock"):
+            _refuse(directory, who)
+    except OSError as error:
+        raise RunError(f"--workdir={directory} {unwritable(error)}") from None
 
 
 @contextmanager
@@ -20,17 +36,11 @@ def only_training(directory: Path) -> Iterator[None]:
     holds it, or the directory cannot be written, and `DataError` where `.lock` is no file. Whoever only reads the run needs no
     lock.
     """
-
-    def refuse(holder: str) -> NoReturn:
-        raise RunError(
-            f"--workdir={directory} is being trained in ({holder}); wait for its end, or stop it, or give another --workdir"
-        )
-
     with ExitStack() as held:
         reason = None
         try:
             if cluster.is_first():
-                held.enter_context(alone(directory / ".lock", refuse))
+                held.enter_context(alone(directory / ".lock", partial(_refuse, directory)))
         except (RunError, DataError) as error:
             reason = error
         except OSError as error:

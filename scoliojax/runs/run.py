@@ -54,6 +54,11 @@ class Run:
         """The state before the first step, on every device of the mesh."""
         return jax.device_put(create_state(self._params, self._batch_stats, self.optimizer), replicated(self.mesh))
 
+    def state_shapes(self, sharding: Sharding) -> TrainState:
+        """Shapes and types of a state."""
+        state = jax.eval_shape(lambda: create_state(self._params, self._batch_stats, self.optimizer))
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
+
     def checkpoints(self) -> Checkpoints:
         keep = self.config.train.checkpoints_to_keep
         return Checkpoints(self.directory / "checkpoints", keep, cluster.print_once, origin=self.origin())
@@ -78,11 +83,7 @@ class Run:
                     "set train.eval_every and train there"
                 )
             raise RunError(f"{self.field}={self.directory} has no {which} checkpoint; train there first")
-        sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
-        like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(lambda: create_state(self._params, self._batch_stats, self.optimizer)),
-        )
+        like = self.state_shapes(sharding or SingleDeviceSharding(jax.local_devices()[0]))
         say = partial(cluster.print_once, stream=sys.stderr)
         checkpoints = Checkpoints(folder, None, say, read_only=True, origin=self.origin())
         state = checkpoints.restore(like, int(which) if which.isdigit() else None)

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from configs import sconet_mt
 from data_pipelines.augment import Augmentation
-from data_pipelines.schema import abbreviate
+from data_pipelines.remote import check_url
+from data_pipelines.schema import DataError, abbreviate, is_url
 from scoliojax import build
 from scoliojax.errors import RunError, one_line
 
@@ -194,7 +195,11 @@ def _check_data(data: build.Config) -> None:
         )
     for key in ("root", "partition"):
         try:
+            if is_url(data[key]):
+                check_url(data[key], f"data.{key}")
             Path(data[key]).expanduser()
+        except DataError as error:
+            raise RunError(str(error)) from None
         except RuntimeError as error:  # the home of a user that there is not
             raise RunError(f"data.{key}={_shown(data[key])}: {one_line(error)}; write the whole path") from None
 

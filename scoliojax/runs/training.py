@@ -2,24 +2,26 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 
-from data_pipelines.schema import nested
+from data_pipelines.schema import is_url, nested
 from scoliojax import build
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
-from scoliojax.errors import RunError
+from scoliojax.errors import RunError, one_line
 from scoliojax.models.cost import train_flops_per_step
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs import environment, settings
 from scoliojax.runs.cohort import Cohort, examine_batch
 from scoliojax.runs.evaluation import Screening, validation_scores, write_evaluation
 from scoliojax.runs.lock import only_training
+from scoliojax.runs.memory import host_memory
 from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.training.checkpoint import BestCheckpoint, Checkpoints
 from scoliojax.training.log import Log, RunLog, read_log
@@ -31,7 +33,6 @@ BEST_BY = "validation/macro_f1"
 LONG_RUN = 3600.0  # seconds on a CPU; a longer run begins with a warning
 CPU_SPEED = 1e11  # floating-point operations per second, assumed in that warning
 PERTURBED = 40  # walks that the evaluation at the end also reads under each perturbation; `--mode eval` reads more
-PROFILED = range(10, 15)  # steps since the start of the process, from 0; all programs are compiled by then
 
 
 def training_schedule(config: build.Config) -> Schedule:
@@ -41,23 +42,49 @@ def training_schedule(config: build.Config) -> Schedule:
 
 
 def run_training(
-    config: build.Config, directory: Path, screening: Screening | None = None, profile: Path | None = None
+    config: build.Config, directory: Path, screening: Screening | None = None, profile: range | None = None
 ) -> None:
     """Train, from the start or from the newest checkpoint, then evaluate the test part.
 
-    `screening`: options of the evaluation; `profile`: folder for a profiler trace of some steps, None for no trace.
+    `screening`: options of the evaluation; `profile`: steps, numbered from 0, of which a profiler trace is written into the run
+    directory, None for no trace.
     Raises `RunError` where config, directory and data do not belong together or another training is at work in the directory,
     `DataError` for data that cannot be used, and `Stopped` after SIGTERM, with a checkpoint.
     """
-    settings.check(config)
-    root = config.data.root
-    if root and not (directory / "config.json").exists() and nested(directory, Path(root).expanduser()):
-        raise RunError(f"--workdir={directory} and data.root={root!r} contain one another; give another folder")
+    check_request(config, directory, profile)
     with only_training(directory):
         _run_training(config, directory, screening or Screening(), profile)
 
 
-def _run_training(config: build.Config, directory: Path, screening: Screening, profile: Path | None) -> None:
+def check_request(config: build.Config, directory: Path, profile: range | None) -> None:
+    """Raise `RunError` for what cannot be, before anything is read or made; arguments as in `run_training`."""
+    settings.check(config)
+    root = config.data.root
+    if root and not is_url(root) and not (directory / "config.json").exists() and nested(directory, Path(root).expanduser()):
+        raise RunError(f"--workdir={directory} and data.root={root!r} contain one another; give another folder")
+    if profile and profile.stop > config.train.steps:
+        raise RunError(
+            f"--profile={profile.start}:{profile.stop} goes beyond the last step, train.steps={config.train.steps}; give a "
+            f"smaller STOP, or more steps"
+        )
+
+
+class Opened(NamedTuple):
+    """All that a training run needs and nothing changes."""
+
+    schedule: Schedule
+    run: Run
+    loss: Callable
+    cohort: Cohort
+    digest: str  # of the data
+    moved: str | None  # a remark on other devices than before
+
+
+def open_training(config: build.Config, directory: Path) -> Opened:
+    """Check that a run with this config can be in this directory, on these devices and with its data, which are opened.
+
+    Nothing is made but a set in the cache, where `data.root` is a released tree or a URL. Errors as in `run_training`.
+    """
     schedule = training_schedule(config)
     run_directory.check_layout(directory)
     if (directory / "config.json").exists():  # errors before data are prepared or anything is written
@@ -69,12 +96,16 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
     _warn_if_long(config)
     cohort = Cohort(config)
     _ = cohort.sampler  # an error where the devices or the data do not allow the batch
-    digest = cohort.data.digest()
-    moved = environment.describe_move(directory)
+    return Opened(schedule, run, loss, cohort, cohort.data.digest(), environment.describe_move(directory))
+
+
+def _run_training(config: build.Config, directory: Path, screening: Screening, profile: range | None) -> None:
+    schedule, run, loss, cohort, digest, moved = open_training(config, directory)
     run_directory.claim(directory, config.to_dict(), digest, cohort.parts)
     cluster.barrier("claimed")
+    cluster.keep_programs(directory.absolute() / "compiled")
     run_directory.check_data(directory, digest, cohort.parts)  # in every process: all must have the same directory and data
-    _introduce(run, cohort, moved)
+    introduce(run, cohort, moved)
     checkpoints, initial = run.checkpoints(), run.initial_state()
     state = checkpoints.restore(initial) or initial
     start = int(state.step)
@@ -93,12 +124,12 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
             validate = BestCheckpoint(
                 lambda state: validation_scores(TrainedNetwork(run, state), cohort), store, BEST_BY, initial
             )
-        step = make_train_step(run.graph, loss, run.optimizer, run.schedule, replicated(run.mesh))
+        step = cluster.compile_in_step(make_train_step(run.graph, loss, run.optimizer, run.schedule, replicated(run.mesh)))
         batches = cohort.train_batches(start, run.mesh)
         log = RunLog(directory, start, schedule.steps) if cluster.is_first() else Log()
-        with log, cluster.preemption() as stop, _profiled(batches, profile) as batches:
+        examine = functools.partial(examine_batch, run, cohort)
+        with log, cluster.preemption() as stop, profiled(step, start, profile, directory / "profile") as step:
             try:
-                step, examine = guarded(cluster.compile_in_step(step)), functools.partial(examine_batch, run, cohort)
                 state = train(state, step, batches, schedule, checkpoints, log, validate, stop, examine)
             finally:
                 checkpoints.wait()  # also after an error, a checkpoint in progress is completed
@@ -109,25 +140,15 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
     write_evaluation(TrainedNetwork(run, state), cohort, "test", screening, PERTURBED)
 
 
-def guarded(step: Step) -> Step:
-    """The same step; after its first call, which compiles, an array that is not on the devices yet is an error, not a stall."""
-    guards = itertools.chain(["allow"], itertools.repeat("disallow"))
-
-    def call(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
-        with jax.transfer_guard(next(guards)):
-            return step(state, batch)
-
-    return call
-
-
-def _introduce(run: Run, cohort: Cohort, moved: str | None) -> None:
-    """Print data, partition, devices and run directory; `moved`: remark on other devices than before."""
+def introduce(run: Run, cohort: Cohort, moved: str | None) -> None:
+    """Print data, partition, devices, run directory and host memory; `moved`: remark on other devices than before."""
     config, sampler = run.config, cohort.sampler
     cluster.print_once(f"{cohort.data.name}\n{cohort.partition.describe(cohort.data)}")
     where = f"{jax.device_count()} {jax.default_backend()} device(s)"
     if jax.process_count() > 1:
         where += f" of {jax.process_count()} processes"
     cluster.print_once(f"{where}, {config.precision}, run directory {run.directory}")
+    cluster.print_once(host_memory(config, cohort, run.state_shapes(replicated(run.mesh))).line())
     if moved:
         cluster.print_once(moved)
     if sampler.short_sequences:
@@ -155,23 +176,54 @@ def _warn_if_long(config: build.Config) -> None:
 
 
 @contextmanager
-def _profiled(batches: Iterator[Any], folder: Path | None) -> Iterator[Iterator[Any]]:
-    """The same batches; during the steps `PROFILED` the profiler writes a trace to `folder`."""
-    if folder is None:
-        yield batches
+def profiled(step: Step, start: int, steps: range | None, folder: Path) -> Iterator[Step]:
+    """The same step, to be called from `start` on; the profiler writes a trace of `steps` to `folder`, one of each process."""
+    if steps is None or start > steps.start:
+        if steps:
+            cluster.print_once(f"no profile: the run goes on from step {start}, after step {steps.start}")
+        yield step
         return
-    said = f"no profile: the run had no more than {PROFILED.start} steps left"
-    with ExitStack() as trace:
+    numbers = itertools.count(start)
+    place = folder / f"process-{jax.process_index()}" if jax.process_count() > 1 else folder
+    with ExitStack() as recording:
 
-        def watched() -> Iterator[Any]:
-            nonlocal said
-            for number, batch in enumerate(batches):
-                if number == PROFILED.start:
-                    trace.enter_context(jax.profiler.trace(folder))
-                    said = f"profile: {folder}"
-                if number == PROFILED.stop:
-                    trace.close()
-                yield batch
+        def call(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+            number = next(numbers)
+            if number == steps.start:
+                jax.block_until_ready(state)
+                recording.enter_context(_recording(place))
+            if number not in steps:
+                return step(state, batch)
+            with jax.profiler.StepTraceAnnotation("train", step_num=number + 1):
+                state, metrics = step(state, batch)
+            if number == steps[-1]:
+                jax.block_until_ready(state)
+                recording.close()
+            return state, metrics
 
-        yield watched()
-    cluster.print_once(said)
+        yield call
+
+
+@contextmanager
+def _recording(folder: Path) -> Iterator[None]:
+    """Within, the profiler records. A trace that cannot be written is worth a line, not the run."""
+
+    def warn(error: Exception) -> None:
+        print(f"warning: the profile is not kept in {folder} ({one_line(error)})", file=sys.stderr, flush=True)
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.profiler.start_trace(folder, create_perfetto_trace=True)
+    except (OSError, RuntimeError) as error:
+        warn(error)
+        yield
+        return
+    try:
+        yield
+    finally:
+        try:
+            jax.profiler.stop_trace()
+        except (OSError, ValueError, RuntimeError) as error:
+            warn(error)
+        else:
+            cluster.print_once(f"profile: {folder}")

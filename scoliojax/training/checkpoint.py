@@ -35,6 +35,11 @@ def digest(state: Any) -> str:
     return total.hexdigest()
 
 
+def room_for(state: Any) -> float:
+    """Bytes of disk that a checkpoint of a state, or of its shapes, may need, with 1 MiB for the log."""
+    return 1.25 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) + 2**20
+
+
 class _PatientLoop(asyncio.SelectorEventLoop):
     """A loop that closes after everything begun in it has ended, and takes no notice of what TensorStore reports later."""
 
@@ -108,7 +113,7 @@ class Checkpoints:
 
     def save(self, state: TrainState, **notes: float) -> None:
         """Write in the background, with `notes` for `newest_note`; a checkpoint appears complete or not at all."""
-        needed = 1.25 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20  # bytes; 1 MiB for the log
+        needed = room_for(state)
         free = shutil.disk_usage(self._folder).free
         if not cluster.all_agree(free >= needed):
             raise RunError(

@@ -13,6 +13,15 @@ from data_pipelines.files import read_regular
 from scoliojax.errors import RunError
 from scoliojax.files import whole_file
 
+# What a run spends its time on: `seconds/data` and so on in the log.
+ACTIVITIES: tuple[str, ...] = ("data", "step", "validation", "saving")
+SHOWN = 0.1  # least share of the time spent waiting for data that the progress bar shows
+
+
+def is_time(name: str) -> bool:
+    """True for a number of the log that differs between two equal runs."""
+    return name == "clips_per_second" or name.startswith("seconds/")
+
 
 class Log:
     """A log that records nothing, for every process but the first."""
@@ -53,7 +62,7 @@ class RunLog(Log):
         self._bar.update()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Record numbers of a step; the bar shows loss, learning rate and clips per second."""
+        """Record numbers of a step; the bar shows loss, learning rate and clips per second, and a wait for data."""
         free = shutil.disk_usage(self._workdir).free
         if free < 2**20:  # on a full disk TensorBoard's thread ends, and later calls of it never return
             raise RunError(
@@ -65,6 +74,9 @@ class RunLog(Log):
             if name != "batch_fingerprint":  # it tells batches apart, and its size means nothing
                 self._board.add_scalar(name, value, step)
         shown = {name: f"{values[name]:.4g}" for name in ("loss", "learning_rate", "clips_per_second") if name in values}
+        seconds = {name: value for name, value in values.items() if name.startswith("seconds/")}
+        if seconds and (share := seconds["seconds/data"] / sum(seconds.values())) >= SHOWN:
+            shown["waiting_for_data"] = f"{share:.0%}"
         if shown:
             self._bar.set_postfix(shown)
 

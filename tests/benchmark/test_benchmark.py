@@ -32,8 +32,9 @@ def test_ways_take_turns_and_the_first_round_does_not_count():
 def test_the_stand_in_reads_what_the_loader_reads(monkeypatch):
     monkeypatch.setattr(loading, "SEQUENCES", 9)
     monkeypatch.setattr(loading, "FRAMES", 40)
-    rows = loading.measure(1)
+    rows = loading.measure(1, subjects=9)
     assert [row.what.split(", ")[1] for row in rows] == ["from files", "from files", "in memory", "in memory"]
+    assert all(row.what.split(", ")[2] == "9 x 8 clips" for row in rows)
     assert [bool(row.theirs) for row in rows] == [True, False, True, False]
     assert all(row.unit == "batches/s" and min(row.ours + row.theirs) > 0 for row in rows)
 
@@ -103,6 +104,7 @@ MISTAKES = [
     ("--json=/nowhere/rows.json", ["--json"]),
     ("--only=scores,step --steps=77", ["--steps=77", "sections memory", "--only=scores,step"]),
     ("--only=scores --precision=float32", ["--precision=float32", "sections step;"]),
+    ("--only=step --subjects=16", ["--subjects=16", "sections loader;"]),
     ("--only=memory,recipe --rounds=3", ["--rounds=3", "sections loader, step,"]),
 ]
 

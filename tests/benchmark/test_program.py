@@ -11,11 +11,11 @@ import pytest
 from jax.sharding import Mesh
 
 from configs import sconet_mt
-from scoliojax.benchmark.program import Figures, compile_program, examine, lower, room, table
 from scoliojax.devices.targets import MACHINES, Target
 from scoliojax.errors import RunError
 from scoliojax.models.cost import train_flops_per_step
 from scoliojax.runs.compiling import evaluation_program, frames_shared, training_program
+from scoliojax.runs.examining import Figures, compile_program, examine, lower, room, table
 from tests.benchmark.test_collectives import arithmetic
 from tests.conftest import assert_one_clear_error, run_here, run_module
 

@@ -3,7 +3,7 @@
 import pytest
 
 from scoliojax.errors import RunError
-from scoliojax.runs.lock import only_training
+from scoliojax.runs.lock import only_training, refuse_other_training
 from tests.conftest import assert_one_clear_error, run_here
 from tests.data_pipelines.test_locks import start_holder
 from tests.scripts import chaos
@@ -15,13 +15,17 @@ def test_a_second_training_says_who_is_there_and_goes_on_when_that_is_killed(tmp
         assert (workdir / ".lock").exists()
     assert not workdir.exists()
     holder = start_holder(workdir / ".lock")
-    refused = run_here("scoliojax.main", *chaos.RUN, f"--workdir={workdir}")
     words = (f"--workdir={workdir} is being trained in (process {holder.pid} on host ", "since 20", "give another --workdir")
-    assert_one_clear_error(refused, *words)
-    assert refused.returncode == 2
+    for dry in ([], ["--dry-run"]):
+        refused = run_here("scoliojax.main", *chaos.RUN, f"--workdir={workdir}", *dry)
+        assert_one_clear_error(refused, *words)
+        assert refused.returncode == 2
     assert [path.name for path in workdir.iterdir()] == [".lock"]
     holder.kill()
     holder.communicate()
+    refuse_other_training(workdir)  # a lock that is left over is none
+    refuse_other_training(workdir / "none")
+    assert [path.name for path in workdir.iterdir()] == [".lock"]
     with only_training(workdir):
         pass
     assert not list(workdir.iterdir())

@@ -4,11 +4,14 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -39,6 +42,13 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_pa
     stopped = max(int(path.name) for path in (moved / "checkpoints").iterdir())
     for printed in (first, second):
         assert f"stopped after step {stopped}, as asked" in printed
+
+    before = {path: path.stat().st_mtime_ns for path in moved.rglob("*")}
+    tried, _ = pods.run(2, 1, *options, "--config.train.steps=100000", f"--workdir={moved}", "--dry-run")
+    assert f"it would go on from step {stopped}\n" in tried
+    assert "training step, float32, 16 clips x 3 frames; 2 x cpu (this machine)" in tried
+    assert tried.endswith("dry run: the run could start; nothing was written\n")
+    assert before == {path: path.stat().st_mtime_ns for path in moved.rglob("*")}
 
     steps = f"--config.train.steps={stopped + 3}"
     (rest,) = pods.run(1, 1, *options, steps, f"--workdir={moved}")
@@ -126,6 +136,10 @@ SLURM = {
 UNFIT = "the variables of the launcher do not fit"
 LAUNCHERS = [  # variables, and words of the line
     (SLURM | {"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "nohost.invalid"}, ["joined"]),  # one task is alone
+    (
+        {name: SLURM[name] for name in ("SLURM_JOB_ID", "SLURM_NTASKS")},
+        ["joined"],
+    ),  # a shell of salloc
     ({"PMI_SIZE": "four"}, ["PMI_SIZE='four' is no number of processes", "--processes=1"]),
     ({"OMPI_COMM_WORLD_SIZE": "-1"}, ["OMPI_COMM_WORLD_SIZE='-1'", "--processes=1"]),
     ({"SLURM_STEP_NUM_TASKS": "1e3"}, ["SLURM_STEP_NUM_TASKS='1e3'"]),
@@ -205,12 +219,60 @@ def test_waiting_is_said_and_ends_in_one_line(tmp_path):
     assert done.returncode == 2
     notice, end = done.stderr.splitlines()
     remedy = "to run one process alone, unset that variable, or give --processes=1"
-    assert notice == f"process 0 waits for the others, because of SLURM_NTASKS=4; {remedy}"
+    assert notice == f"process 0 waits for 3 other processes, because of SLURM_NTASKS=4; {remedy}"
     assert end == (
-        "error: process 0 waits for the others, because of SLURM_NTASKS=4: in vain for 2 seconds; start them, or correct that; "
-        f"{remedy}"
+        "error: process 0 waits for 3 other processes, because of SLURM_NTASKS=4: in vain for 2 seconds; start them, or "
+        f"correct that; {remedy}"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def seven(monkeypatch):
+    """Seven processes, of which this is the first: a function that says which of the others have another text."""
+
+    def differ(*others: int) -> None:
+        def gather(mine):
+            return np.stack([mine ^ (process in others) for process in range(7)])
+
+        monkeypatch.setattr(cluster.multihost_utils, "process_allgather", gather)
+
+    monkeypatch.setattr(jax, "process_count", lambda: 7)
+    monkeypatch.setattr(cluster, "barrier", lambda name: None)
+    return differ
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ([], None),
+        ([3], "of 7 processes number 3 has another program than process 0; start all with the same config"),
+        ([1, 6], "of 7 processes number 1, 6 have another program than process 0; "),
+        ([1, 2, 3, 4, 5, 6], "of 7 processes number 1, 2, 3 and 3 more have another program than process 0; "),
+    ],
+)
+def test_processes_with_another_program_are_named_before_it_is_compiled(others, said, seven):
+    seven(*others)
+    step = cluster.compile_in_step(jax.jit(lambda x: 3.0 * x))
+    if said is None:
+        assert float(step(jnp.ones(()))) == 3.0
+    else:
+        with pytest.raises(RunError, match=re.escape(said)):
+            step(jnp.ones(()))
+
+
+@pytest.mark.parametrize("chosen", ["", "there"])
+def test_several_processes_keep_programs_beside_the_run_unless_the_user_has_a_place(chosen, seven, tmp_path, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", chosen)
+    try:
+        cluster.keep_programs(tmp_path / "compiled")
+        assert jax.config.jax_compilation_cache_dir == (before if chosen else str(tmp_path / "compiled"))
+        jax.jit(lambda x: x * 17.25)(jnp.ones(()))
+        assert bool(list(tmp_path.glob("compiled/*"))) is not chosen.startswith("there")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        cluster.compilation_cache.reset_cache()
 
 
 def test_alone_nothing_waits():

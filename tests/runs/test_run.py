@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import gzip
 import json
 import os
 import re
@@ -22,11 +23,13 @@ from data_pipelines.sources import prepare
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.cohort import Cohort
+from scoliojax.runs.dry_run import dry_run
 from scoliojax.runs.environment import read_environment, record_environment
 from scoliojax.runs.evaluation import Screening, calibrate, open_network, predict, predict_perturbed, write_evaluation
 from scoliojax.runs.run import Run, TrainedNetwork, open_run
-from scoliojax.runs.training import guarded, run_training
+from scoliojax.runs.training import profiled, run_training
 from scoliojax.scores.robustness import AS_GIVEN
+from scoliojax.training.log import is_time
 from tests.conftest import ROOT, assert_one_clear_error, run_here, run_module, write_tree
 
 NARROW = (
@@ -65,7 +68,7 @@ def digests(workdir: Path) -> dict[int, str]:
 
 def history(workdir: Path) -> list[dict]:
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return [{key: value for key, value in line.items() if key != "clips_per_second"} for line in lines]
+    return [{key: value for key, value in line.items() if not is_time(key)} for line in lines]
 
 
 @pytest.mark.long
@@ -182,7 +185,9 @@ def tiny_job(tiny_config):
 @pytest.mark.slow
 def test_four_devices_give_the_losses_of_one(straight, tiny_job, tmp_path, capsys):
     run_training(tiny_job, tmp_path / "four")
-    assert "4 cpu device(s)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "4 cpu device(s)" in printed
+    assert re.search(r"^host memory of each process: about [\d.]+ GB \(so far .*, sequences 0\.00, .*; there", printed, re.M)
     for one, four in zip(history(straight[0]), history(tmp_path / "four"), strict=False):
         assert four["loss"] == pytest.approx(one["loss"], rel=1e-3)
 
@@ -240,17 +245,70 @@ def check_perturbed_walks_are_read_as_alone(network, cohort, table):
     cohort.config.data.max_eval_frames = 720
 
 
+def traced(folder: Path) -> list[str]:
+    """The steps of a trace for Perfetto, as its file names them; TensorBoard's lies beside it."""
+    (path,) = folder.rglob("perfetto_trace.json.gz")
+    assert list(path.parent.glob("*.xplane.pb"))
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    assert any(event.get("dur") for event in events)
+    return sorted(str(event["args"]["step_num"]) for event in events if event.get("name", "").startswith("train"))
+
+
 @pytest.mark.slow
+def test_a_profile_lies_in_the_run_directory(tiny_job, tmp_path, capsys):
+    tiny_job.train.steps = 3
+    run_training(tiny_job, tmp_path / "run", profile=range(1, 3))
+    assert f"profile: {tmp_path}/run/profile\n" in capsys.readouterr().out
+    assert traced(tmp_path / "run" / "profile") == ["2", "3"]
+
+
 @pytest.mark.parametrize(
-    ("steps", "said"), [(12, "profile: {folder}\n"), (2, "no profile: the run had no more than 10 steps left")]
+    ("start", "steps", "recorded", "said"),
+    [
+        (0, range(2, 4), ["3", "4"], "profile: {}"),
+        (2, range(2, 3), ["3"], "profile: {}"),
+        (0, range(3, 9), ["4", "5", "6"], "profile: {}"),  # stopped before its end
+        (3, range(2, 4), None, "no profile: the run goes on from step 3, after step 2"),
+        (0, None, None, ""),
+    ],
 )
-def test_a_profile_is_written_where_there_were_steps_to_profile(steps, said, tiny_job, tmp_path, capsys):
-    tiny_job.train.steps = steps
-    folder = tmp_path / "trace"
-    folder.mkdir()  # that it is there tells nothing
-    run_training(tiny_job, tmp_path / "run", profile=folder)
-    assert said.format(folder=folder) in capsys.readouterr().out
-    assert len(list(folder.rglob("*.xplane.pb"))) == (steps > 10)
+def test_a_trace_holds_the_steps_asked_for(start, steps, recorded, said, tmp_path, capsys):
+    finish = jax.jit(lambda state, batch: (state + 1, {"loss": state * 2.0}))
+    state = jnp.zeros(())
+    with profiled(finish, start, steps, tmp_path) as step:
+        for _ in range(start, 6):
+            state, _ = step(state, {})
+    assert int(state) == 6 - start
+    assert capsys.readouterr().out.strip() == said.format(tmp_path)
+    assert (traced(tmp_path) if recorded else list(tmp_path.iterdir())) == (recorded or [])
+
+
+@pytest.mark.parametrize("fault", ["no folder", "no room"])
+def test_a_trace_that_cannot_be_written_is_a_line(fault, tmp_path, capsys, monkeypatch):
+    if fault == "no folder":
+        (tmp_path / "profile").touch()
+    else:
+        stop = jax.profiler.stop_trace
+
+        def fail() -> None:
+            stop()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(jax.profiler, "stop_trace", fail)
+    with profiled(lambda state, batch: (state, {}), 0, range(1), tmp_path / "profile") as step:
+        assert step(1, {}) == (1, {})
+    out, err = capsys.readouterr()
+    assert re.fullmatch(rf"warning: the profile is not kept in {tmp_path}/profile \(\[Errno .+\)\n", err)
+    assert out == ""
+
+
+def test_a_fault_of_the_run_ends_the_trace_and_stays_a_fault(tmp_path):
+    def fail(state, batch):
+        raise OSError("of the run")
+
+    with pytest.raises(OSError, match="of the run"), profiled(fail, 0, range(5), tmp_path) as step:
+        step(1, {})
+    assert traced(tmp_path) == ["1"]
 
 
 @pytest.mark.slow
@@ -290,8 +348,9 @@ def test_another_config_is_refused_and_the_keys_named(straight, tiny_job):
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
     tiny_job.loss.margin = 0.3
     tiny_job.model.embedding_dim = 8
-    with pytest.raises(RunError, match=r"loss\.margin \(0\.2 there, 0\.3 here\), model\.embedding_dim \(4 there, 8 here\)"):
-        run_training(tiny_job, workdir)
+    for start in (run_training, dry_run):
+        with pytest.raises(RunError, match=r"loss\.margin \(0\.2 there, 0\.3 here\), model\.embedding_dim \(4 there, 8 here\)"):
+            start(tiny_job, workdir)
     assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
 
@@ -317,8 +376,9 @@ def test_a_recipe_for_accelerators_says_how_long_a_cpu_would_take(tiny_job, tmp_
 def test_a_run_does_not_lie_in_its_data(tiny_job, tmp_path):
     tree = write_tree(tmp_path / "tree", per_class=2)
     tiny_job.data.name, tiny_job.data.root = "scoliosis1k", str(tree)
-    with pytest.raises(RunError, match=r"--workdir=.*tree/runs/one and data\.root=.* contain one another"):
-        run_training(tiny_job, tree / "runs" / "one")
+    for start in (run_training, dry_run):
+        with pytest.raises(RunError, match=r"--workdir=.*tree/runs/one and data\.root=.* contain one another"):
+            start(tiny_job, tree / "runs" / "one")
     assert not (tree / "runs").exists()
     (tree / "runs").mkdir()  # and where the folder is there already
     with pytest.raises(RunError, match="contain one another"):
@@ -378,7 +438,10 @@ def test_a_mistake_on_the_command_line_gets_one_clear_line(kind, tmp_path):
     places["file"].write_text("", encoding="utf-8")
     arguments = [argument.format(**places) if "{" in argument else argument for argument in arguments]
     workdir = tmp_path / "run"
-    assert_one_clear_error(run_here("scoliojax.main", *SYNTHETIC, f"--workdir={workdir}", *arguments), *words)
+    for dry in ([], ["--dry-run"]):
+        refused = run_here("scoliojax.main", *SYNTHETIC, f"--workdir={workdir}", *arguments, *dry)
+        assert_one_clear_error(refused, *words)
+        assert refused.returncode == 2
     assert not workdir.exists()
 
 
@@ -395,11 +458,19 @@ def test_missing_flags_and_runs(tmp_path):
     assert_one_clear_error(run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}"), "holds no run")
     for option in ("--step=best", "--part=train"):
         assert_one_clear_error(run_here("scoliojax.main", f"--workdir={tmp_path}", option), "belong to --mode eval")
-    profile = run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}", f"--profile={tmp_path}")
-    assert_one_clear_error(profile, "--profile belongs to --mode train")
+    for option in ("--profile=1:2", "--dry-run"):
+        refused = run_here("scoliojax.main", "--mode=eval", f"--workdir={tmp_path}", option)
+        assert_one_clear_error(refused, "--profile and --dry-run belong to --mode train")
+    for text in ("", "10", "10:", ":", "5:5", "5:4", "-1:4", "1:2:3", "1.5:3", "a:b", f"{tmp_path}", f"1:{'9' * 20}"):
+        mistaken = run_here("scoliojax.main", "--config=configs/sconet_mt.py", f"--workdir={tmp_path}", f"--profile={text}")
+        assert_one_clear_error(mistaken, "argument --profile: ", "give START:STOP, e.g. 10:15 for steps 11 to 15")
+    beyond = run_here("scoliojax.main", *SYNTHETIC, f"--workdir={tmp_path / 'run'}", "--profile=10:421")
+    assert_one_clear_error(beyond, "--profile=10:421 goes beyond the last step, train.steps=420")
+    assert not list(tmp_path.iterdir())
     assert_one_clear_error(main("--mode=eval", f"--workdir={tmp_path}"), "holds no run")  # and in a process of its own
 
 
+@pytest.mark.parametrize("start", [run_training, dry_run])
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -415,10 +486,10 @@ def test_missing_flags_and_runs(tmp_path):
         ({"train.checkpoints_to_keep": 0}, r"train\.checkpoints_to_keep=0"),
     ],
 )
-def test_a_mistake_in_the_config_is_named_before_anything_is_written(changes, words, tiny_job, tmp_path):
+def test_a_mistake_in_the_config_is_named_before_anything_is_written(changes, words, start, tiny_job, tmp_path):
     tiny_job.update_from_flattened_dict(changes)
     with pytest.raises((RunError, DataError), match=words):
-        run_training(tiny_job, tmp_path / "run")
+        start(tiny_job, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -454,16 +525,6 @@ def test_a_sequence_that_is_read_once_is_not_kept(tiny_job, tmp_path):
     cohort.near_duplicates()
     kept = set(cohort.partition.validation.tolist())
     assert sorted(reads) == sorted([row for row in range(len(cohort.data)) if row not in kept] * 2)
-
-
-@pytest.mark.slow
-def test_arrays_that_are_not_on_the_devices_are_refused_after_the_first_step():
-    step = guarded(jax.jit(lambda state, batch: (state, {"loss": batch["labels"].sum()})))
-    state, batch = jnp.zeros(()), {"labels": jnp.arange(3)}
-    for _ in range(2):
-        step(state, batch)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
-        step(state, {"labels": np.arange(3)})
 
 
 def test_a_released_tree_as_root(tiny_job, tmp_path, monkeypatch, capsys):

@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from scoliojax.training.log import is_time
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "--config=configs/sconet_mt.py:quickstart",
@@ -60,7 +62,7 @@ def outcome(workdir: Path) -> tuple[str, list]:
     newest = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
     digest = json.loads((workdir / "checkpoints" / str(newest) / "meta" / "metadata").read_text(encoding="utf-8"))["digest"]
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return digest, [{key: value for key, value in line.items() if key != "clips_per_second"} for line in lines]
+    return digest, [{key: value for key, value in line.items() if not is_time(key)} for line in lines]
 
 
 def steps_logged(workdir: Path) -> int:

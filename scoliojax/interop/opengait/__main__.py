@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipelines.command import Parser, expanded_path, expanded_text, make_parser, whole_number
+from data_pipelines.command import Parser, expanded_path, expanded_root, make_parser, whole_number
 from scoliojax.interop.opengait.classes import OLD_CLASSES, OLD_FILES, parse_order
 from scoliojax.runs.command import add_recipe, add_run, add_step, configure_runtime, refuse_rest, report_errors
 
@@ -57,7 +57,7 @@ def arguments() -> Parser:
     add_step(exporting)
     verifying.add_argument(
         "--data",
-        type=expanded_text,
+        type=expanded_root,
         metavar="DIR",
         help="prepared folder or released tree, to compare on, and to judge the order of the classes by; default synthetic "
         "walkers",
