@@ -72,7 +72,7 @@ class Target(NamedTuple):
     platform: str  # "tpu" or "cuda", as jax lowers for it
     devices: list[Any]  # that can be compiled for and not used
     machine: Machine
-    memory: float = 0.0  # bytes of a device that a program can have; 0: as `machine` has it
+    memory: float = 0.0  # bytes of a device that a program can have; 0: as `machine` has it; infinite: not known
 
 
 def machine_of(kind: str) -> Machine | None:
@@ -87,10 +87,11 @@ def devices_here() -> Target:
     """The devices that there are, of all processes. Of a CPU only the memory is known, of which each has an equal part."""
     devices, (first, *others) = jax.devices(), jax.local_devices()
     own = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 + len(others)) if first.platform == "cpu" else 0.0
-    machine = machine_of(first.device_kind) or Machine(0.0, own, 0.0)
-    limit = (first.memory_stats() or {}).get("bytes_limit", 0.0)
-    platform = "tpu" if first.platform == "tpu" else "cpu" if first.platform == "cpu" else "cuda"
-    return Target(HERE, platform, devices, machine, limit or own)
+    machine = machine_of(first.device_kind)
+    limit = (first.memory_stats() or {}).get("bytes_limit", 0.0) or own
+    if machine is None:
+        machine, limit = Machine(0.0, own, 0.0), limit or math.inf
+    return Target(HERE, first.platform if first.platform in ("cpu", "tpu") else "cuda", devices, machine, limit)
 
 
 def find_target(name: str) -> Target:

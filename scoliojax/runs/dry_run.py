@@ -37,7 +37,7 @@ def dry_run(config: build.Config, directory: Path, profile: range | None = None)
     schedule, run, _, cohort, digest, moved = open_training(config, directory)
     refuse_shared_subjects(cohort.data, cohort.partition)
     remedy = "give all the same data.root, data.partition and config"
-    cluster.refuse_difference(f"{digest} {run_directory.digest_of(cohort.parts)}", "data or parts of them", remedy)
+    cluster.refuse_difference(f"{digest} {run_directory.digest_of(cohort.parts)}", "data set or partition", remedy)
     start, kept = 0, 0
     if (directory / "config.json").exists():
         run_directory.check_data(directory, digest, cohort.parts)

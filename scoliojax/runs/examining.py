@@ -1,5 +1,6 @@
 """What a compiler states of a run's program: figures, a table, and whether a device has room for it. Nothing is measured."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -46,7 +47,7 @@ def examine(target: Target, program: Program, compiled: Any) -> Figures:
         numbers["all operations by the compiler (GFLOP)"] = flops / 1e9
     if moved := costs.get("bytes accessed"):
         numbers["bytes moved by the compiler (GB)"] = moved / 1e9
-    if target.platform == "tpu":
+    if target.platform == "tpu" and machine.clock:
         numbers |= _cycles(instructions, machine.clock)
     elif known and machine.bandwidth:
         numbers |= _traffic(instructions, machine.bandwidth, program.flops / count / machine.peak)
@@ -161,6 +162,8 @@ def room(found: Figures, config: Any, evaluation: bool) -> str:
     share = f" ({GPU_SHARE:.0%} of the device's, which jax takes)" if found.device.startswith("NVIDIA") else ""
     if found.target == HERE:
         share = " (of the machine's memory an equal part)" if found.device == "cpu" else ""
+    if found.memory == math.inf:
+        return f"{used:.1f} GB; how much memory a device has is not known here"
     if found.fits:
         return f"fits: {used:.1f} GB of {there:.1f} GB{share}"
     return f"does not fit: {used:.1f} GB, {used - there:.1f} GB more than the {there:.1f} GB of a device{share}; " + lower(

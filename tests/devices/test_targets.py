@@ -1,11 +1,15 @@
 """Names of accelerators: those that exist, and what is said of others."""
 
 import importlib.util
+import math
+import os
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from scoliojax.devices import targets
-from scoliojax.devices.targets import GPUS, MACHINES, SLICES, describe, find_target, machine_of
+from scoliojax.devices.targets import GPUS, MACHINES, SLICES, describe, devices_here, find_target, machine_of
 from scoliojax.errors import RunError
 
 NO_TARGETS = [  # a name, and what the error says besides
@@ -42,3 +46,24 @@ def test_every_machine_has_figures_and_the_longer_name_counts_first():
         text = describe(gpu)
         assert text.count("{") == text.count("}") == 4
         assert f'device_description_str: "{gpu.name}"' in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "platform", "limit", "name", "memory", "known"),
+    [
+        ("NVIDIA H100 80GB HBM3", "gpu", 5e10, "cuda", 5e10, True),  # what jax may take of it
+        ("NVIDIA H100 80GB HBM3", "gpu", None, "cuda", 0.0, True),
+        ("TPU v5 lite", "tpu", 1.6e10, "tpu", 1.6e10, True),
+        ("TPU v3", "tpu", 3e10, "tpu", 3e10, False),
+        ("another", "rocm", None, "cuda", math.inf, False),
+        ("cpu", "cpu", None, "cpu", 5e5, False),
+    ],
+)
+def test_devices_that_are_there_say_what_they_have(kind, platform, limit, name, memory, known, monkeypatch):
+    one = SimpleNamespace(device_kind=kind, platform=platform, memory_stats=lambda: limit and {"bytes_limit": limit})
+    monkeypatch.setattr(jax, "devices", lambda: [one] * 8)
+    monkeypatch.setattr(jax, "local_devices", lambda: [one] * 2)
+    monkeypatch.setattr(os, "sysconf", lambda asked: 1000)  # pages, and bytes of each
+    found = devices_here()
+    assert (found.name, found.platform, len(found.devices), found.memory) == ("this machine", name, 8, memory)
+    assert bool(found.machine.peak) is known

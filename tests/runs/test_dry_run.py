@@ -1,5 +1,6 @@
 """A dry run: it says whether the run could start, and leaves everything as it was."""
 
+import math
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 import pytest
 
 from data_pipelines.schema import DataError
-from scoliojax.devices.targets import devices_here
+from scoliojax.devices.targets import HERE, Machine, Target, devices_here
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs import dry_run as module
@@ -144,6 +145,17 @@ def test_what_a_run_would_meet_at_its_end_is_met_at_once(fault, words, tiny_conf
     with pytest.raises((RunError, DataError), match=words):
         dry_run(tiny_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda", "cpu"])
+def test_of_a_device_of_which_nothing_is_known_the_memory_is_stated(platform, tiny_config, monkeypatch, capsys):
+    unknown = Target(HERE, platform, jax.devices(), Machine(0.0, 0.0, 0.0), math.inf)
+    monkeypatch.setattr(module, "devices_here", lambda: unknown)
+    step = Program("a step", jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((100, 100), "float32")), 1)
+    module._examine(step, tiny_config, evaluation=False)
+    printed = capsys.readouterr().out
+    assert "| memory: total (MB) | 0.0" in printed
+    assert "\n0.0 GB; how much memory a device has is not known here\n" in printed
 
 
 def test_a_step_that_does_not_fit_says_what_to_lower(tiny_config, monkeypatch, capsys):
