@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Sharding
 
+from scoliojax.devices.mesh import compiler_options
 from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.training.state import Tree
 
@@ -36,7 +37,7 @@ def make_eval_step(graph: nnx.GraphDef, replicated: Sharding | None = None) -> E
     def step(params: Tree, batch_stats: Tree, silhouettes: jax.Array, frame_mask: jax.Array) -> ScoNetOutput:
         return nnx.merge(graph, params, batch_stats, copy=True)(silhouettes, frame_mask, train=False)
 
-    return jax.jit(step, out_shardings=replicated)
+    return jax.jit(step, out_shardings=replicated, compiler_options=compiler_options(replicated))
 
 
 def evaluate(

@@ -9,6 +9,7 @@ import optax
 from flax import nnx
 from jax.sharding import Sharding
 
+from scoliojax.devices.mesh import compiler_options
 from scoliojax.training.state import TrainState, Tree
 
 Metrics = dict[str, jax.Array]
@@ -62,4 +63,4 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, cast(Tree, params), batch_stats, opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=replicated)
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated, compiler_options=compiler_options(replicated))
