@@ -3,7 +3,8 @@
 XLA for CPU computes a convolution patch by patch, and its kernel gradient in another layout of the whole batch. Here large
 convolutions are matrix products over a few frames at a time, so that their operands stay in the processor's cache. With stride
 1 this is minimal filtering, F(2x2, 3x3) of Lavin & Gray 2016 (arXiv 1509.09308, section 4.1): 16 products in place of 36. With
-stride 2 the operands are patches. `docs/performance.md` has the speed of each.
+stride 2 the operands are patches. Where there are few channels of output, XLA's convolution is slow, so it computes several
+columns of a row as channels of one place. `docs/performance.md` has the speed of each.
 
 Axis letters as in `data_pipelines.schema`; `b` is the frames of all clips, `e` a kernel's edge, `i` and `j` are rows and
 columns of 2x2 tiles, `d` is output channels.
@@ -20,6 +21,7 @@ from scoliojax.kernels.numerics import widen
 
 CHUNK = 4  # most frames computed at a time
 LARGE = 64  # smallest number of channels for which our code is faster
+WIDE = 32  # channels of output from which on XLA's convolution is fast
 
 Grid = list[list[jax.Array]]
 
@@ -27,9 +29,13 @@ Grid = list[list[jax.Array]]
 def by_library(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """XLA's convolution with PyTorch's padding; with stride 2 `SAME` pads right and below only, which gives other numbers."""
     pad = (kernel.shape[0] // 2, kernel.shape[0] // 2)
+    return _library(x, kernel, (stride, stride), (pad, pad))
+
+
+def _library(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]) -> jax.Array:
     precision = None if x.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST  # otherwise accelerators round the factors
     layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=layout, precision=precision)
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=layout, precision=precision)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -38,14 +44,21 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
     The padding is `e // 2` on every side. Value and gradients equal those of `jax.lax.conv_general_dilated` up to rounding.
     """
-    if not _is_large(kernel):
+    if _is_large(kernel):
+        ours = _by_tiles if stride == 1 else functools.partial(_by_patches, stride=stride)
+    elif _is_narrow(kernel, stride):
+        ours = _by_columns
+    else:
         return by_library(x, kernel, stride)
-    ours = _by_tiles if stride == 1 else functools.partial(_by_patches, stride=stride)
     return jax.lax.platform_dependent(x, kernel, cpu=ours, default=lambda x, kernel: by_library(x, kernel, stride))
 
 
 def _is_large(kernel: jax.Array) -> bool:
     return kernel.shape[0] == 3 and min(kernel.shape[2:]) >= LARGE
+
+
+def _is_narrow(kernel: jax.Array, stride: int) -> bool:
+    return kernel.shape[0] == 3 and stride == 1 and kernel.shape[3] < WIDE
 
 
 def _forward(x, kernel, stride):
@@ -61,11 +74,17 @@ def _backward(stride, saved, gradient):
     def kernel_of_library(x, gradient):
         return jax.linear_transpose(lambda kernel: by_library(x, kernel, stride), kernel)(gradient)[0]
 
-    if not _is_large(kernel):
-        x_gradient = input_of_library(kernel, gradient)  # b h w c
-    else:
-        ours = _input_gradient_by_tiles if stride == 1 else functools.partial(_input_gradient_by_phases, shape=x.shape)
+    def input_by_convolution(kernel, gradient):
+        """The input gradient with stride 1 and an odd edge, which is itself a convolution."""
+        return convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1)
+
+    if stride == 1:
+        x_gradient = jax.lax.platform_dependent(kernel, gradient, cpu=input_by_convolution, default=input_of_library)  # b h w c
+    elif _is_large(kernel):
+        ours = functools.partial(_input_gradient_by_phases, shape=x.shape)
         x_gradient = jax.lax.platform_dependent(kernel, gradient, cpu=ours, default=input_of_library)  # b h w c
+    else:
+        x_gradient = input_of_library(kernel, gradient)  # b h w c
     if _is_large(kernel) and stride == 1:
         sum_chunks = _kernel_gradient_by_tiles
     else:
@@ -83,6 +102,17 @@ def _backward(stride, saved, gradient):
 
 
 convolve.defvjp(_forward, _backward)
+
+
+def _by_columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """XLA's convolution with stride 1, where several columns `n` of a row, `[n, d]`, are the channels of one place."""
+    b, h, w, _ = x.shape
+    edge, _, c, d = kernel.shape
+    n, pad = max(1, WIDE // d), edge // 2
+    places = [jnp.pad(kernel, ((0, 0), (place, n - 1 - place), (0, 0), (0, 0))) for place in range(n)]  # n times: e e+n-1 c d
+    wide = jnp.stack(places, axis=3).reshape(edge, edge + n - 1, c, n * d)  # e e+n-1 c n-d
+    out = _library(x, wide, (1, n), ((pad, pad), (pad, pad + -w % n)))  # b h w/n n-d
+    return out.reshape(b, h, -1, d)[:, :, :w]  # b h w d
 
 
 def _chunk(frames: int) -> int:
@@ -181,11 +211,6 @@ def _by_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return _interleave([[quarter.reshape(shape) for quarter in row] for row in quarters])[:, :h, :w]  # b h w d
 
     return _map_chunks(convolve_chunk, x)
-
-
-def _input_gradient_by_tiles(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
-    """The input gradient with stride 1, which is itself a convolution."""
-    return _by_tiles(gradient, kernel[::-1, ::-1].swapaxes(2, 3))  # b h w c
 
 
 def _kernel_gradient_by_tiles(x: jax.Array, gradient: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from scoliojax.kernels.batch_norm import RowWeights, normalise_batch
-from scoliojax.kernels.convolution import LARGE, by_library, convolve
+from scoliojax.kernels.convolution import LARGE, WIDE, by_library, convolve
 from scoliojax.kernels.pooling import maximum
 from scoliojax.models.layers import BatchNorm, Conv, convolve_normalise, xavier_uniform_strips
 
@@ -53,10 +53,11 @@ def test_convolution_gradients_equal_the_library_s(edge, stride, frames):
 
 @pytest.mark.parametrize(("frames", "size"), [(18, (7, 5)), (8, (6, 4))])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_large_convolutions_and_their_gradients_are_the_library_s_to_rounding(stride, frames, size):
+@pytest.mark.parametrize("channels", [(LARGE, LARGE + 2), (1, 8), (8, 8), (12, 5), (WIDE - 1, WIDE)])
+def test_convolutions_and_their_gradients_are_the_library_s_to_rounding(channels, stride, frames, size):
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        x, kernel = jnp.asarray(rng.normal(size=(frames, *size, LARGE))), jnp.asarray(rng.normal(size=(3, 3, LARGE, LARGE + 2)))
+        x, kernel = jnp.asarray(rng.normal(size=(frames, *size, channels[0]))), jnp.asarray(rng.normal(size=(3, 3, *channels)))
         ours, transpose = jax.vjp(jax.jit(lambda x, kernel: convolve(x, kernel, stride)), x, kernel)
         library, library_s = jax.vjp(jax.jit(lambda x, kernel: by_library(x, kernel, stride)), x, kernel)
         weight = jnp.asarray(rng.normal(size=library.shape))
