@@ -36,3 +36,12 @@ def _backward(masked, saved, gradient):
 
 
 rectify.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def mask_gradient(y: jax.Array) -> jax.Array:
+    """`y`, a maximum over results of `rectify`; the gradient passes where `y` is positive, for `rectify(..., masked=True)`."""
+    return y
+
+
+mask_gradient.defvjp(lambda y: (y, y), lambda y, gradient: (jnp.where(y > 0, gradient, 0),))

@@ -14,6 +14,7 @@ from flax import nnx
 from scoliojax.kernels.batch_norm import RowWeights
 from scoliojax.kernels.numerics import widen
 from scoliojax.kernels.pooling import maximum, shared_set_pooling
+from scoliojax.kernels.rectify import mask_gradient
 from scoliojax.models.layers import BatchNorm, xavier_uniform_strips
 from scoliojax.models.resnet9 import ResNet9
 
@@ -151,7 +152,7 @@ class ScoNet(nnx.Module):
         features = features.reshape(*groups, *features.shape[1:])  # n s 16 11 c
         shared = clip_frames is not None
         pooled = shared_set_pooling(features, clip_frames) if shared else set_pooling(features, frame_mask)  # n 16 11 c
-        return nnx.relu(pooled)  # n 16 11 c; changes no value, but masks the gradient where there is least of it
+        return mask_gradient(pooled)  # n 16 11 c
 
     def head(self, pooled: jax.Array, *, train: bool) -> ScoNetOutput:
         """Feature maps of clips, `[n, 16, 11, c]`, to embeddings and logits."""

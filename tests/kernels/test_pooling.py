@@ -14,7 +14,7 @@ from scoliojax.kernels.pooling import (
     maximum,
     shared_set_pooling,
 )
-from scoliojax.kernels.rectify import rectify
+from scoliojax.kernels.rectify import mask_gradient, rectify
 
 GROUPS, CLIPS, LENGTH, FRAMES, SHAPE = 2, 3, 4, 7, (3, 2, 5)
 
@@ -64,14 +64,14 @@ def test_the_gradient_of_a_rectified_sum_passes_where_it_is_positive():
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_relu_of_the_maximum_masks_the_gradient_for_the_relu_before_it(shared):
+def test_a_gradient_masked_by_the_maxima_is_that_of_the_relu_before_them(shared):
     features, clip_frames = draw()
 
     def pool(features):
         return shared_set_pooling(features, clip_frames) if shared else maximum(features, 1)
 
     weight = jnp.asarray(np.random.default_rng(3).integers(1, 9, pool(features).shape), jnp.float32)
-    found = jax.grad(lambda x: jnp.sum(jax.nn.relu(pool(rectify(x, True))) * weight))(features - 1.0)
+    found = jax.grad(lambda x: jnp.sum(mask_gradient(pool(rectify(x, True))) * weight))(features - 1.0)
     expected = jax.grad(lambda x: jnp.sum(pool(rectify(x)) * weight))(features - 1.0)
     np.testing.assert_array_equal(found, expected)
     assert 0 < np.count_nonzero(expected) < weight.size  # some maxima are zero
