@@ -141,7 +141,13 @@ def all_agree(yes: bool) -> bool:
     if jax.process_count() == 1:
         return yes
     barrier("vote")
-    return bool(np.all(multihost_utils.process_allgather(np.array(yes))))
+    return bool(np.all(_gather(np.array(yes))))
+
+
+def _gather(mine: np.ndarray) -> np.ndarray:
+    """The arrays of all processes, stacked; jax fetches the result unasked, which the guard of the training loop forbids."""
+    with jax.transfer_guard("allow"):
+        return np.asarray(multihost_utils.process_allgather(mine))  # processes ...
 
 
 def refuse_difference(text: str, what: str, remedy: str) -> None:
@@ -153,7 +159,7 @@ def refuse_difference(text: str, what: str, remedy: str) -> None:
         return
     mine = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)  # 32
     barrier("compare")
-    everyone = np.asarray(multihost_utils.process_allgather(mine))  # processes 32
+    everyone = _gather(mine)  # processes 32
     if others := [str(process) for process in np.flatnonzero((everyone != everyone[0]).any(axis=1))]:
         names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         have = "has" if len(others) == 1 else "have"

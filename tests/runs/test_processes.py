@@ -233,6 +233,7 @@ def seven(monkeypatch):
 
     def differ(*others: int) -> None:
         def gather(mine):
+            assert jax.config.jax_transfer_guard_device_to_host != "disallow"  # an accelerator would refuse the result
             return np.stack([mine ^ (process in others) for process in range(7)])
 
         monkeypatch.setattr(cluster.multihost_utils, "process_allgather", gather)
@@ -259,6 +260,16 @@ def test_processes_with_another_program_are_named_before_it_is_compiled(others, 
     else:
         with pytest.raises(RunError, match=re.escape(said)):
             step(jnp.ones(()))
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda: cluster.all_agree(True), lambda: cluster.compile_in_step(jax.jit(jnp.negative))(jnp.ones(()))]
+)
+def test_processes_ask_each_other_also_where_the_loop_forbids_copies(ask, seven):
+    """As for a batch that shares no frames, whose step is compiled long after the first."""
+    seven()
+    with jax.transfer_guard_device_to_host("disallow"):
+        assert ask()
 
 
 @pytest.mark.parametrize("chosen", ["", "there"])
