@@ -98,6 +98,11 @@ def stated_memory(printed: str) -> float | None:
     return float(found[1]) if found else None
 
 
+def given_hosts(args: argparse.Namespace) -> list[str]:
+    """The options that say which processes there are."""
+    return [f"--{name}={value}" for name in HOSTS if (value := getattr(args, name)) is not None]
+
+
 # ---------------------------------------------------------------------------------------- in processes with the devices
 
 
@@ -188,7 +193,7 @@ def training(args: argparse.Namespace, changes: list[str]) -> dict[str, Any]:
     """A run, as `scoliojax.main` has it; the most bytes of the host's memory that it took."""
     from scoliojax.main import main
 
-    main([f"--config={args.config}", f"--workdir={args.workdir}", *changes])
+    main([f"--config={args.config}", f"--workdir={args.workdir}", *given_hosts(args), *changes])
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return {"peak": 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])}
 
@@ -219,7 +224,7 @@ class Hour:
         self.rows: list[Row] = []
         flags = f"--xla_force_host_platform_device_count=2 {os.environ.get('SCOLIOJAX_TEST_FLAGS', '')}"
         self.environment = dict(os.environ) | (CPU | {"XLA_FLAGS": flags} if args.small else {})
-        self.hosts = [f"--{name}={value}" for name in HOSTS if (value := getattr(args, name)) is not None]
+        self.hosts = given_hosts(args)
         self.found: dict[str, Any] = {}
         self.count = 0  # processes so far
 

@@ -88,6 +88,23 @@ def test_a_process_alone_sees_one_device_and_no_other_host(platform, alone, want
     assert wanted.items() <= environment.items()
 
 
+@pytest.mark.parametrize("hosts", [{}, {"processes": 1}, {"coordinator": "host:1", "processes": 2, "process": 0}])
+def test_a_training_has_the_processes_of_its_check(hosts, tmp_path, monkeypatch):
+    """Alone it must not wait for those that SLURM's variables, or a pod, announce."""
+    called = []
+    monkeypatch.setattr("scoliojax.main.main", called.append)
+    args = Namespace(workdir=tmp_path, config="x", **dict.fromkeys(first_hour.HOSTS) | hosts)
+    first_hour.training(args, ["--config.train.steps=10"])
+    assert called == [
+        [
+            "--config=x",
+            f"--workdir={tmp_path}",
+            *(f"--{name}={value}" for name, value in hosts.items()),
+            "--config.train.steps=10",
+        ]
+    ]
+
+
 def test_a_process_that_fails_ends_the_hour_with_what_it_said(tmp_path):
     made = hour(tmp_path)
     made.printed().write_text("error: no device\n", encoding="utf-8")
