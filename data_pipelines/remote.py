@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.files import read_regular
 from data_pipelines.locks import alone
 from data_pipelines.schema import URL, DataError, cache_folder, local_path, remedy
 
@@ -34,8 +35,13 @@ def check_url(url: str, field: str) -> None:
 
 
 def read_url(url: str, field: str, most: int) -> bytes:
-    """The content of one file of at most `most` bytes; raises `FileNotFoundError` where there is none, else `DataError`."""
+    """The content of one file of at most `most` bytes.
+
+    Raises `FileNotFoundError` where there is none, else `DataError`, and of a `file://` URL what `read_regular` raises.
+    """
     check_url(url, field)
+    if _scheme(url) == "file":
+        return read_regular(Path(local_path(url, field)), most)
     return b"".join(_pieces(_place(url, field), url, field, most))
 
 

@@ -20,6 +20,7 @@ from data_pipelines.schema import DataError, cache_folder, is_url, local_path
 from data_pipelines.scoliosis1k.release_tree import metadata_digest
 from data_pipelines.sources import open_prepared, open_root, prepare
 from data_pipelines.splits import make_partition
+from data_pipelines.texts import LARGEST, text_of
 from scoliojax.runs import directory
 from scoliojax.runs.recipe import read_recipe
 from tests.conftest import ROOT, assert_one_clear_error, run_here, write_tree
@@ -225,6 +226,26 @@ def test_a_url_of_data_that_nobody_can_read_gets_one_line(url, words, tmp_path, 
         assert told.returncode == 2
         assert_one_clear_error(told, f"data.{key}={url!r}", *words)
         assert not (tmp_path / "run").exists()
+
+
+NO_TEXTS = {
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a large file": lambda path: path.write_bytes(bytes(LARGEST + 1)),
+}
+
+
+@pytest.mark.parametrize("make", NO_TEXTS.values(), ids=NO_TEXTS)
+def test_a_file_url_is_read_as_its_path_is(make, tmp_path):
+    """And nothing is waited for, such as the other end of a pipe."""
+    make(path := tmp_path / "part.json")
+    said = []
+    for given in (str(path), path.as_uri()):
+        with pytest.raises(DataError) as caught:
+            text_of(given, "data.partition", "JSON")
+        said.append(str(caught.value).replace(given, "FILE"))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("name", ["SCOLIOJAX_CACHE", "XDG_CACHE_HOME"])
