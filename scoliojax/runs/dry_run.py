@@ -46,8 +46,8 @@ def dry_run(config: build.Config, directory: Path, profile: range | None = None)
     introduce(run, cohort, moved)
     if start:
         cluster.print_once(f"it would go on from step {start}")
-    cluster.print_once(_check_disk(run, schedule, around, kept))
-    if start < schedule.steps:
+    if start < schedule.steps:  # else it only evaluates
+        cluster.print_once(_check_disk(run, schedule, around, kept))
         batch = shapes_of(cohort.sampler(start), run.mesh)
         _examine(program_of_batch(config, run.mesh, batch), config, evaluation=False)
     _examine(evaluation_program(config, run.mesh, longest=_longest(cohort)), config, evaluation=True)

@@ -66,7 +66,7 @@ def examined(monkeypatch) -> list[Any]:
     return seen
 
 
-def test_a_run_that_is_there_is_looked_at_and_not_changed(tiny_config, tmp_path, examined, capsys):
+def test_a_run_that_is_there_is_looked_at_and_not_changed(tiny_config, tmp_path, examined, capsys, monkeypatch):
     cohort = Cohort(tiny_config)
     run_directory.claim(tmp_path, tiny_config.to_dict(), cohort.data.digest(), cohort.parts)
     run = Run(tmp_path, tiny_config)
@@ -75,7 +75,9 @@ def test_a_run_that_is_there_is_looked_at_and_not_changed(tiny_config, tmp_path,
         checkpoints.save(state.replace(step=state.step + step))
     checkpoints.close()
     before = contents(tmp_path)
-    dry_run(tiny_config, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "disk_usage", lambda place: Usage(0, 0, 0))  # a run that is finished saves nothing
+        dry_run(tiny_config, tmp_path)
     assert "it would go on from step 6\n" in capsys.readouterr().out  # its last
     assert examined == [60]
     assert contents(tmp_path) == before
