@@ -44,7 +44,9 @@ def frames_shared(config: build.Config, devices: int) -> tuple[int, int]:
     labels = np.arange(rows, dtype=np.int32) % len(CLASSES)
     walks = SilhouetteSet("blank", True, names, names, labels, lengths, lambda row: blank)
     sizes = rows, data.clips_per_subject, data.frames_per_clip
-    shared = TrainSampler(walks, np.arange(rows), config.seed, *sizes, clips_together=together).shared_length
+    changes = build.build_augmentation(data)  # of clips, which then share no frames
+    sampler = TrainSampler(walks, np.arange(rows), config.seed, *sizes, clips_together=together, augmentation=changes)
+    shared = sampler.shared_length
     return (together, shared) if shared else (1, 0)
 
 

@@ -73,6 +73,8 @@ def test_a_training_step_is_examined_from_shapes_alone(platform, tiny_config, me
 def test_the_batch_has_the_shapes_of_a_run(mesh):
     config = sconet_mt.get_config("quickstart")
     config.data.subjects_per_batch, config.data.clips_per_subject, config.data.frames_per_clip = 4, 8, 30
+    assert frames_shared(config, 4) == (1, 0)  # each clip is changed in its own way
+    config.data.augment = sconet_mt.get_config().data.augment
     assert frames_shared(config, 4) == (8, 192)
     config.data.share_frames = False
     assert frames_shared(config, 4) == (1, 0)
