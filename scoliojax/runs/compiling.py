@@ -94,6 +94,12 @@ def shapes_of(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Shap
     }
 
 
+def unshared(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """The shapes of a batch without shared frames, as one of some thousand is in a run that shares them (`TrainSampler`)."""
+    groups, together, length = batch["clip_frames"].shape
+    return {name: batch[name] for name in ("labels", "identities")} | {"silhouettes": _frames(groups * together, length, mesh)}
+
+
 def _platforms(platform: str | None) -> dict[str, Any]:
     return {"lowering_platforms": (platform,)} if platform else {}
 

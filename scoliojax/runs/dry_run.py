@@ -16,7 +16,7 @@ from scoliojax.devices.targets import devices_here
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs.cohort import Cohort
-from scoliojax.runs.compiling import Program, evaluation_program, program_of_batch, shapes_of
+from scoliojax.runs.compiling import Program, evaluation_program, program_of_batch, shapes_of, unshared
 from scoliojax.runs.examining import compile_program, examine, room, table
 from scoliojax.runs.lock import refuse_other_training
 from scoliojax.runs.run import Run
@@ -49,7 +49,8 @@ def dry_run(config: build.Config, directory: Path, profile: range | None = None)
     if start < schedule.steps:  # else it only evaluates
         cluster.print_once(_check_disk(run, schedule, around, kept))
         batch = shapes_of(cohort.sampler(start), run.mesh)
-        _examine(program_of_batch(config, run.mesh, batch), config, evaluation=False)
+        for shapes in [batch, unshared(batch, run.mesh)] if "clip_frames" in batch else [batch]:
+            _examine(program_of_batch(config, run.mesh, shapes), config, evaluation=False)
     _examine(evaluation_program(config, run.mesh, longest=_longest(cohort)), config, evaluation=True)
     cluster.print_once("dry run: the run could start; nothing was written")
 

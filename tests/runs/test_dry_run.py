@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import pytest
 
+from configs import sconet_mt
 from data_pipelines.schema import DataError
 from scoliojax.devices.targets import HERE, Machine, Target, devices_here
 from scoliojax.errors import RunError
@@ -96,6 +97,13 @@ def test_a_run_that_is_there_is_looked_at_and_not_changed(tiny_config, tmp_path,
     other.write_text(other.read_text(encoding="utf-8").replace(cohort.data.digest(), "0" * 16), encoding="utf-8")
     with pytest.raises(RunError, match="belongs to other data"):
         dry_run(tiny_config, tmp_path)
+
+
+def test_of_a_run_that_shares_frames_the_larger_step_without_is_compiled_too(tiny_config, tmp_path, examined):
+    data = tiny_config.data
+    data.subjects_per_batch, data.clips_per_subject, data.augment = 4, 4, sconet_mt.get_config().data.augment
+    dry_run(tiny_config, tmp_path / "run")
+    assert examined == [(4, 8, 64, 44), (16, 3, 64, 44), 60]
 
 
 Usage = namedtuple("Usage", "total used free")
