@@ -145,10 +145,10 @@ def observe_optimizer(config: ConfigDict, monkeypatch) -> list:
 def observe_train(config: ConfigDict, monkeypatch) -> list:
     recorder, state = Recorder(), create_state({"w": np.ones(3, np.float32)}, {}, optax.sgd(0.1))
     lines: list[str] = []
-    batches = ({"labels": np.zeros(2)} for _ in range(config.train.steps))
+    batches = ({"labels": jax.device_put(np.zeros(2))} for _ in range(config.train.steps))
     train(
         state,
-        lambda state, batch: (state.replace(step=state.step + 1), {"loss": 0.0}),
+        jax.jit(lambda state, batch: (state.replace(step=state.step + 1), {"loss": jax.numpy.zeros(())})),
         batches,
         training_schedule(config),
         recorder,
