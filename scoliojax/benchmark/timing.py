@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 Work = Callable[[], object]
+TURN = 0.5  # seconds; short work is done several times in a turn, as a run does it, because a change of turns slows its start
 
 
 class Row(NamedTuple):
@@ -35,11 +36,16 @@ def _spread(values: list[float]) -> str:
 
 
 def interleave(ways: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds per round of each function; each round calls all of them in turn, after one untimed round."""
+    """Seconds of a call of each function, a mean for each round; after one untimed round.
+
+    All have their turn in each round, of one call at least and as many as begin within `TURN`.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
+            start, calls, spent = time.perf_counter(), 0, 0.0
+            while not calls or spent < TURN:
+                way()
+                calls, spent = calls + 1, time.perf_counter() - start
+            seconds[name].append(spent / calls)
     return {name: times[1:] for name, times in seconds.items()}

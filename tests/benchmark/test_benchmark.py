@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from scoliojax.benchmark import __main__ as command
-from scoliojax.benchmark import convolving, loading, running, stepping
+from scoliojax.benchmark import convolving, loading, running, stepping, timing
 from scoliojax.benchmark.timing import Row, interleave
 from tests.conftest import quick_flags
 
 TORCH = importlib.util.find_spec("torch") is not None
+
+
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch):
+    monkeypatch.setattr(timing, "TURN", 0.0)
 
 
 def test_a_row_has_medians_quartiles_and_their_ratio():
@@ -22,11 +27,18 @@ def test_a_row_has_medians_quartiles_and_their_ratio():
     assert Row("start", "s", [7.0], []).cells() == ["start", "s", "7", "", "", ""]
 
 
-def test_ways_take_turns_and_the_first_round_does_not_count():
-    calls = []
-    seconds = interleave({name: lambda name=name: calls.append(name) for name in "ab"}, 3)
-    assert "".join(calls) == "ab" * 4
-    assert {name: len(found) for name, found in seconds.items()} == {"a": 3, "b": 3}
+def test_ways_take_turns_and_the_first_round_does_not_count(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing, "TURN", 0.5)
+
+    def work(name: str, lasts: float) -> None:
+        calls.append(name)
+        clock[0] += lasts
+
+    seconds = interleave({"a": lambda: work("a", 0.25), "b": lambda: work("b", 8.0)}, 3)
+    assert "".join(calls) == "aab" * 4  # two calls fill the half second of a turn
+    assert seconds == {"a": [0.25] * 3, "b": [8.0] * 3}
 
 
 def test_the_stand_in_reads_what_the_loader_reads(monkeypatch):
