@@ -79,15 +79,14 @@ def _memory(compiled: Any) -> dict[str, float]:
     return {f"memory: {name} (MB)": size / 1e6 for name, size in parts.items()}
 
 
-def _cycles(instructions: Iterable[Instruction], clock: float) -> dict[str, float]:
+def _cycles(instructions: list[Instruction], clock: float) -> dict[str, float]:
     """Cycles and their time, as if nothing overlapped; gathers, sorts and collectives have no estimate."""
-    groups: dict[bool, int] = {True: 0, False: 0}
-    for one in instructions:
-        groups[one.kind == "convolution"] += one.cycles
+    total = sum(one.cycles for one in instructions)
+    convolutions = sum(one.cycles for one in instructions if one.kind == "convolution")
     return {
-        "estimated cycles (million)": sum(groups.values()) / 1e6,
-        "of these with convolutions (million)": groups[True] / 1e6,
-        "estimated time (ms)": 1e3 * sum(groups.values()) / clock,
+        "estimated cycles (million)": total / 1e6,
+        "of these with convolutions (million)": convolutions / 1e6,
+        "estimated time (ms)": 1e3 * total / clock,
         "gathers, scatters, sorts over 1 MiB, without an estimate": sum(map(_is_unknown, instructions)),
     }
 
@@ -98,15 +97,14 @@ def _is_unknown(one: Instruction) -> bool:
     return work and not one.cycles and one.bytes > 2**20
 
 
-def _traffic(instructions: Iterable[Instruction], bandwidth: float, seconds: float) -> dict[str, float]:
+def _traffic(instructions: list[Instruction], bandwidth: float, seconds: float) -> dict[str, float]:
     """Gigabytes that kernels read and write, and their time at the memory's bandwidth; of convolutions at least `seconds`."""
-    groups: dict[bool, int] = {True: 0, False: 0}
-    for one in instructions:
-        groups[one.kind == "convolution"] += one.bytes
+    total = sum(one.bytes for one in instructions)
+    convolutions = sum(one.bytes for one in instructions if one.kind == "convolution")
     return {
-        "traffic of all kernels (GB)": sum(groups.values()) / 1e9,
-        "of these convolutions (GB)": groups[True] / 1e9,
-        "estimated time (ms)": 1e3 * (groups[False] / bandwidth + max(groups[True] / bandwidth, seconds)),
+        "traffic of all kernels (GB)": total / 1e9,
+        "of these convolutions (GB)": convolutions / 1e9,
+        "estimated time (ms)": 1e3 * ((total - convolutions) / bandwidth + max(convolutions / bandwidth, seconds)),
         "kernels": sum(one.times for one in instructions),
     }
 
