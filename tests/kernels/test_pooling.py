@@ -75,3 +75,4 @@ def test_a_gradient_masked_by_the_maxima_is_that_of_the_relu_before_them(shared)
     expected = jax.grad(lambda x: jnp.sum(pool(rectify(x)) * weight))(features - 1.0)
     np.testing.assert_array_equal(found, expected)
     assert 0 < np.count_nonzero(expected) < weight.size  # some maxima are zero
+    assert jax.grad(lambda x: jnp.sum(rectify(x, True)))(-jnp.ones(1)) == 1  # nothing is looked at before it
