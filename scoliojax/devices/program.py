@@ -18,8 +18,8 @@ _CALLED = re.compile(r"\b(?:body|condition|to_apply|calls|branch_computations)=\
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 # No work of a device's: names of values, and instructions whose own parts are counted.
 FREE = {
-    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all", "opt-barrier",
-    "partition-id", "replica-id", "async-done", "async-update",
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
+    "opt-barrier", "partition-id", "replica-id", "async-done", "async-update",
 }  # fmt: skip
 
 
