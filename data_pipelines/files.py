@@ -13,6 +13,7 @@ from data_pipelines.schema import DataError, abbreviate, unreadable
 MOST_BYTES = 2**28  # of a file that is read as a whole, unless it has a limit of its own
 PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pickle.gz")
 MASKS = (".png",)
+POSES = (".json",)
 HIDDEN = (".", "~$")  # how names begin that macOS, Linux and Office hide, such as `._000.png`
 # How names begin that archives, shares and systems leave, such as `@eaDir` and `$RECYCLE.BIN`; also a mask may be called so.
 MARKED = ("@", "$", "~", "#", "__")
@@ -85,6 +86,14 @@ def partial(name: str, suffixes: Iterable[str]) -> str:
     whole = PARTIAL.sub("", name)
     whole = whole.removeprefix(".") if name.lower().endswith(".icloud") else whole
     return whole if whole != name and has_suffix(whole, suffixes) else ""
+
+
+def other_frames(names: Iterable[str]) -> str:
+    """In brackets, what frames there are among names that are not used where others are expected; empty for none."""
+    names = [*names]
+    kinds = {"silhouettes": MASKS, "poses": POSES}
+    counts = {f"{kind}, {suffixes[0]}": sum(has_suffix(name, suffixes) for name in names) for kind, suffixes in kinds.items()}
+    return "".join(f" (but {count} frames of {kind})" for kind, count in counts.items() if count)
 
 
 def has_suffix(name: str, suffixes: Iterable[str]) -> bool:

@@ -81,18 +81,60 @@ def render_walk(walker: SimpleNamespace, frames: int, rng: np.random.Generator) 
     return (np.clip(distance + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)  # s h w
 
 
+def move_body(body: SimpleNamespace, frames: int) -> SimpleNamespace:
+    """Where the parts of a walker are in each frame, in body heights: x from the middle of the picture, y above the ground.
+
+    `pelvis` and `shoulders` are the middle and the angle of a line, x, y and radians, each `[s]`; `head` is its centre; `sides`
+    holds the joints at the left (-1) and at the right (1) of the picture.
+    """
+    stride = 2.0 * np.pi * np.arange(frames) / body.period + body.phase  # s
+
+    def beside(middle_x, middle_y, across: float, angle):
+        return middle_x + across * np.cos(angle), middle_y + across * np.sin(angle)  # s, s
+
+    # Pelvis: sways once per stride and rises twice; it drops on the side of the swinging leg.
+    pelvis_x = body.sway * np.sin(stride)  # s
+    pelvis_y = body.leg + 0.008 * np.cos(2.0 * stride)  # s
+    pelvis_angle = body.pelvic_tilt + 0.03 * np.sin(stride)  # s
+    # Spine: a lateral shift that grows with height, and a curve that is widest halfway up.
+    shoulder_x = pelvis_x + body.trunk_shift  # s
+    shoulder_y = pelvis_y + body.trunk  # s
+    shoulder_angle = body.shoulder_tilt - 0.02 * np.sin(stride)  # s
+
+    sides = {}
+    for side in (-1.0, 1.0):
+        half_stride = stride + (0.0 if side < 0 else np.pi)  # s
+        # Legs: the swinging foot rises; in front view the knee rises less and moves a little outwards.
+        hip = beside(pelvis_x, pelvis_y - 0.03, side * 0.26 * body.hip_width, pelvis_angle)
+        lift = body.foot_lift * np.clip(np.sin(half_stride), 0.0, None)  # s
+        ankle = (0.6 * pelvis_x + side * body.step_width, 0.035 + lift)
+        knee = (0.5 * (hip[0] + ankle[0]) + side * 0.10 * lift, 0.5 * (hip[1] + ankle[1]) + 0.4 * lift)
+        # Arms: opposite to the leg; in front view a forward swing is a shorter arm and a bent elbow.
+        swing = body.arm_swing * (1.0 + side * body.swing_asymmetry) * np.sin(half_stride + np.pi)  # s
+        reach = 0.5 * body.arm * np.cos(0.9 * swing)  # s
+        shoulder = beside(shoulder_x, shoulder_y - 0.045, side * 0.46 * body.shoulder_width, shoulder_angle)
+        elbow = (shoulder[0] + side * (0.035 + 0.02 * np.abs(swing)), shoulder[1] - reach)
+        forward = np.clip(swing, 0.0, None)  # s
+        hand = (elbow[0] + side * (0.006 - 0.05 * forward), elbow[1] - reach * (1.0 - 0.7 * forward))
+        sides[side] = SimpleNamespace(hip=hip, knee=knee, ankle=ankle, shoulder=shoulder, elbow=elbow, hand=hand)
+    # Neck and head: half of the trunk shift is corrected towards the middle.
+    lean = 0.5 * body.trunk_shift
+    return SimpleNamespace(
+        pelvis=(pelvis_x, pelvis_y, pelvis_angle),
+        shoulders=(shoulder_x, shoulder_y, shoulder_angle),
+        head=(shoulder_x - 0.3 * lean, shoulder_y + 0.045 + body.head),
+        sides=sides,
+    )
+
+
 def _draw_body(body: SimpleNamespace, frames: int) -> np.ndarray:
     """Signed distance to the edge of the body in pixels, positive inside: float32 `[s, h, w]`."""
-    stride = 2.0 * np.pi * np.arange(frames) / body.period + body.phase  # s
     rows, columns = np.ogrid[0 : RASTER[0], 0 : RASTER[1]]
     y = ((RASTER[0] - 4 - rows.astype(np.float32)) / STATURE)[None]  # 1 h 1; height above the ground
     x = ((columns.astype(np.float32) - (RASTER[1] - 1) / 2) / STATURE)[None]  # 1 1 w
 
     def at(value) -> np.ndarray:
         return np.asarray(value, np.float32).reshape(-1, 1, 1)  # s 1 1
-
-    def beside(middle_x, middle_y, across: float, angle):
-        return middle_x + across * np.cos(angle), middle_y + across * np.sin(angle)  # s, s
 
     inside = np.full((frames, *RASTER), -np.inf, np.float32)  # s h w
 
@@ -117,36 +159,16 @@ def _draw_body(body: SimpleNamespace, frames: int) -> np.ndarray:
         gap = np.hypot(here_x - ax - along * dx, here_y - ay - along * dy)  # s h' w'
         add(place, start_radius + (end_radius - start_radius) * along - gap)
 
-    # Pelvis: sways once per stride and rises twice; it drops on the side of the swinging leg.
-    pelvis_x = body.sway * np.sin(stride)  # s
-    pelvis_y = body.leg + 0.008 * np.cos(2.0 * stride)  # s
-    pelvis_angle = body.pelvic_tilt + 0.03 * np.sin(stride)  # s
-    # Spine: a lateral shift that grows with height, and a curve that is widest halfway up.
-    shoulder_x = pelvis_x + body.trunk_shift  # s
-    shoulder_y = pelvis_y + body.trunk  # s
-    shoulder_angle = body.shoulder_tilt - 0.02 * np.sin(stride)  # s
-
-    for side in (-1.0, 1.0):
-        half_stride = stride + (0.0 if side < 0 else np.pi)  # s
-        # Legs: the swinging foot rises; in front view the knee rises less and moves a little outwards.
-        hip = beside(pelvis_x, pelvis_y - 0.03, side * 0.26 * body.hip_width, pelvis_angle)
-        lift = body.foot_lift * np.clip(np.sin(half_stride), 0.0, None)  # s
-        ankle = (0.6 * pelvis_x + side * body.step_width, 0.035 + lift)
-        knee = (0.5 * (hip[0] + ankle[0]) + side * 0.10 * lift, 0.5 * (hip[1] + ankle[1]) + 0.4 * lift)
-        limb(hip, knee, 0.060 * body.limb, 0.038 * body.limb)
-        limb(knee, ankle, 0.040 * body.limb, 0.024 * body.limb)
-        limb(ankle, (ankle[0] + side * 0.012, ankle[1] - 0.018), 0.026, 0.022)
-        # Arms: opposite to the leg; in front view a forward swing is a shorter arm and a bent elbow.
-        swing = body.arm_swing * (1.0 + side * body.swing_asymmetry) * np.sin(half_stride + np.pi)  # s
-        reach = 0.5 * body.arm * np.cos(0.9 * swing)  # s
-        shoulder = beside(shoulder_x, shoulder_y - 0.045, side * 0.46 * body.shoulder_width, shoulder_angle)
-        elbow = (shoulder[0] + side * (0.035 + 0.02 * np.abs(swing)), shoulder[1] - reach)
-        forward = np.clip(swing, 0.0, None)  # s
-        hand = (elbow[0] + side * (0.006 - 0.05 * forward), elbow[1] - reach * (1.0 - 0.7 * forward))
-        limb(shoulder, elbow, 0.034 * body.limb, 0.026 * body.limb)
-        limb(elbow, hand, 0.026 * body.limb, 0.020 * body.limb)
+    points = move_body(body, frames)
+    for side, ends in points.sides.items():
+        limb(ends.hip, ends.knee, 0.060 * body.limb, 0.038 * body.limb)
+        limb(ends.knee, ends.ankle, 0.040 * body.limb, 0.024 * body.limb)
+        limb(ends.ankle, (ends.ankle[0] + side * 0.012, ends.ankle[1] - 0.018), 0.026, 0.022)
+        limb(ends.shoulder, ends.elbow, 0.034 * body.limb, 0.026 * body.limb)
+        limb(ends.elbow, ends.hand, 0.026 * body.limb, 0.020 * body.limb)
 
     # Trunk: one outline around the bent spine from hips to shoulders, tilted at both ends.
+    (pelvis_x, pelvis_y, pelvis_angle), (shoulder_x, shoulder_y, shoulder_angle) = points.pelvis, points.shoulders
     widest = max(body.hip_width, body.shoulder_width) + abs(body.curve)
     place = window((pelvis_x, shoulder_x), (pelvis_y, shoulder_y), widest)
     here_x, here_y = x[:, :, place[1]], y[:, place[0]]  # 1 1 w', 1 h' 1
@@ -163,9 +185,7 @@ def _draw_body(body: SimpleNamespace, frames: int) -> np.ndarray:
     half_width = 0.5 * np.interp(up, heights, widths).astype(np.float32)  # s h' w'
     add(place, np.minimum(half_width - np.abs(here_x - spine), np.minimum(up, 1.0 - up) * body.trunk))
 
-    # Neck and head: half of the trunk shift is corrected towards the middle.
-    lean = 0.5 * body.trunk_shift
-    head = (shoulder_x - 0.3 * lean, shoulder_y + 0.045 + body.head)
+    head = points.head
     limb((shoulder_x, shoulder_y - 0.02), head, 0.034, 0.030)
     limb((head[0], head[1] - 0.018), (head[0], head[1] + 0.012), 0.72 * body.head, 0.80 * body.head)
     return inside

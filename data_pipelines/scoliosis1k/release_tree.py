@@ -24,6 +24,7 @@ from data_pipelines.files import (
     is_dead,
     list_folder,
     open_regular,
+    other_frames,
     remarks,
 )
 from data_pipelines.masks import read_masks
@@ -111,11 +112,14 @@ def survey(root: str | Path, field: str) -> Survey:
     return found
 
 
-def look_through(root: str | Path, field: str, shown: int | None = SHOWN) -> Survey:
-    """As `survey`, also of a folder that holds no sequence, and with so many names of what is not used, or all."""
+def look_through(root: str | Path, field: str, shown: int | None = SHOWN, frames: tuple[str, ...] = MASKS) -> Survey:
+    """As `survey`, also of a folder that holds no sequence, and with so many names of what is not used, or all.
+
+    `frames` are the suffixes of what holds one frame, where a sequence is no pickle.
+    """
     folder = existing_folder(root, field)
     found = Survey([], [], Unused(shown), [])
-    walker = _Walker(folder, found.unused)
+    walker = _Walker(folder, found.unused, frames)
     for part in (folder / "scoliosis1k" / VERSION, folder / VERSION, folder):
         if (part / "features.json").is_file() or (part / "dataset_info.json").is_file() or any(part.glob("*.array_record*")):
             raise DataError(f"{field}={str(root)!r} {_why_no_set(part.absolute())}")
@@ -184,8 +188,8 @@ def _folders(folder: Path) -> list[Path]:
 class _Walker:
     """Lists the folders of a tree and notes what is not used."""
 
-    def __init__(self, root: Path, unused: Unused):
-        self.root, self.unused = root, unused
+    def __init__(self, root: Path, unused: Unused, frames: tuple[str, ...]):
+        self.root, self.unused, self.frames = root, unused, frames
 
     def look(self, folder: Path, *suffixes: str) -> Listing:
         found = list_folder(folder, *suffixes)
@@ -239,12 +243,13 @@ def _sequence_of(identity: Path, walker: _Walker) -> ReleasedSequence:
         raise DataError(f"{identity}: a second copy by its name; rename it to {original}, or delete it")
     if len(views) != 1:
         raise DataError(f"{identity}: {len(views)} sequences where one is expected; the layout is {LAYOUT}")
-    names, deeper = walker.look(views[0], *PICKLES, *MASKS)[:2]
-    walker.note(DEEPER, views[0], deeper)
-    pickles = [name for name in names if has_suffix(name, PICKLES)]
-    images = [name for name in names if name not in pickles] if pickles else names
+    listing, kind = walker.look(views[0], *PICKLES, *walker.frames), walker.frames[0]
+    walker.note(DEEPER, views[0], listing.folders)
+    pickles = [name for name in listing.used if has_suffix(name, PICKLES)]
+    images = [name for name in listing.used if name not in pickles] if pickles else listing.used
     if bool(pickles) == bool(images) or len(pickles) > 1:
-        raise DataError(f"{views[0]}: {len(pickles)} .pkl and {len(images)} .png files; expected one .pkl, or .png frames only")
+        counts = f"{len(pickles)} .pkl and {len(images)} {kind} files{other_frames(listing.others)}"
+        raise DataError(f"{views[0]}: {counts}; expected one .pkl, or {kind} frames only")
     return ReleasedSequence(identity.name, class_id(views[0].parent.name), views[0], tuple(pickles or images))
 
 

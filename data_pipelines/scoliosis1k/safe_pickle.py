@@ -24,6 +24,7 @@ MOST_BYTES = 2**27  # of a pickle, also of one in gzip: 32,768 frames of one byt
 LARGE = 2**24  # bytes, unpacked; larger pickles are read one at a time, so that memory does not grow with the number of threads
 LARGE_ONES = threading.RLock()
 MOST_OPERATIONS = 10**6  # of a pickle; one of an array has 40, a list of 300 frames 4,000
+WANTED = f"[frames, {FRAME_SIZE}, {FRAME_SIZE}], uint8"
 GZIP = b"\x1f\x8b"
 GZIP_DEFLATE = GZIP + b"\x08"  # begins a member
 MOST_MEMBERS = 10_000  # blocks of 64 kB, as some programs write them, would be 2,000 at most
@@ -250,14 +251,23 @@ def load_silhouettes(path: Path) -> np.ndarray:
     with contextlib.ExitStack() as alone:
         if len(content) > LARGE:
             alone.enter_context(LARGE_ONES)
-        array = _as_frames(_load(content, path, alone), path)  # s 64 w
+        array = _as_frames(_load(content, path, alone, WANTED), path)  # s 64 w
         levels = judged(np.ascontiguousarray(as_levels(array, path)), path)  # s 64 w
         if levels.shape[2] == FRAME_SIZE:
             return levels
         return np.pad(levels, ((0, 0), (0, 0), (SIDE_CUT, SIDE_CUT)))  # s 64 64
 
 
-def _load(content: bytes, path: Path, alone: contextlib.ExitStack) -> np.ndarray:
+def load_array(path: Path, most: int, wanted: str) -> np.ndarray:
+    """The array of a pickle of at most `most` bytes; raises `DataError` naming a file of anything else, with what is `wanted`.
+
+    A list of arrays of one shape becomes one array, of one more axis where they have less than three.
+    """
+    with contextlib.ExitStack() as alone:
+        return _load(read_file(path, most), path, alone, wanted)
+
+
+def _load(content: bytes, path: Path, alone: contextlib.ExitStack, wanted: str) -> np.ndarray:
     zipped = content.startswith(GZIP)
     try:
         if zipped:
@@ -266,7 +276,7 @@ def _load(content: bytes, path: Path, alone: contextlib.ExitStack) -> np.ndarray
     except DataError:
         raise
     except _Refused as error:
-        raise DataError(f"{path}: {error}; give numpy's array [frames, {FRAME_SIZE}, {FRAME_SIZE}], uint8") from error
+        raise DataError(f"{path}: {error}; give numpy's array {wanted}") from error
     except Exception as error:  # damaged or hostile bytes can make an unpickler raise anything
         kind, remedy = kind_of(content.removeprefix(GZIP)) if content else ("empty", "")  # gzip is no other kind, but damaged
         what = f"it is {kind}{' in gzip' * zipped}{'; ' * bool(remedy)}{remedy}" if kind else f"{type(error).__name__}: {error}"
