@@ -33,7 +33,7 @@ def true_joints(walker: SimpleNamespace, frames: int) -> np.ndarray:
     for name, (side, ends) in sides.items():
         places |= {
             f"{name} eye": (x + side * 0.35 * head, y + 0.10 * head),
-            f"{name} ear": (x + side * 0.75 * head, y - 0.05 * head),
+            f"{name} ear": (x + side * 0.65 * head, y - 0.05 * head),
             f"{name} shoulder": ends.shoulder,
             f"{name} elbow": ends.elbow,
             f"{name} wrist": ends.hand,
