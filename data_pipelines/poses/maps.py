@@ -23,7 +23,8 @@ ALIGNMENTS = ("each", "shared")
 STEPS = 256  # of brightness
 GREY = (np.linspace(0, 1, STEPS) * 255).astype(np.uint8)  # grey level of each step; 24 of them lose one
 FAINT = -10.0  # logarithm of a brightness, in steps, that is none
-UNSURE = 0.016  # by sigma: steps to which both ways to compute agree; ten times what was seen
+# Steps to which both ways to compute agree, six times what was seen: of rounding the brightness, and by sigma of places.
+UNSURE, UNSURE_PLACE = 0.0005, 0.006
 FAR = 256.0  # pixels from the middle of the canvas, beyond which they need not agree
 BATCH = 32  # frames drawn at a time
 PIECE = 2**14  # pixels computed as published at a time
@@ -114,19 +115,22 @@ def _parts(places: np.ndarray, confidence: np.ndarray, starts: np.ndarray, ends:
 
 def _grey(parts: _Parts, sigma: float) -> np.ndarray:
     """Grey levels uint8 `[s, 128, 128]` of the brightest part at each pixel."""
+    import cv2  # imported here so that commands answer --help without it
+
     steps = np.exp(_logarithms(parts, sigma))  # s 128 128; 1/256 of full brightness
-    index = steps.astype(np.int16)  # s 128 128
+    np.minimum(steps, STEPS - 0.5, out=steps)
+    index = steps.astype(np.uint8)  # s 128 128
     nearest = np.rint(steps)  # s 128 128
     np.subtract(nearest, steps, out=steps)
     np.abs(steps, out=steps)
-    unsure = steps < UNSURE / sigma  # s 128 128
+    unsure = steps < UNSURE + UNSURE_PLACE / sigma  # s 128 128
     unsure &= nearest > 0
     unsure[(np.abs(parts.start - CANVAS // 2).max(axis=(1, 2)) > FAR)] = True
     pixels, flat = np.flatnonzero(unsure), index.reshape(-1)  # pixel, s*128*128
     for begin in range(0, len(pixels), PIECE):
         piece = pixels[begin : begin + PIECE]  # pixel
-        flat[piece] = (_as_published(parts, piece, sigma) * STEPS).astype(np.int16)
-    return GREY.take(index, mode="clip")  # s 128 128
+        flat[piece] = np.minimum(_as_published(parts, piece, sigma) * STEPS, STEPS - 1).astype(np.uint8)
+    return cv2.LUT(index.reshape(-1, CANVAS), GREY).reshape(index.shape)  # s 128 128
 
 
 def _logarithms(parts: _Parts, sigma: float) -> np.ndarray:

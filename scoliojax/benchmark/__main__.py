@@ -16,7 +16,7 @@ from scoliojax.runs.command import configure_runtime, report_errors
 if TYPE_CHECKING:
     from scoliojax.benchmark.timing import Row
 
-SECTIONS = ("loader", "step", "convolution", "growth", "start", "memory", "scores")
+SECTIONS = ("loader", "maps", "step", "convolution", "growth", "start", "memory", "scores")
 ASKED = ("recipe",)  # only on request: takes minutes on a GPU, months on a CPU
 READ_BY = {  # an option: the sections that read it
     "rounds": tuple(name for name in SECTIONS if name != "memory"),
@@ -33,7 +33,7 @@ def sections(
     import jax
 
     from configs import sconet_mt
-    from scoliojax.benchmark import convolving, loading, running, stepping
+    from scoliojax.benchmark import convolving, drawing, loading, running, stepping
 
     configs: list[Any] = [sconet_mt.get_config(variant) for variant in ("", "quickstart")]
     published, quickstart = configs
@@ -42,6 +42,7 @@ def sections(
     whole = [(1, 8, 30), (4, 1, 30)] if jax.default_backend() == "cpu" else [(8, 8, 30)]
     return {
         "loader": lambda: loading.measure(rounds, subjects or loading.SUBJECTS),
+        "maps": lambda: drawing.measure(rounds),
         "step": lambda: [
             *stepping.measure(published, "published sizes", whole, rounds),
             *stepping.measure(quickstart, "quickstart", [(6, 2, 6)], rounds),
