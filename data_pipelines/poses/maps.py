@@ -16,6 +16,7 @@ from data_pipelines.schema import FRAME_SIZE, DataError
 
 CANVAS = 128  # rows and columns on which a frame is drawn
 BODY_HEIGHT = 85.0  # pixels from the lowest to the highest joint
+LEAST_HEIGHT = 1e-3  # the same in pixels of the picture; less cannot be scaled
 REACH = 3.0  # standard deviations to which a Gaussian is drawn
 NEIGHBOURS = 4  # frames from which a missing joint is taken
 LEAST_SURE = 1e-3  # smallest confidence that is drawn
@@ -56,7 +57,7 @@ def skeleton_maps(poses: np.ndarray, align: str = "each", body_only: bool = Fals
     if align not in ALIGNMENTS:
         raise DataError(f"align={align!r} is unknown; give {' or '.join(map(repr, ALIGNMENTS))}")
     if not 0 < sigma <= CANVAS / 2:
-        raise DataError(f"sigma={sigma} pixels is no width of a limb on a canvas of {CANVAS}; give one of 0 to {CANVAS // 2}")
+        raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
     if poses.ndim != 3 or poses.shape[1:] != (len(JOINTS), 3):
         raise ValueError(f"poses of shape {poses.shape}; give [frames, {len(JOINTS)}, 3]")
     first = FACE if body_only else 0
@@ -80,9 +81,9 @@ def _placed(poses: np.ndarray, first: int) -> np.ndarray:
     middle = (places[:, HIPS[0] - first] + places[:, HIPS[1] - first]) / 2  # s 2
     heights = places[..., 1].max(axis=1) - places[..., 1].min(axis=1)  # s
     seen = poses[..., 2].max(axis=1) >= LEAST_SURE  # s
-    if len(flat := np.flatnonzero(seen & ~(heights > 0))):
+    if len(flat := np.flatnonzero(seen & ~(heights >= LEAST_HEIGHT))):
         raise DataError(f"frame {flat[0]}: all its joints have one height, so no body can be scaled; remove it")
-    scale = BODY_HEIGHT / np.where(heights > 0, heights, np.float32(BODY_HEIGHT))  # s
+    scale = BODY_HEIGHT / np.where(heights >= LEAST_HEIGHT, heights, np.float32(BODY_HEIGHT))  # s
     return (places - middle[:, None]) * scale[:, None, None] + CANVAS // 2  # s j 2
 
 
@@ -125,7 +126,8 @@ def _grey(parts: _Parts, sigma: float) -> np.ndarray:
     np.abs(steps, out=steps)
     unsure = steps < UNSURE + UNSURE_PLACE / sigma  # s 128 128
     unsure &= nearest > 0
-    unsure[(np.abs(parts.start - CANVAS // 2).max(axis=(1, 2)) > FAR)] = True
+    ends = np.concatenate([parts.start, parts.end], axis=1)  # s 2q 2
+    unsure[np.abs(ends - CANVAS // 2).max(axis=(1, 2)) > FAR] = True
     pixels, flat = np.flatnonzero(unsure), index.reshape(-1)  # pixel, s*128*128
     for begin in range(0, len(pixels), PIECE):
         piece = pixels[begin : begin + PIECE]  # pixel

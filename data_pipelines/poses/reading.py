@@ -70,7 +70,7 @@ def read_poses(path: Path) -> Poses:
         names = abbreviate(crowded, 3)
         remarks.append(f"{path}: {len(crowded)} of {len(read)} frames show several people ({names}); the first is taken")
     if gaps := missing_numbers(listing.used, *POSES):
-        remarks.append(f"{path}: {gaps} frames are missing by their numbers")
+        remarks.append(f"{path}: frames that are missing by their numbers: {gaps}")
     found = check_poses(np.stack([joints for joints, _ in read]), path)
     return found._replace(remarks=(*remarks, *found.remarks))
 
@@ -130,11 +130,13 @@ def check_poses(poses: np.ndarray, name: object) -> Poses:
     places = np.flatnonzero(seen)  # s
     joints = poses[places]  # s 17 3
     _check_places(joints, name)
-    remarks = ()
+    remarks = []
     if len(lost := np.flatnonzero(~seen)):
         numbers = f"{len(lost)} of {len(poses)} frames (number {abbreviate(lost, 3)})"
-        remarks = (f"{name}: no joint is seen in {numbers}; they are left out",)
-    return Poses(joints, places, len(poses), remarks)
+        remarks.append(f"{name}: no joint is seen in {numbers}; they are left out")
+    if never := [joint for joint, sure in zip(JOINTS, joints[..., 2].max(axis=0), strict=True) if sure < LEAST_SURE]:
+        remarks.append(f"{name}: seen in no frame: {', '.join(never)}")
+    return Poses(joints, places, len(poses), tuple(remarks))
 
 
 def _other_shape(shape: tuple[int, ...]) -> str:

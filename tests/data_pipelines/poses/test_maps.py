@@ -96,6 +96,12 @@ def flattened(poses: np.ndarray) -> np.ndarray:
     return poses
 
 
+def far_wrist(poses: np.ndarray) -> np.ndarray:
+    """A joint that ends limbs and begins none, far beside the body."""
+    poses[:, 9, 0] = np.float32([3e3, 9e3, 3e4])
+    return poses
+
+
 def short_limbs(poses: np.ndarray) -> np.ndarray:
     """Limbs of less than a pixel, and such a joint."""
     poses[:, 7] = poses[:, 5] + np.float32([0.3, 0.3, -0.2])
@@ -104,11 +110,13 @@ def short_limbs(poses: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda poses: poses, sure_steps, on_whole_pixels, flattened, short_limbs], ids=lambda change: change.__name__
+    "change",
+    [lambda poses: poses, sure_steps, on_whole_pixels, flattened, far_wrist, short_limbs],
+    ids=lambda change: change.__name__,
 )
 def test_the_quick_way_gives_the_bytes_of_the_slow_one(change):
     for subject in range(2):
-        poses = change(seen_poses(subject, 3 if change is flattened else 8))
+        poses = change(seen_poses(subject, 3 if change in (flattened, far_wrist) else 8))
         np.testing.assert_array_equal(skeleton_maps(poses), drawn_slowly(poses))
 
 
@@ -228,6 +236,7 @@ def test_the_sides_of_a_map_can_be_cut_as_those_of_silhouettes():
         ({"sigma": float("nan")}, None, "sigma=nan pixels"),
         ({"sigma": 65.0}, None, "sigma=65.0 pixels"),
         ({}, lambda poses: poses[1, :, 1].fill(7), "frame 1: all its joints have one height"),
+        ({}, lambda poses: np.multiply(poses, np.float32([1, 1e-38, 1]), out=poses), "frame 0: all its joints have one height"),
     ],
 )
 def test_what_cannot_be_drawn(options, change, words):

@@ -73,9 +73,15 @@ def test_frames_in_which_nobody_is_seen_are_left_out_and_named(tmp_path):
     np.testing.assert_array_equal(found.joints, np.delete(POSES, [3, 9], axis=0))
     assert [line.partition(": ")[2] for line in found.remarks] == [
         "1 of 11 frames show several people (5_keypoints.json); the first is taken",
-        "1 frames are missing by their numbers",
+        "frames that are missing by their numbers: 1",
         "no joint is seen in 1 of 11 frames (number 3); they are left out",
     ]
+
+
+def test_joints_that_are_never_seen_are_named():
+    poses = POSES.copy()
+    poses[:, [11, 16]] = 0
+    assert check_poses(poses, "00001").remarks == ("00001: seen in no frame: left hip, right ankle",)
 
 
 def changed(value: object, *place: object) -> np.ndarray:
