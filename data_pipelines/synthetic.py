@@ -8,14 +8,14 @@ normalised like a real mask.
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
 from data_pipelines.command import Parser, expanded_path, make_parser, report_errors, whole_number
-from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SilhouetteSet
+from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SilhouetteSet, nested
 from data_pipelines.silhouettes import normalise_sequence
 
 RASTER = (96, 72)  # rows and columns of the raw mask
@@ -212,12 +212,12 @@ def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSe
     return SilhouetteSet(name, True, names, names, labels, n_frames, lambda row: walk(row, frames, seed)[1], content)
 
 
-def write_tree(walkers: SilhouetteSet, root: Path) -> None:
-    """Write walkers in the released layout."""
+def write_tree(walkers: SilhouetteSet, root: Path, read: Callable[[int], np.ndarray] | None = None) -> None:
+    """Write walkers in the released layout: what `read` gives of each, by its row; None for the silhouettes."""
     for row, sequence in enumerate(walkers.sequences):
         view = root / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"
         view.mkdir(parents=True)
-        (view / "000_180.pkl").write_bytes(pickle.dumps(walkers.read(row)))
+        (view / "000_180.pkl").write_bytes(pickle.dumps((read or walkers.read)(row)))
 
 
 def contact_sheet(seed: int) -> np.ndarray:
@@ -242,6 +242,8 @@ def arguments() -> Parser:
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--output", type=expanded_path, metavar="DIR", help="folder to make; must not exist or be empty")
+    help_text = "with --output: folder to make for the poses of the same walks, as the pose release has them"
+    parser.add_argument("--poses", type=expanded_path, metavar="DIR", help=help_text)
     target.add_argument("--sheet", type=expanded_path, metavar="FILE", help="PNG to draw a few walkers into, instead")
     parser.add_argument(
         "--subjects", type=whole_number(3), default=60, metavar="N", help="number of walkers; default %(default)s"
@@ -254,7 +256,10 @@ def arguments() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = arguments().parse_args(argv)
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if args.poses and not args.output:
+        parser.error("--poses is of --output")
     with report_errors("the tree is not complete; delete it"):
         if args.sheet:
             import cv2
@@ -262,11 +267,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not cv2.imwrite(str(args.sheet), contact_sheet(args.seed)):
                 raise DataError(f"--sheet={str(args.sheet)!r} cannot be written; give a .png in a folder that exists")
             return
-        if args.output.exists() and any(args.output.iterdir()):
-            raise DataError(f"--output={str(args.output)!r} is not empty; give a new folder")
+        for option, folder in {"output": args.output, "poses": args.poses}.items():
+            if folder and folder.exists() and any(folder.iterdir()):
+                raise DataError(f"--{option}={str(folder)!r} is not empty; give a new folder")
+        if args.poses and nested(args.poses, args.output):
+            raise DataError(f"--poses={str(args.poses)!r} and --output={str(args.output)!r} are not apart; give another folder")
         walkers = synthetic_walkers(args.subjects, args.frames, args.seed)
         write_tree(walkers, args.output)
         print(f"{len(walkers)} synthetic sequences in {args.output}")
+        if args.poses:
+            from data_pipelines.poses.synthetic import walk_poses
+
+            write_tree(walkers, args.poses, lambda row: walk_poses(row, args.frames, args.seed))
+            print(f"their poses in {args.poses}")
 
 
 if __name__ == "__main__":

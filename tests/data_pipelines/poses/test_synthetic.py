@@ -1,11 +1,14 @@
+import pickle
+
 import numpy as np
 import pytest
 
 from data_pipelines.poses.joints import JOINTS, LIMBS
-from data_pipelines.poses.reading import check_poses
+from data_pipelines.poses.reading import check_poses, read_sequence, survey_poses
 from data_pipelines.poses.synthetic import detect, true_joints, walk_poses
 from data_pipelines.schema import DataError
 from data_pipelines.synthetic import draw_walker, render_walk, walk
+from tests.conftest import assert_one_clear_error, run_here
 
 
 def test_poses_are_a_function_of_the_walk_and_change_no_silhouette():
@@ -65,3 +68,32 @@ def test_in_every_frame_somebody_is_found(monkeypatch):
 def test_a_walk_without_frames_is_none():
     with pytest.raises(DataError, match=r"data\.synthetic\.frames=0"):
         walk_poses(0, 0, seed=0)
+
+
+def test_the_command_writes_silhouettes_and_poses_of_the_same_walks(tmp_path):
+    command = "data_pipelines.synthetic", "--subjects", 3, "--frames", 4, "--seed", 2
+    result = run_here(*command, "--output", tmp_path / "tree", "--poses", tmp_path / "poses")
+    assert result.returncode == 0, result.stderr
+    assert str(tmp_path / "poses") in result.stdout
+    for row, sequence in enumerate(survey_poses(tmp_path / "poses", "--input").sequences):
+        np.testing.assert_array_equal(read_sequence(sequence).joints, walk_poses(row, 4, seed=2))
+        silhouettes = tmp_path / "tree" / sequence.folder.relative_to(tmp_path / "poses") / sequence.names[0]
+        np.testing.assert_array_equal(pickle.loads(silhouettes.read_bytes()), walk(row, 4, seed=2)[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--sheet", "sheet.png", "--poses", "poses"), ("--poses is of --output",)),
+        (("--output", "tree", "--poses", "full"), ("--poses=", "is not empty; give a new folder")),
+        (("--output", "tree", "--poses", "tree/poses"), ("--poses=", "are not apart; give another folder")),
+        (("--output", "tree", "--poses", "tree"), ("--poses=", "are not apart; give another folder")),
+    ],
+)
+def test_no_place_for_poses(tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").touch()
+    result = run_here("data_pipelines.synthetic", "--subjects", 3, "--frames", 1, *options)
+    assert_one_clear_error(result, *words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
