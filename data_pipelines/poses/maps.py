@@ -2,11 +2,12 @@
 
 A map has two channels: limbs as Gaussian ridges and joints as Gaussian spots, each the brighter the more certain.
 
-The published preparation evaluates each Gaussian in single precision on thousands of pixels. Here distances alone are drawn,
-the nearest limb wins, and one exponential for each pixel gives its brightness. Where that is so near a step between two grey
-levels that rounding decides, the pixel is computed again exactly as published.
+The published preparation evaluates each Gaussian in single precision on thousands of pixels. Here of limbs only distances are
+drawn, of which the nearest gives the brightness of a pixel, and joints are products of rows and columns. Where the result is so
+near a step between two grey levels that rounding decides, the pixel is computed again exactly as published.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -69,8 +70,8 @@ def skeleton_maps(poses: np.ndarray, align: str = "each", body_only: bool = Fals
     for begin in range(0, len(poses), BATCH):
         batch = slice(begin, begin + BATCH)
         here, sure = places[batch], confidence[batch]  # s j 2, s j
-        limbs = _grey(_parts(here, sure, ends[:, 0], ends[:, 1], sigma), sigma)  # s 128 128
-        spots = _grey(_parts(here, sure, joints, joints, sigma), sigma)  # s 128 128
+        limbs = _grey(_parts(here, sure, ends[:, 0], ends[:, 1], sigma), sigma, _ridges)  # s 128 128
+        spots = _grey(_parts(here, sure, joints, joints, sigma), sigma, _spots)  # s 128 128
         maps[batch] = _cropped(np.stack([limbs, spots], axis=1), align)  # s 2 64 64
     return maps
 
@@ -93,7 +94,7 @@ def _imputed(places: np.ndarray) -> np.ndarray:
     missing = rows == 0  # s 2j
     if not missing.any() or missing.all(axis=0).any():
         return places
-    from sklearn.impute import KNNImputer  # imported here because it takes a second, and most sequences do without
+    from sklearn.impute import KNNImputer  # imported here because it takes a second
 
     imputer = KNNImputer(missing_values=0.0, n_neighbors=NEIGHBOURS, weights="distance")
     return imputer.fit_transform(rows).reshape(places.shape).astype(places.dtype)  # s j 2
@@ -114,11 +115,11 @@ def _parts(places: np.ndarray, confidence: np.ndarray, starts: np.ndarray, ends:
     return _Parts(start, end, peak, np.clip(low, 0, CANVAS), np.clip(high, 0, CANVAS))
 
 
-def _grey(parts: _Parts, sigma: float) -> np.ndarray:
-    """Grey levels uint8 `[s, 128, 128]` of the brightest part at each pixel."""
+def _grey(parts: _Parts, sigma: float, drawn: Callable[[_Parts, float], np.ndarray]) -> np.ndarray:
+    """Grey levels uint8 `[s, 128, 128]` of the brightest part at each pixel, from `drawn`: `_ridges` or `_spots`."""
     import cv2  # imported here so that commands answer --help without it
 
-    steps = np.exp(_logarithms(parts, sigma))  # s 128 128; 1/256 of full brightness
+    steps = drawn(parts, sigma)  # s 128 128
     np.minimum(steps, STEPS - 0.5, out=steps)
     index = steps.astype(np.uint8)  # s 128 128
     nearest = np.rint(steps)  # s 128 128
@@ -135,8 +136,27 @@ def _grey(parts: _Parts, sigma: float) -> np.ndarray:
     return cv2.LUT(index.reshape(-1, CANVAS), GREY).reshape(index.shape)  # s 128 128
 
 
-def _logarithms(parts: _Parts, sigma: float) -> np.ndarray:
-    """Logarithm of the brightness in steps of 1/256, float32 `[s, 128, 128]`: of the peak, less the squared distance."""
+def _spots(parts: _Parts, sigma: float) -> np.ndarray:
+    """Brightness of joints in steps of 1/256, float32 `[s, 128, 128]`: products of one factor for columns and one for rows."""
+    pixels = np.arange(CANVAS)  # 128
+    apart = (pixels.astype(np.float32) - parts.start[..., None]) / np.float32(np.sqrt(2) * sigma)  # s q 2 128
+    factors = np.exp(-apart * apart)  # s q 2 128
+    factors[(pixels < parts.low[..., None]) | (pixels >= parts.high[..., None])] = 0
+    factors[:, :, 0] *= (parts.peak * STEPS)[..., None]
+    first, last = parts.low.min(axis=0).tolist(), parts.high.max(axis=0).tolist()  # q 2, q 2
+    steps = np.zeros((len(parts.peak), CANVAS, CANVAS), np.float32)  # s 128 128
+    for part, ((left, top), (right, bottom)) in enumerate(zip(first, last, strict=True)):
+        box = steps[:, top:bottom, left:right]  # s h w
+        across, down = factors[:, part, 0, None, left:right], factors[:, part, 1, top:bottom, None]  # s 1 w, s h 1
+        np.maximum(box, across * down, out=box)
+    return steps
+
+
+def _ridges(parts: _Parts, sigma: float) -> np.ndarray:
+    """Brightness of limbs in steps of 1/256, float32 `[s, 128, 128]`, from the squared distance to the nearest one.
+
+    Of a faint limb the distance counts as larger.
+    """
     frames = len(parts.peak)
     shortened = np.float32(1 / (np.sqrt(2) * sigma))  # so that the exponent is a sum of squares
     delta = parts.end - parts.start  # s q 2
@@ -148,44 +168,40 @@ def _logarithms(parts: _Parts, sigma: float) -> np.ndarray:
         peak = np.log(parts.peak * STEPS)  # s q
     sizes = (parts.high - parts.low).max(axis=0).clip(0).tolist()  # q 2
     pixels = np.arange(CANVAS, dtype=np.float32)  # 128
-    corner = parts.low - (parts.start + parts.end) / 2  # s q 2; from the middle of the part
-    corner = corner.astype(np.float32)
+    corner = (parts.low - (parts.start + parts.end) / 2).astype(np.float32)  # s q 2; from the middle of the limb
     boxes = np.concatenate([parts.low, parts.high], axis=2).tolist()  # s q 4
     drawn = (parts.peak > 0).tolist()  # s q
-    most = np.full((frames, CANVAS, CANVAS), FAINT, np.float32)  # s 128 128
+    most = np.full((frames, CANVAS, CANVAS), FAINT, np.float32)  # s 128 128; logarithms
     for part, (width, height) in enumerate(sizes):
         dx = corner[:, part, 0, None] + pixels[:width]  # s w
         dy = corner[:, part, 1, None] + pixels[:height]  # s h
-        if half[:, part].any():
-            x, y = along[:, part, 0, None], along[:, part, 1, None]  # s 1
-            found = (dx * x)[:, None, :] + (dy * y)[:, :, None]  # s h w
-            end = half[:, part, None, None]  # s 1 1
-            found -= np.clip(found, -end, end)
-            np.square(found, out=found)
-            across = (dx * y)[:, None, :] - (dy * x)[:, :, None]  # s h w
-            np.square(across, out=across)
-            found += across
-            np.subtract(peak[:, part, None, None], found, out=found)
-        else:
-            dx, dy = dx * shortened, dy * shortened
-            found = (peak[:, part, None] - dx * dx)[:, None, :] - (dy * dy)[:, :, None]  # s h w
+        x, y = along[:, part, 0, None], along[:, part, 1, None]  # s 1
+        found = (dx * x)[:, None, :] + (dy * y)[:, :, None]  # s h w; from the middle, along the limb
+        end = half[:, part, None, None]  # s 1 1
+        found -= np.clip(found, -end, end)
+        np.square(found, out=found)
+        across = (dx * y)[:, None, :] - (dy * x)[:, :, None]  # s h w
+        np.square(across, out=across)
+        found += across
+        np.subtract(peak[:, part, None, None], found, out=found)
         for frame in range(frames):
             if drawn[frame][part]:
                 left, top, right, bottom = boxes[frame][part]
                 if left < right and top < bottom:
                     box = most[frame, top:bottom, left:right]  # h w
                     np.maximum(box, found[frame, : bottom - top, : right - left], out=box)
-    return most
+    return np.exp(most, out=most)
 
 
 def _as_published(parts: _Parts, pixels: np.ndarray, sigma: float) -> np.ndarray:
     """Brightness 0..1 of single pixels, float32, by their places in `[s, 128, 128]`, with the published order of operations."""
     frame, row, column = np.unravel_index(pixels, (len(parts.peak), CANVAS, CANVAS))  # pixel
-    at = np.stack([column, row], axis=1)[:, None]  # pixel 1 2
     part = _Parts(*(each[frame] for each in parts))  # of pixel q
-    drawn = (part.peak > 0) & (at >= part.low).all(axis=2) & (at < part.high).all(axis=2)  # pixel q
+    drawn = part.peak > 0  # pixel q
+    for axis, at in enumerate((column[:, None], row[:, None])):  # pixel 1
+        drawn &= (at >= part.low[..., axis]) & (at < part.high[..., axis])
     point, piece = np.nonzero(drawn)  # drawn
-    x, y = at[point, 0].astype(np.float32).T  # drawn
+    x, y = column[point].astype(np.float32), row[point].astype(np.float32)  # drawn
     (start_x, start_y), (end_x, end_y) = part.start[point, piece].T, part.end[point, piece].T  # drawn
     peak = part.peak[point, piece]  # drawn
     square = (start_x - end_x) ** 2 + (start_y - end_y) ** 2  # drawn

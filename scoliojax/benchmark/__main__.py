@@ -16,7 +16,7 @@ from scoliojax.runs.command import configure_runtime, report_errors
 if TYPE_CHECKING:
     from scoliojax.benchmark.timing import Row
 
-SECTIONS = ("loader", "maps", "step", "convolution", "growth", "start", "memory", "scores")
+SECTIONS = ("loader", "step", "convolution", "growth", "start", "memory", "scores", "maps")
 ASKED = ("recipe",)  # only on request: takes minutes on a GPU, months on a CPU
 READ_BY = {  # an option: the sections that read it
     "rounds": tuple(name for name in SECTIONS if name != "memory"),
@@ -42,7 +42,6 @@ def sections(
     whole = [(1, 8, 30), (4, 1, 30)] if jax.default_backend() == "cpu" else [(8, 8, 30)]
     return {
         "loader": lambda: loading.measure(rounds, subjects or loading.SUBJECTS),
-        "maps": lambda: drawing.measure(rounds),
         "step": lambda: [
             *stepping.measure(published, "published sizes", whole, rounds),
             *stepping.measure(quickstart, "quickstart", [(6, 2, 6)], rounds),
@@ -52,6 +51,7 @@ def sections(
         "start": lambda: running.first_step(max(1, rounds // 2)),
         "memory": lambda: running.memory(steps),
         "scores": lambda: running.scores(rounds),
+        "maps": lambda: drawing.measure(rounds),
         "recipe": lambda: running.recipe(options),
     }
 
