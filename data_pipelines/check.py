@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data_pipelines.files import MASKS, remarks
 from data_pipelines.leaks import alike_sequences, silhouette_hash
 from data_pipelines.names import missing_numbers
-from data_pipelines.schema import FEWEST_FRAMES, RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id, existing_folder
+from data_pipelines.schema import FEWEST_FRAMES, RATIO_ORDER, DataError, SequenceSet, abbreviate, class_id, existing_folder
 from data_pipelines.scoliosis1k.release_tree import look_through, why_empty
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import is_prepared, open_prepared, prepared_folder, read_metadata, unused_lines
@@ -128,7 +128,7 @@ def check(root: str | Path, subjects: str | None = None, partition: str | None =
                 read_listed(partition, [item[0] for item in items], found.remarks.append, OPTION)
         return found
     names = tuple(item[0] for item in used)
-    data = SilhouetteSet(
+    data = SequenceSet(
         name=str(root),
         synthetic=False,
         sequences=names,
@@ -209,7 +209,7 @@ def _read(item: Item) -> tuple[int, np.ndarray] | str:
         return str(error)
 
 
-def _counts(data: SilhouetteSet, rows: np.ndarray) -> Counts:
+def _counts(data: SequenceSet, rows: np.ndarray) -> Counts:
     """By class: number of sequences, of people and of frames among the rows."""
     found: Counts = {}
     for name in RATIO_ORDER:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.schema import DataError, SilhouetteSet, abbreviate
+from data_pipelines.schema import DataError, SequenceSet, abbreviate
 from data_pipelines.splits import Partition
 
 BLOCK = 4  # pixels; edge of the square blocks that the hash averages
@@ -26,7 +26,7 @@ class NearDuplicate(NamedTuple):
     distance: float  # grey levels
 
 
-def refuse_shared_subjects(data: SilhouetteSet, partition: Partition) -> None:
+def refuse_shared_subjects(data: SequenceSet, partition: Partition) -> None:
     """Raise `DataError` naming the subjects with sequences in two parts."""
     subjects = {part: {data.subjects[row] for row in rows} for part, rows in vars(partition).items()}
     for first, second in combinations(subjects, 2):
@@ -47,7 +47,7 @@ def silhouette_hash(silhouettes: np.ndarray) -> np.ndarray:
     return np.stack([blocks.mean(0), blocks.std(0)]).ravel()  # hw/8
 
 
-def near_duplicates(data: SilhouetteSet, partition: Partition, read: Callable[[int], np.ndarray]) -> list[NearDuplicate]:
+def near_duplicates(data: SequenceSet, partition: Partition, read: Callable[[int], np.ndarray]) -> list[NearDuplicate]:
     """Held-out sequences that nearly equal a training sequence, and test sequences that nearly equal a validation sequence.
 
     Each is returned with its nearest twin. The method detects a copy under another id, a copy at half the frame rate or without

@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from data_pipelines.augment import UNCHANGED, Augmentation, augment
-from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, SilhouetteSet
+from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, SequenceSet
 from data_pipelines.silhouettes import cut_sides
 
 SHARED_MOST = 7 / 8  # largest fraction of distinct frames among those drawn for which clips share frames
@@ -29,7 +29,7 @@ class SequenceCache:
     from several threads. A negative limit raises `DataError`.
     """
 
-    def __init__(self, data: SilhouetteSet, limit: int = 0):
+    def __init__(self, data: SequenceSet, limit: int = 0):
         if limit < 0:
             raise DataError(f"data.cache_gigabytes={limit / 1e9:g} must not be negative; 0 keeps nothing in memory")
         self.limit = limit
@@ -66,7 +66,7 @@ class TrainSampler:
     random order; with replacement if the sequence is shorter than the clip.
     """
 
-    data: SilhouetteSet  # the whole set
+    data: SequenceSet  # the whole set
     rows: np.ndarray  # rows of `data` to train on
     seed: int  # seed and step determine the batch
     subjects_per_batch: int  # P
@@ -140,7 +140,7 @@ class TrainSampler:
             for position, clip in enumerate(silhouettes):  # s 64 44
                 clip[:] = augment(clip, draws, first + position)
         identities = np.repeat(chosen, self.clips_per_subject)[first : first + share].astype(np.int32)  # n
-        batch = {"silhouettes": silhouettes, "labels": self.data.labels[identities], "identities": identities}
+        batch = {"frames": silhouettes, "labels": self.data.labels[identities], "identities": identities}
         return batch if clip_frames is None else batch | {"clip_frames": clip_frames[mine]}
 
     def _share_frames(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -193,7 +193,7 @@ class EvalBatcher:
     devices and processes.
     """
 
-    data: SilhouetteSet  # the whole set
+    data: SequenceSet  # the whole set
     rows: np.ndarray  # rows of `data` to evaluate
     batch_size: int  # sequences of the global batch
     max_frames: int  # frames of a sequence; later ones are left out
@@ -244,7 +244,7 @@ class EvalBatcher:
             silhouettes[position, : len(clip)] = clip
             frame_mask[position, : len(clip)] = True
         padded = np.pad(rows.astype(np.int32), (0, self.batch_size - len(rows)), constant_values=-1)  # n
-        return {"silhouettes": silhouettes, "frame_mask": frame_mask, "rows": padded}
+        return {"frames": silhouettes, "frame_mask": frame_mask, "rows": padded}
 
 
 def eval_batches(batcher: EvalBatcher, threads: int = 2) -> grain.IterDataset:

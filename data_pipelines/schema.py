@@ -36,12 +36,21 @@ TRANSLATED = {  # guesses for a message, never taken for the class
     "阴性": "negative", "陰性": "negative", "neg": "negative", "阳性": "positive", "陽性": "positive", "pos": "positive",
     "中性": "neutral", "neu": "neutral",
 }  # fmt: skip
+SILHOUETTES, SKELETONS, POSES = "silhouettes", "skeletons", "poses"  # modalities; a network reads one of the first two
+CHANNELS = {SILHOUETTES: 1, SKELETONS: 2}  # of a frame: limbs and joints are two
 RATIO_ORDER = ("positive", "neutral", "negative")  # order of the classes in a ratio such as "1:1:8"
 
 FRAME_SIZE = 64  # a normalised silhouette is FRAME_SIZE x FRAME_SIZE, uint8, 0..255 with grey edges
 FEWEST_FRAMES = 15  # usable frames of a walk; `scoliojax.screen` answers for no shorter one
 SIDE_CUT = 10  # columns that training and evaluation remove on each side
 FRAME_WIDTH = FRAME_SIZE - 2 * SIDE_CUT
+
+
+def frame_shape(modality: str) -> tuple[int, ...]:
+    """Axes of a frame whose sides are removed, `(64, 44)` of silhouettes and `(2, 64, 44)` of skeleton maps."""
+    channels = CHANNELS[modality]
+    return (FRAME_SIZE, FRAME_WIDTH) if channels == 1 else (channels, FRAME_SIZE, FRAME_WIDTH)
+
 
 REMEDIES = {  # of an error of the file system
     errno.ENOSPC: "make room on the disk",
@@ -124,10 +133,11 @@ def printable(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class SilhouetteSet:
-    """Sequences of normalised silhouettes with random access; every data source returns one.
+class SequenceSet:
+    """Sequences of one modality with random access; every data source returns one.
 
-    A *sequence* is one walk. The identity loss separates sequences, so a sequence is also the *identity* of its clips.
+    `read` gives silhouettes uint8 `[s, 64, 64]`, skeleton maps uint8 `[s, 2, 64, 64]`, or poses float32 `[s, 17, 3]`, from which
+    skeleton maps are drawn before a network reads them (`data_pipelines.poses.drawing`). A *sequence* is one walk. The identity loss separates sequences, so a sequence is also the *identity* of its clips.
     A *subject* is the person who walked; a partition never divides the sequences of a subject.
     """
 
@@ -137,14 +147,23 @@ class SilhouetteSet:
     subjects: tuple[str, ...]  # subject of each sequence; the sequence id where the subject is unknown
     labels: np.ndarray  # int32 class id of each sequence
     n_frames: np.ndarray  # int32 number of frames of each sequence
-    read: Callable[[int], np.ndarray]  # index -> uint8 [s, 64, 64]; decodes one sequence; callable from several threads
+    read: Callable[[int], np.ndarray]  # index -> [s, ...]; decodes one sequence; callable from several threads
     content: str = ""  # fingerprint of the frames, such as a digest of all checksums
     # What else is known of each sequence, such as sex or age: by name, one text for each sequence, empty where unknown. No
     # step depends on it, so it is no part of `digest`.
     traits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    modality: str = SILHOUETTES  # or SKELETONS, or POSES
+    # Of poses and skeleton maps, what else a network may read: the postural asymmetry vector of each sequence, not normalised,
+    # float32 [n, 8, 3].
+    asymmetry: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Axes of a frame whose sides are removed, after that of frames."""
+        return frame_shape(self.modality)
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits that change with any id, subject, label or frame count, and with `content`."""

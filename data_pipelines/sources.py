@@ -21,7 +21,7 @@ from data_pipelines.remote import copied
 from data_pipelines.schema import (
     FRAME_SIZE,
     DataError,
-    SilhouetteSet,
+    SequenceSet,
     abbreviate,
     cache_folder,
     existing_folder,
@@ -172,7 +172,7 @@ def read_metadata(folder: Path, remedy: str = REMEDY) -> dict[str, Any]:
     return columns
 
 
-def open_prepared(root: Path, metadata: dict[str, Any] | None = None, remedy: str = REMEDY) -> SilhouetteSet:
+def open_prepared(root: Path, metadata: dict[str, Any] | None = None, remedy: str = REMEDY) -> SequenceSet:
     """Open a prepared folder. The first read of a sequence verifies its checksum; ArrayRecord verifies its own at every read.
 
     `metadata` are those of `read_metadata`, if they are read already. `DataError` names the folder or, from `read`, the record
@@ -210,7 +210,7 @@ def open_prepared(root: Path, metadata: dict[str, Any] | None = None, remedy: st
     read(0)  # ArrayRecord opens a file, and detects that it is truncated, at the first read
     sequences, subjects = tuple(columns["sequences"]), tuple(columns["subjects"])
     content = hashlib.sha256(json.dumps(columns["checksums"]).encode()).hexdigest()
-    return SilhouetteSet(str(root), False, sequences, subjects, labels, n_frames, read, content, traits)
+    return SequenceSet(str(root), False, sequences, subjects, labels, n_frames, read, content, traits)
 
 
 def _unfinished(root: Path) -> bool:
@@ -235,7 +235,7 @@ def _read_all(root: Path) -> None:
         data.read(row)
 
 
-def open_root(root: str, report: Callable[[str], None]) -> SilhouetteSet:
+def open_root(root: str, report: Callable[[str], None]) -> SequenceSet:
     """Open `data.root`: a folder made by `data_pipelines.prepare`, also behind a URL, or a released tree.
 
     `report` gets messages for the user.

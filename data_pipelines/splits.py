@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from data_pipelines.partitions import FIELDS, PartitionFile, read_partition
-from data_pipelines.schema import RATIO_ORDER, DataError, SilhouetteSet, abbreviate, class_id
+from data_pipelines.schema import RATIO_ORDER, DataError, SequenceSet, abbreviate, class_id
 from data_pipelines.texts import shown
 
 MIN_TEST_SHARE = Fraction(1, 20)  # of each class; the official 1:1:2 leaves 14 of 200 neutral sequences
@@ -28,13 +28,13 @@ RATIO = re.compile(r"\d+(:\d+){2}")
 
 @dataclass(frozen=True)
 class Partition:
-    """Sorted row indices of a `SilhouetteSet`. `validation` is taken from the training part and may be empty."""
+    """Sorted row indices of a `SequenceSet`. `validation` is taken from the training part and may be empty."""
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
 
-    def describe(self, data: SilhouetteSet) -> str:
+    def describe(self, data: SequenceSet) -> str:
         """Number of sequences and class counts, one line per part."""
         return "\n".join(
             f"{part:<10} {len(rows):5d} sequences: "
@@ -44,7 +44,7 @@ class Partition:
 
 
 def make_partition(
-    data: SilhouetteSet,
+    data: SequenceSet,
     partition: str,
     validation_fraction: float,
     seed: int = 0,
@@ -80,12 +80,12 @@ def make_partition(
     return divided
 
 
-def lacking(data: SilhouetteSet, rows: np.ndarray) -> list[str]:
+def lacking(data: SequenceSet, rows: np.ndarray) -> list[str]:
     """Names of the classes without a sequence among `rows`."""
     return [name for name, count in data.class_counts(rows).items() if not count]
 
 
-def refuse_single_class(data: SilhouetteSet, partition: Partition, name: str, field: str = FIELD) -> None:
+def refuse_single_class(data: SequenceSet, partition: Partition, name: str, field: str = FIELD) -> None:
     """Raise `DataError` where the training part has one class only; `name` is what `field` gave, for the message."""
     if len(without := lacking(data, partition.train)) == 2:
         only = next(iter({*RATIO_ORDER} - {*without}))
@@ -95,7 +95,7 @@ def refuse_single_class(data: SilhouetteSet, partition: Partition, name: str, fi
         )
 
 
-def _by_ratio(data: SilhouetteSet, ratio: str, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _by_ratio(data: SequenceSet, ratio: str, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     parts = dict(zip(RATIO_ORDER, map(int, ratio.split(":")), strict=True))
     available = data.class_counts()
     if min(available.values()) < 2 or min(parts.values()) == 0:
@@ -115,7 +115,7 @@ def _by_ratio(data: SilhouetteSet, ratio: str, seed: int, name: str) -> tuple[np
     return train, np.setdiff1d(np.arange(len(data)), train)
 
 
-def _take_subjects(data: SilhouetteSet, rows: np.ndarray, quota: dict[int, int], seed: int) -> np.ndarray:
+def _take_subjects(data: SequenceSet, rows: np.ndarray, quota: dict[int, int], seed: int) -> np.ndarray:
     """Sorted rows of subjects in random order; a subject is taken if all its sequences still fit the class quotas."""
     by_subject: dict[str, list[int]] = {}
     for row in rows:
@@ -140,7 +140,7 @@ def read_listed(partition: str, sequences: Iterable[str], report: Callable[[str]
 
 
 def _from_file(
-    data: SilhouetteSet, partition: str, field: str, allow_missing: bool, report: Callable[[str], None]
+    data: SequenceSet, partition: str, field: str, allow_missing: bool, report: Callable[[str], None]
 ) -> tuple[np.ndarray, np.ndarray]:
     name = f"{field}={partition!r}"
     content = read_listed(partition, data.sequences, report, field)

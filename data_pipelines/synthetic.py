@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from data_pipelines.command import Parser, expanded_path, make_parser, report_errors, whole_number
-from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SilhouetteSet, nested
+from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SequenceSet, nested
 from data_pipelines.silhouettes import normalise_sequence
 
 RASTER = (96, 72)  # rows and columns of the raw mask
@@ -198,7 +198,7 @@ def walk(subject: int, frames: int, seed: int) -> tuple[int, np.ndarray]:
     return label, normalise_sequence(render_walk(draw_walker(rng, label), frames, rng))
 
 
-def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSet:
+def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SequenceSet:
     """A set of `subjects` walkers with one sequence of `frames` frames each, the classes in turn, drawn at every read."""
     if subjects < len(CLASSES):
         raise DataError(f"data.synthetic.subjects={subjects} does not fill {len(CLASSES)} classes; give at least 3")
@@ -209,10 +209,10 @@ def synthetic_walkers(subjects: int, frames: int, seed: int = 0) -> SilhouetteSe
     labels = np.arange(subjects, dtype=np.int32) % len(CLASSES)
     n_frames = np.full(subjects, frames, np.int32)  # normalisation never drops a frame of a walker
     content = f"walkers of seed {seed}"
-    return SilhouetteSet(name, True, names, names, labels, n_frames, lambda row: walk(row, frames, seed)[1], content)
+    return SequenceSet(name, True, names, names, labels, n_frames, lambda row: walk(row, frames, seed)[1], content)
 
 
-def write_tree(walkers: SilhouetteSet, root: Path, read: Callable[[int], np.ndarray] | None = None) -> None:
+def write_tree(walkers: SequenceSet, root: Path, read: Callable[[int], np.ndarray] | None = None) -> None:
     """Write walkers in the released layout: what `read` gives of each, by its row; None for the silhouettes."""
     for row, sequence in enumerate(walkers.sequences):
         view = root / sequence / CLASSES[walkers.labels[row]].capitalize() / "000_180"

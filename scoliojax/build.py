@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.augment import Augmentation
 from data_pipelines.pipelines import EvalBatcher, SequenceCache, TrainSampler
-from data_pipelines.schema import CLASSES, SilhouetteSet
+from data_pipelines.schema import CLASSES, SequenceSet
 from data_pipelines.sources import open_root
 from data_pipelines.splits import Partition, make_partition, refuse_single_class
 from data_pipelines.synthetic import synthetic_walkers
@@ -69,7 +69,7 @@ def build_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax
         return function(**arguments)
 
 
-def build_data(config: Config, report: Callable[[str], None]) -> SilhouetteSet:
+def build_data(config: Config, report: Callable[[str], None]) -> SequenceSet:
     """Open the real data, or make synthetic walkers and report that."""
     data = config.data
     if data.name not in DATA:
@@ -83,7 +83,7 @@ def build_data(config: Config, report: Callable[[str], None]) -> SilhouetteSet:
     return synthetic_walkers(**data.synthetic)
 
 
-def build_partition(config: Config, data: SilhouetteSet, report: Callable[[str], None] | None = None) -> Partition:
+def build_partition(config: Config, data: SequenceSet, report: Callable[[str], None] | None = None) -> Partition:
     """The parts of the data; `report` receives warnings about them."""
     section = config.data
     partition = make_partition(
@@ -109,14 +109,12 @@ def clips_per_batch(config: Config, devices: int | None = None) -> int:
     return subjects * each
 
 
-def build_cache(config: Config, data: SilhouetteSet) -> SequenceCache:
+def build_cache(config: Config, data: SequenceSet) -> SequenceCache:
     """Decoded sequences in this process's memory, for training and evaluation alike."""
     return SequenceCache(data, int(1e9 * config.data.cache_gigabytes))
 
 
-def build_sampler(
-    config: Config, data: SilhouetteSet, partition: Partition, cache: SequenceCache | None = None
-) -> TrainSampler:
+def build_sampler(config: Config, data: SequenceSet, partition: Partition, cache: SequenceCache | None = None) -> TrainSampler:
     """The training batches of this process; raises `DataError` where the training part has one class only."""
     refuse_single_class(data, partition, config.data.partition)
     data_config, clips = config.data, clips_per_batch(config)
@@ -135,9 +133,7 @@ def build_augmentation(data: Config) -> Augmentation:
         return Augmentation(**data.augment)
 
 
-def build_eval_batcher(
-    config: Config, data: SilhouetteSet, rows, read: Callable[[int], np.ndarray] | None = None
-) -> EvalBatcher:
+def build_eval_batcher(config: Config, data: SequenceSet, rows, read: Callable[[int], np.ndarray] | None = None) -> EvalBatcher:
     """Padded batches of whole sequences; `read` as in `EvalBatcher`."""
     if config.data.sequences_per_eval_batch < 1:
         raise RunError(f"data.sequences_per_eval_batch={config.data.sequences_per_eval_batch} must be at least 1")

@@ -26,7 +26,7 @@ import pytest
 
 import tests.site.sitecustomize  # noqa: F401, refuses TensorFlow
 from configs import sconet_mt
-from data_pipelines.schema import CLASSES, DataError, SilhouetteSet
+from data_pipelines.schema import CLASSES, DataError, SequenceSet
 from data_pipelines.video.fetch import model_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -181,13 +181,13 @@ def tiny_config():
     return make_tiny_config()
 
 
-def make_set(per_class: int = 4, frames: int = 5, seed: int = 0, subjects: list[str] | None = None) -> SilhouetteSet:
+def make_set(per_class: int = 4, frames: int = 5, seed: int = 0, subjects: list[str] | None = None) -> SequenceSet:
     """Random silhouettes in memory."""
     count = per_class * len(CLASSES)
     rng = np.random.default_rng(seed)
     clips = rng.integers(0, 256, (count, frames, 64, 64), dtype=np.uint8)
     names = tuple(f"{row:05d}" for row in range(count))
-    return SilhouetteSet(
+    return SequenceSet(
         name="random",
         synthetic=True,
         sequences=names,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.pipelines import SequenceCache, TrainSampler, train_batches
-from data_pipelines.schema import SilhouetteSet
+from data_pipelines.schema import SequenceSet
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import open_prepared, prepare
 from data_pipelines.synthetic import synthetic_walkers, write_tree
@@ -74,7 +74,7 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
-def _ours(data: SilhouetteSet, subjects: int, gigabytes: float, batches: int) -> Callable[[], object]:
+def _ours(data: SequenceSet, subjects: int, gigabytes: float, batches: int) -> Callable[[], object]:
     """A function that draws `batches` batches with our loader, with one thread per core."""
     cache = SequenceCache(data, int(gigabytes * 1e9))
     sampler = TrainSampler(data, np.arange(len(data)), 0, subjects, CLIPS, LENGTH, cache=cache, clips_together=CLIPS)

@@ -36,7 +36,7 @@ class Theirs:
         return torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda" and self.config.precision == "bfloat16")
 
     def steps(self, batch: dict[str, np.ndarray]) -> dict[str, Work]:
-        fields = ("silhouettes", "labels", "identities")
+        fields = ("frames", "labels", "identities")
         silhouettes, labels, identities = (torch.from_numpy(batch[field]).to(DEVICE) for field in fields)
         loss = self.config.loss
 

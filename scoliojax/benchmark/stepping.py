@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.pipelines import TrainSampler
-from data_pipelines.schema import CLASSES, FRAME_SIZE, SilhouetteSet
+from data_pipelines.schema import CLASSES, FRAME_SIZE, SequenceSet
 from scoliojax import build
 from scoliojax.benchmark.timing import Row, Work, interleave
 from scoliojax.devices.mesh import data_mesh, replicated, to_devices
@@ -27,7 +27,7 @@ def random_batch(sequences: int, clips: int, frames: int, clips_together: int = 
     pixels = np.random.default_rng(0).integers(0, 256, (FRAMES, FRAME_SIZE, FRAME_SIZE), dtype=np.uint8)  # s 64 64
     labels = np.arange(sequences, dtype=np.int32) % len(CLASSES)
     n_frames = np.full(sequences, FRAMES, np.int32)
-    data = SilhouetteSet("random", True, names, names, labels, n_frames, lambda row: pixels)
+    data = SequenceSet("random", True, names, names, labels, n_frames, lambda row: pixels)
     return TrainSampler(data, np.arange(sequences), 0, sequences, clips, frames, clips_together=clips_together)(0)
 
 
@@ -57,9 +57,9 @@ class Ours:
 
     def evaluation(self, silhouettes: np.ndarray) -> Work:
         """An evaluation of whole sequences, `[n, s, 64, 44]`."""
-        placed = to_devices({"silhouettes": silhouettes, "frame_mask": np.ones(silhouettes.shape[:2], bool)}, self.mesh)
+        placed = to_devices({"frames": silhouettes, "frame_mask": np.ones(silhouettes.shape[:2], bool)}, self.mesh)
         return lambda: jax.block_until_ready(
-            self._evaluate(self.state.params, self.state.batch_stats, placed["silhouettes"], placed["frame_mask"])
+            self._evaluate(self.state.params, self.state.batch_stats, placed["frames"], placed["frame_mask"])
         )
 
 
@@ -93,7 +93,7 @@ def measure(config: build.Config, what: str, shapes: list[tuple[int, int, int]],
             ways["plain"] = ours.step(plain)
         ways["ours"] = ours.step(shared)
         seconds = interleave(ways, rounds)
-        done = train_flops_per_step(config.model.channels, 1, math.prod(shared["silhouettes"].shape[:2]))
+        done = train_flops_per_step(config.model.channels, 1, math.prod(shared["frames"].shape[:2]))
         rows.append(_row(f"training step, {label}", seconds, flops, done, top))
         if "plain" in seconds:
             other = seconds | {"ours": seconds["plain"]}
@@ -101,7 +101,7 @@ def measure(config: build.Config, what: str, shapes: list[tuple[int, int, int]],
         peak = theirs.peak_mebibytes() if theirs else []
         rows.append(Row(f"memory of a training step, {label}", "MiB", [ours.step_mebibytes], peak))
 
-        silhouettes = plain["silhouettes"]
+        silhouettes = plain["frames"]
         ways = theirs.evaluations(silhouettes) if theirs else {}
         ways["ours"] = ours.evaluation(silhouettes)
         rows.append(_row(f"evaluation, {label}", interleave(ways, rounds), flops // 3, flops // 3, top))
@@ -132,7 +132,7 @@ def growth(config: build.Config, what: str, rounds: int) -> list[Row]:
         ways[label], frames[label] = ours.step(random_batch(clips // 2, 2, length)), clips * length
     for sequences in (2, 4, 8, 16, 32):
         label = f"evaluation, {what}, {sequences} sequences x 60 frames"
-        ways[label] = ours.evaluation(random_batch(sequences, 1, 60)["silhouettes"])
+        ways[label] = ours.evaluation(random_batch(sequences, 1, 60)["frames"])
         frames[label] = sequences * 60
     seconds = interleave(ways, rounds)
     return [Row(label, "ms a frame", [1e3 * taken / frames[label] for taken in times], []) for label, times in seconds.items()]

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.leaks import NearDuplicate, near_duplicates, refuse_shared_subjects
 from data_pipelines.pipelines import SequenceCache, TrainSampler, eval_batches, train_batches
-from data_pipelines.schema import SilhouetteSet
+from data_pipelines.schema import SequenceSet
 from data_pipelines.splits import Partition
 from scoliojax import build
 from scoliojax.devices import cluster
@@ -30,7 +30,7 @@ class Cohort:
     def __init__(self, config: build.Config):
         self.config = config
         with cluster.first_alone("data"):  # the first process may prepare the data
-            self.data: SilhouetteSet = build.build_data(config, report=cluster.print_once)
+            self.data: SequenceSet = build.build_data(config, report=cluster.print_once)
         self.cache: SequenceCache = build.build_cache(config, self.data)
         # Sequences that are read once are not kept in memory, except synthetic walkers, which are slow to draw.
         self.read_once = self.cache if self.data.synthetic else self.cache.read_once
@@ -108,7 +108,7 @@ class Cohort:
         )
 
 
-def parts_of(data: SilhouetteSet, partition: Partition) -> dict[str, list[str]]:
+def parts_of(data: SequenceSet, partition: Partition) -> dict[str, list[str]]:
     """Ids of the sequences of a partition by part."""
     return {part: [data.sequences[row] for row in rows] for part, rows in vars(partition).items()}
 

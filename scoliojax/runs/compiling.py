@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.pipelines import TrainSampler
-from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH, SilhouetteSet
+from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH, SequenceSet
 from scoliojax import build
 from scoliojax.devices.mesh import replicated, sharded
 from scoliojax.errors import RunError
@@ -42,7 +42,7 @@ def frames_shared(config: build.Config, devices: int) -> tuple[int, int]:
     names, lengths = tuple(map(str, range(rows))), np.full(rows, SEQUENCE_FRAMES, np.int32)
     blank = np.zeros((SEQUENCE_FRAMES, FRAME_SIZE, FRAME_SIZE), np.uint8)  # s 64 64
     labels = np.arange(rows, dtype=np.int32) % len(CLASSES)
-    walks = SilhouetteSet("blank", True, names, names, labels, lengths, lambda row: blank)
+    walks = SequenceSet("blank", True, names, names, labels, lengths, lambda row: blank)
     sizes = rows, data.clips_per_subject, data.frames_per_clip
     changes = build.build_augmentation(data)  # of clips, which then share no frames
     sampler = TrainSampler(walks, np.arange(rows), config.seed, *sizes, clips_together=together, augmentation=changes)
@@ -62,7 +62,7 @@ def training_program(config: build.Config, mesh: Mesh, platform: str, share: boo
     if frames and share is not True:
         frames = share
     groups, drawn = (clips // together, frames) if frames else (clips, length)
-    batch["silhouettes"] = _frames(groups, drawn, mesh)
+    batch["frames"] = _frames(groups, drawn, mesh)
     if frames:
         batch["clip_frames"] = jax.ShapeDtypeStruct((groups, together, length), jnp.int32, sharding=sharded(mesh))
     return program_of_batch(config, mesh, batch, platform)
@@ -74,7 +74,7 @@ def program_of_batch(config: build.Config, mesh: Mesh, batch: Mapping[str, Any],
     graph, params, batch_stats = build.build_model(config)
     step: Any = make_train_step(graph, build.build_loss(config, mesh), optimizer, schedule, replicated(mesh))
     state = _placed(create_state(params, batch_stats, optimizer), mesh)
-    (clips,), (groups, drawn) = batch["labels"].shape, batch["silhouettes"].shape[:2]
+    (clips,), (groups, drawn) = batch["labels"].shape, batch["frames"].shape[:2]
     if "clip_frames" in batch:
         _, together, length = batch["clip_frames"].shape
         shared = f", every {together} share {drawn} of {together * length}"
@@ -97,7 +97,7 @@ def shapes_of(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Shap
 def unshared(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     """The shapes of a batch without shared frames, as one of some thousand is in a run that shares them (`TrainSampler`)."""
     groups, together, length = batch["clip_frames"].shape
-    return {name: batch[name] for name in ("labels", "identities")} | {"silhouettes": _frames(groups * together, length, mesh)}
+    return {name: batch[name] for name in ("labels", "identities")} | {"frames": _frames(groups * together, length, mesh)}
 
 
 def _platforms(platform: str | None) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _longest(cohort: Cohort) -> int:
     """Padded frames of the longest sequences that the run would evaluate; they are read."""
     rows = np.concatenate([cohort.rows("test"), cohort.partition.validation])
     batcher = build.build_eval_batcher(cohort.config, cohort.data, rows, cohort.read_once)
-    return batcher(len(batcher) - 1)["silhouettes"].shape[1]  # they are in the order of their length
+    return batcher(len(batcher) - 1)["frames"].shape[1]  # they are in the order of their length
 
 
 def _examine(program: Program, config: build.Config, evaluation: bool) -> None:

@@ -55,7 +55,7 @@ def evaluate(
         outputs[index] = jax.device_get(outputs[index] if embeddings else outputs[index]._replace(embeddings=None))
 
     for batch in batches:
-        outputs.append(eval_step(params, batch_stats, batch["silhouettes"], batch["frame_mask"]))
+        outputs.append(eval_step(params, batch_stats, batch["frames"], batch["frame_mask"]))
         rows.append(np.asarray(batch["rows"]))  # n
         if len(outputs) > 1:  # one batch late, so that the devices compute the next one meanwhile
             fetch(-2)

@@ -18,16 +18,16 @@ Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
 
 def fingerprint(batch: dict[str, jax.Array]) -> jax.Array:
     """A uint32 checksum of every pixel, label and identity and its place; the same on any number of devices."""
-    silhouettes = batch["silhouettes"]
+    frames = batch["frames"]
     if "clip_frames" in batch:
-        silhouettes = jax.vmap(lambda shared, numbers: shared[numbers])(silhouettes, batch["clip_frames"])  # g m s 64 44
+        frames = jax.vmap(lambda shared, numbers: shared[numbers])(frames, batch["clip_frames"])  # g m s ...
 
     def weigh(array: jax.Array) -> jax.Array:
         rows = array.reshape(array.shape[0], -1).astype(jnp.uint32)  # n other
         odd = 2 * jnp.arange(rows.size, dtype=jnp.uint32).reshape(rows.shape) + 1  # n other
         return jnp.sum(rows * odd * odd, dtype=jnp.uint32)
 
-    return weigh(silhouettes) + 3 * weigh(batch["labels"]) + 5 * weigh(batch["identities"])
+    return weigh(frames) + 3 * weigh(batch["labels"]) + 5 * weigh(batch["identities"])
 
 
 def make_train_step(
@@ -39,7 +39,7 @@ def make_train_step(
 ) -> Step:
     """Compile the step `(state, batch) -> (state, metrics)`; the state passed in is donated and cannot be used again.
 
-    The batch holds `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`, and where clips share frames
+    The batch holds `frames` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`, and where clips share frames
     `clip_frames` (see `ScoNet.__call__`). The metrics are scalars: those of `loss`, which is `(output, labels, identities) ->
     (scalar, dict of scalars)`, `learning_rate` by `schedule`, `gradient_norm` and `batch_fingerprint`. `replicated` is the
     sharding of state and metrics, None on a single device. With the batch sharded over its first axis, batch statistics and
@@ -49,7 +49,7 @@ def make_train_step(
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         def objective(params):
             model = nnx.merge(graph, params, state.batch_stats, copy=True)
-            output = model(batch["silhouettes"], clip_frames=batch.get("clip_frames"), train=True)
+            output = model(batch["frames"], clip_frames=batch.get("clip_frames"), train=True)
             total, terms = loss(output, batch["labels"], batch["identities"])
             return total, (terms, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 

@@ -93,7 +93,7 @@ def test_every_convolution_is_timed_once():
 
 def test_a_batch_as_a_run_draws_it():
     batch = stepping.random_batch(2, 8, 30, 8)
-    assert batch["silhouettes"].shape[:2] in {(2, 176), (2, 184), (2, 192)}  # about 171 of 240 differ
+    assert batch["frames"].shape[:2] in {(2, 176), (2, 184), (2, 192)}  # about 171 of 240 differ
     assert batch["clip_frames"].shape == (2, 8, 30)
     assert np.bincount(batch["identities"]).tolist() == [8, 8]
 

@@ -95,7 +95,7 @@ def test_a_changed_batch_is_the_same_on_any_number_of_processes(step, count, tog
     assert shares[0].keys() == whole.keys()  # frames that clips share are changed alike, so none are shared
     for name in whole:
         np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), whole[name])
-    assert whole["silhouettes"].dtype == np.uint8
+    assert whole["frames"].dtype == np.uint8
 
 
 def test_sequences_and_frames_are_drawn_as_without_augmentation():
@@ -106,12 +106,12 @@ def test_sequences_and_frames_are_drawn_as_without_augmentation():
         frames = [rng.permuted(np.tile(np.arange(12), (4, 1)), axis=1)[:, :6] for _ in range(4)]
         expected = [cut_sides(plain.data.read(row))[clip] for row, clips in zip(rows, frames, strict=True) for clip in clips]
         batch, changed = plain(step), changing(step)
-        np.testing.assert_array_equal(batch["silhouettes"], expected)
+        np.testing.assert_array_equal(batch["frames"], expected)
         for name in ("labels", "identities"):
             np.testing.assert_array_equal(changed[name], batch[name])
         draws = ALL.draw(5, step, 16)
         for clip in range(16):  # all frames of a clip alike
-            np.testing.assert_array_equal(changed["silhouettes"][clip], augment(batch["silhouettes"][clip], draws, clip))
+            np.testing.assert_array_equal(changed["frames"][clip], augment(batch["frames"][clip], draws, clip))
 
 
 def test_a_change_is_a_function_of_seed_and_step_and_of_no_other_change():

@@ -20,13 +20,11 @@ def test_a_batch_is_what_its_draw_says():
     one = sampler()
     chosen, frames = one.draw(7)
     batch = one(7)
-    assert batch["silhouettes"].shape == (8, 6, 64, 44)
-    assert batch["silhouettes"].dtype == np.uint8
+    assert batch["frames"].shape == (8, 6, 64, 44)
+    assert batch["frames"].dtype == np.uint8
     for clip in range(8):
         row = chosen[clip // 2]
-        np.testing.assert_array_equal(
-            batch["silhouettes"][clip], one.data.read(int(row))[frames[clip // 2, clip % 2]][:, :, 10:54]
-        )
+        np.testing.assert_array_equal(batch["frames"][clip], one.data.read(int(row))[frames[clip // 2, clip % 2]][:, :, 10:54])
         assert batch["identities"][clip] == row
         assert batch["labels"][clip] == one.data.labels[row]
 
@@ -34,8 +32,8 @@ def test_a_batch_is_what_its_draw_says():
 def test_a_batch_is_a_function_of_seed_and_step():
     first, again = sampler()(3), sampler()(3)
     assert all((first[name] == again[name]).all() for name in first)
-    assert (first["silhouettes"] != sampler()(4)["silhouettes"]).any()
-    assert (first["silhouettes"] != sampler(seed=6)(3)["silhouettes"]).any()
+    assert (first["frames"] != sampler()(4)["frames"]).any()
+    assert (first["frames"] != sampler(seed=6)(3)["frames"]).any()
 
 
 @settings(max_examples=30, deadline=None)
@@ -70,7 +68,7 @@ def test_short_sequences_are_drawn_with_replacement():
     assert one.short_sequences == 9
     _, frames = one.draw(0)
     assert frames.max() < 4
-    assert one(0)["silhouettes"].shape == (8, 6, 64, 44)
+    assert one(0)["frames"].shape == (8, 6, 64, 44)
     assert sampler().short_sequences == 0
 
 
@@ -109,13 +107,13 @@ def test_clips_that_share_frames_are_the_same_clips(step, frames, count, togethe
     for name in ("labels", "identities"):
         np.testing.assert_array_equal(batch[name], plain[name])
     if "clip_frames" not in batch:
-        np.testing.assert_array_equal(batch["silhouettes"], plain["silhouettes"])
+        np.testing.assert_array_equal(batch["frames"], plain["frames"])
         return
-    shared = batch["silhouettes"].shape[1]
+    shared = batch["frames"].shape[1]
     assert shared <= 7 / 8 * together * 8
     assert batch["clip_frames"].dtype == np.int32
-    drawn = [group[numbers] for group, numbers in zip(batch["silhouettes"], batch["clip_frames"], strict=True)]
-    np.testing.assert_array_equal(np.concatenate(drawn), plain["silhouettes"])
+    drawn = [group[numbers] for group, numbers in zip(batch["frames"], batch["clip_frames"], strict=True)]
+    np.testing.assert_array_equal(np.concatenate(drawn), plain["frames"])
 
 
 def test_frames_are_shared_where_it_saves_some():
@@ -123,9 +121,9 @@ def test_frames_are_shared_where_it_saves_some():
     few = dict(clips_per_subject=8, frames_per_clip=10, clips_together=8)
     assert "clip_frames" not in sampler(long, **few)(0)
     one = sampler(short, **few)
-    assert {one(step)["silhouettes"].shape for step in range(50)} == {(4, 32, 64, 44)}  # 80 drawn from 30, in eights
+    assert {one(step)["frames"].shape for step in range(50)} == {(4, 32, 64, 44)}  # 80 drawn from 30, in eights
     middle = sampler(make_set(per_class=3, frames=100), **few)
-    shapes = [middle(step)["silhouettes"].shape for step in range(300)]
+    shapes = [middle(step)["frames"].shape for step in range(300)]
     assert set(shapes) <= {(4, 64, 64, 44), (32, 10, 64, 44)}  # about 57 of 80 differ; a batch with more goes without
     assert shapes.count((4, 64, 64, 44)) > 270
     assert "clip_frames" not in sampler(short, **few | {"clips_together": 1})(0)
@@ -158,7 +156,7 @@ def test_the_cache_reads_a_sequence_once_and_changes_nothing():
 def test_the_loader_hands_out_the_steps_in_order(threads):
     one = sampler()
     for step, batch in zip(range(2, 9), train_batches(one, 2, 9, threads), strict=True):
-        np.testing.assert_array_equal(batch["silhouettes"], one(step)["silhouettes"])
+        np.testing.assert_array_equal(batch["frames"], one(step)["frames"])
 
 
 def test_evaluation_sees_every_sequence_once_beside_its_like_padded_and_masked():
@@ -167,17 +165,17 @@ def test_evaluation_sees_every_sequence_once_beside_its_like_padded_and_masked()
     data = replace(data, n_frames=lengths, read=lambda row, read=data.read: read(row)[: lengths[row]])
     rows = np.array([0, 1, 2, 3, 5, 8, 9, 10, 11])
     batches = list(eval_batches(EvalBatcher(data, rows, batch_size=4, max_frames=65)))
-    assert [batch["silhouettes"].shape[:2] for batch in batches] == [(4, 60), (4, 60), (4, 120)]
+    assert [batch["frames"].shape[:2] for batch in batches] == [(4, 60), (4, 60), (4, 120)]
     assert np.concatenate([batch["rows"] for batch in batches]).tolist() == [1, 2, 5, 8, 9, 10, 11, -1, 0, 3, -1, -1]
     for batch in batches:
         assert batch["frame_mask"].any(axis=1).all()
         for position, row in enumerate(batch["rows"]):
             if row < 0:
-                assert not batch["silhouettes"][position].any()
+                assert not batch["frames"][position].any()
                 continue
             length = min(lengths[row], 65)
             assert batch["frame_mask"][position].tolist() == [True] * length + [False] * (len(batch["frame_mask"][0]) - length)
-            np.testing.assert_array_equal(batch["silhouettes"][position, :length], data.read(row)[:length, :, 10:54])
+            np.testing.assert_array_equal(batch["frames"][position, :length], data.read(row)[:length, :, 10:54])
 
 
 @pytest.mark.parametrize(

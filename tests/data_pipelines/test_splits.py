@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.schema import DataError, SilhouetteSet
+from data_pipelines.schema import DataError, SequenceSet
 from data_pipelines.splits import make_partition, refuse_single_class
 from tests.conftest import make_set
 
 
-def labelled(labels, subjects=None) -> SilhouetteSet:
+def labelled(labels, subjects=None) -> SequenceSet:
     labels = np.asarray(labels, np.int32)
     names = tuple(f"{row:05d}" for row in range(len(labels)))
-    return SilhouetteSet(
+    return SequenceSet(
         name="labels only",
         synthetic=True,
         sequences=names,

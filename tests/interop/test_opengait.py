@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 torch = pytest.importorskip("torch", reason="torch is not installed; install the extra `torch`")
 
-from data_pipelines.schema import CLASSES, SilhouetteSet  # noqa: E402
+from data_pipelines.schema import CLASSES, SequenceSet  # noqa: E402
 from data_pipelines.silhouettes import cut_sides  # noqa: E402
 from data_pipelines.sources import open_root  # noqa: E402
 from scoliojax.errors import RunError  # noqa: E402
@@ -449,7 +449,7 @@ def classed_tree(root: Path, per_class: int) -> Path:
     return root
 
 
-def taught(checkpoint: Path, data: SilhouetteSet, out: Path, order: str) -> Path:
+def taught(checkpoint: Path, data: SequenceSet, out: Path, order: str) -> Path:
     """A checkpoint in this order whose columns of the neck are the mean features of each class."""
     found = opengait.read(checkpoint)
     clips = np.stack([cut_sides(data.read(row)) for row in range(len(data))])  # n s 64 44
@@ -500,7 +500,7 @@ def test_the_order_is_judged_by_one_sequence_of_each_subject_evenly():
     subjects = [f"{label}-{number // 2}" for label, count in enumerate((6, 200, 20)) for number in range(count)]
     labels = np.array([int(subject[0]) for subject in subjects], np.int32)
     names = tuple(map(str, range(len(subjects))))
-    data = SilhouetteSet("x", True, names, tuple(subjects), labels, np.ones(len(names), np.int32), lambda row: np.zeros(1))
+    data = SequenceSet("x", True, names, tuple(subjects), labels, np.ones(len(names), np.int32), lambda row: np.zeros(1))
     rows = classes.chosen_rows(data)
     assert len({subjects[row] for row in rows}) == len(rows)
     assert np.bincount(labels[rows]).tolist() == [3, classes.SEQUENCES_PER_CLASS, 10]

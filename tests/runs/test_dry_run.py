@@ -61,7 +61,7 @@ def test_what_compilers_state_is_printed_and_nothing_is_left(tmp_path):
 def examined(monkeypatch) -> list[Any]:
     """In the place of programs, what a dry run would have compiled: the shape of a batch, and the frames of an evaluation."""
     seen: list[Any] = []
-    monkeypatch.setattr(module, "program_of_batch", lambda config, mesh, batch: batch["silhouettes"].shape)
+    monkeypatch.setattr(module, "program_of_batch", lambda config, mesh, batch: batch["frames"].shape)
     monkeypatch.setattr(module, "evaluation_program", lambda config, mesh, longest: longest)
     monkeypatch.setattr(module, "_examine", lambda program, config, evaluation: seen.append(program))
     return seen

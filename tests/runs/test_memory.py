@@ -39,7 +39,7 @@ def test_sequences_are_those_that_are_read_again_as_far_as_the_cache_has_room(co
 
 def test_batches_ahead_are_those_that_the_loader_holds(cohort):
     config, sampler = cohort.config, cohort.sampler
-    batch = sampler(0)["silhouettes"].nbytes
+    batch = sampler(0)["frames"].nbytes
     for threads in (1, 3):
         assert of(cohort, loader_threads=threads)["batches ahead"] == (2 * threads + 2) * batch
     longest = int(cohort.data.n_frames.max()) * FRAME

@@ -90,7 +90,7 @@ def test_every_sequence_is_in_one_share(processes):
     ]
     whole = EvalBatcher(data=data, rows=rows, batch_size=6, max_frames=2)
     for turn in range(2):
-        for name in ("silhouettes", "frame_mask"):
+        for name in ("frames", "frame_mask"):
             np.testing.assert_array_equal(np.concatenate([share(turn)[name] for share in shares]), whole(turn)[name])
         for share in shares:
             np.testing.assert_array_equal(share(turn)["rows"], whole(turn)["rows"])

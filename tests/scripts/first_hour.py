@@ -141,7 +141,7 @@ def program(args: argparse.Namespace, changes: list[str]) -> dict[str, Any]:
     share = {name: np.array_split(array, jax.process_count())[jax.process_index()] for name, array in batch.items()}
     step = ours.step(share)
     sequences = data.sequences_per_eval_batch * jax.local_device_count()
-    evaluation = ours.evaluation(np.zeros((sequences, data.max_eval_frames, *batch["silhouettes"].shape[2:]), np.uint8))
+    evaluation = ours.evaluation(np.zeros((sequences, data.max_eval_frames, *batch["frames"].shape[2:]), np.uint8))
     measured = []
     for work in (step, evaluation):
         work()
@@ -181,7 +181,7 @@ def outputs(args: argparse.Namespace, changes: list[str]) -> dict[str, Any]:
     step = make_train_step(graph, build.build_loss(config), optimizer, schedule)
     batch = jax.device_put(random_batch(4, 2, 8), jax.local_devices()[0])
     state, metrics = step(create_state(params, batch_stats, optimizer), batch)
-    clips = batch["silhouettes"]  # n s 64 44
+    clips = batch["frames"]  # n s 64 44
     after = make_eval_step(graph)(state.params, state.batch_stats, clips, np.ones(clips.shape[:2], bool))
     leaves = jax.tree_util.tree_leaves_with_path({"statistics": state.batch_stats, "momentum": state.opt_state, "after": after})
     arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves if leaf.size > 1}

@@ -49,7 +49,7 @@ def build_step(text: str, devices: int):
 
 def draw_batch(rng, **changes):
     return {
-        "silhouettes": rng.integers(0, 256, (8, 3, 64, 44), dtype=np.uint8),
+        "frames": rng.integers(0, 256, (8, 3, 64, 44), dtype=np.uint8),
         "labels": np.arange(8, dtype=np.int32) % 3,
         "identities": np.arange(8, dtype=np.int32) // 2,
     } | changes
@@ -87,13 +87,13 @@ def test_frames_computed_once_give_the_step_of_frames_computed_for_every_clip(ti
     tiny_config.precision = "float64"
     rng = np.random.default_rng(0)
     shared = {
-        "silhouettes": rng.integers(0, 256, (4, 5, 64, 44), dtype=np.uint8),
+        "frames": rng.integers(0, 256, (4, 5, 64, 44), dtype=np.uint8),
         "clip_frames": rng.integers(0, 4, (4, 2, 3), dtype=np.int32),
         "labels": np.arange(8, dtype=np.int32) % 3,
         "identities": np.arange(8, dtype=np.int32) // 2,
     }
     plain = {name: array for name, array in shared.items() if name != "clip_frames"}
-    plain["silhouettes"] = np.asarray(draw_clips(shared["silhouettes"], shared["clip_frames"]))
+    plain["frames"] = np.asarray(draw_clips(shared["frames"], shared["clip_frames"]))
     with jax.enable_x64(True):
         expected_state, expected = run_steps(tiny_config, 1, 2, plain)
         state, found = run_steps(tiny_config, 4, 2, shared)
@@ -126,7 +126,7 @@ def test_a_network_can_learn_one_batch_by_heart(tiny_config):
 def test_the_fingerprint_sees_every_pixel_label_identity_and_place():
     rng = np.random.default_rng(0)
     batch = {
-        "silhouettes": rng.integers(0, 256, (4, 2, 64, 44), dtype=np.uint8),
+        "frames": rng.integers(0, 256, (4, 2, 64, 44), dtype=np.uint8),
         "labels": np.arange(4, dtype=np.int32) % 3,
         "identities": np.arange(4, dtype=np.int32),
     }
@@ -136,13 +136,13 @@ def test_the_fingerprint_sees_every_pixel_label_identity_and_place():
         array[place] = value
         return batch | {name: array}
 
-    pixel = int(batch["silhouettes"][1, 1, 5, 6])
+    pixel = int(batch["frames"][1, 1, 5, 6])
     others = [
-        changed("silhouettes", (1, 1, 5, 6), (pixel + 1) % 256),
+        changed("frames", (1, 1, 5, 6), (pixel + 1) % 256),
         changed("labels", 2, 0),
         changed("identities", 3, 9),
-        batch | {"silhouettes": batch["silhouettes"][[1, 0, 2, 3]]},
-        batch | {"silhouettes": batch["silhouettes"][:, ::-1]},
+        batch | {"frames": batch["frames"][[1, 0, 2, 3]]},
+        batch | {"frames": batch["frames"][:, ::-1]},
     ]
     found = {int(fingerprint(jax.tree.map(jax.numpy.asarray, one))) for one in [batch, *others]}
     assert len(found) == 6

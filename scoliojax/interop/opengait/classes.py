@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.schema import CLASSES, SilhouetteSet
+from data_pipelines.schema import CLASSES, SequenceSet
 
 OLD_CLASSES = ("negative", "positive", "neutral")
 OLD_FILES = "files of OpenGait from 2024-06-28 to 2025-08-27"
@@ -76,7 +76,7 @@ def fits(logits: np.ndarray, labels: np.ndarray) -> list[Fit]:
     return sorted(found, key=lambda fit: -fit.ranked)
 
 
-def chosen_rows(data: SilhouetteSet) -> np.ndarray:
+def chosen_rows(data: SequenceSet) -> np.ndarray:
     """Sequences to judge the order by: as many of each class, one of each subject, evenly from all of the data."""
     rows = []
     for label in range(len(CLASSES)):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data_pipelines.command import unwritable
 from data_pipelines.locks import alone, wait_for_holder
-from data_pipelines.schema import CLASSES, SilhouetteSet
+from data_pipelines.schema import CLASSES, SequenceSet
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import open_root
 from data_pipelines.synthetic import walk
@@ -184,7 +184,7 @@ def verify(args: Namespace) -> None:
         print(f"class order of the file: {_taken(args.classes)}, not judged without --data; {HINT}")
 
 
-def judge_order(found: opengait.Checkpoint, data: SilhouetteSet, given: tuple[str, ...] | None) -> None:
+def judge_order(found: opengait.Checkpoint, data: SequenceSet, given: tuple[str, ...] | None) -> None:
     """Print which order of the classes of the file fits labelled data.
 
     `found` was read in the order `given`, None for OpenGait's present one. Raises `RunError` where the data clearly say another
