@@ -31,16 +31,8 @@ from data_pipelines.schema import (
     remedy,
     unreadable,
 )
-from data_pipelines.scoliosis1k.release_tree import (
-    SPLIT,
-    VERSION,
-    fingerprint,
-    is_of,
-    metadata_digest,
-    prepared_remarks,
-    refuse,
-    survey,
-)
+from data_pipelines.scoliosis1k.metadata import fingerprint, is_of, metadata_digest, prepared_remarks
+from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, refuse, survey
 from data_pipelines.tables import read_subjects
 
 LOCK = ".preparing"  # beside the prepared folder while a preparation is at work

@@ -14,15 +14,8 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, abbreviate
-from data_pipelines.scoliosis1k.release_tree import (
-    SPLIT,
-    VERSION,
-    ReleasedSequence,
-    Survey,
-    fingerprint,
-    metadata_digest,
-    refuse,
-)
+from data_pipelines.scoliosis1k.metadata import fingerprint, metadata_digest
+from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, ReleasedSequence, Survey, refuse
 from data_pipelines.tables import Subjects
 
 SHARD_BYTES = 64 * 2**20  # of silhouettes in one file; TFDS holds the file that it writes in memory

@@ -1,11 +1,9 @@
 """Reader of the released trees: `<root>/<sequence id>/<Class>/<view>/*.pkl` (silhouettes) or `*.png` (raw masks)."""
 
 import functools
-import hashlib
-import json
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +23,6 @@ from data_pipelines.files import (
     list_folder,
     open_regular,
     other_frames,
-    remarks,
 )
 from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
@@ -253,48 +250,7 @@ def _sequence_of(identity: Path, walker: _Walker) -> ReleasedSequence:
     return ReleasedSequence(identity.name, class_id(views[0].parent.name), views[0], tuple(pickles or images))
 
 
-def fingerprint(sequences: list[ReleasedSequence], settings: str = "", identities: bool = True) -> str:
-    """Sixteen hexadecimal digits that change with any file's path, size or modification time, and with `settings`.
-
-    Also with any id, class or name of a link, wherever the links lead; without `identities` as sets of old have it.
-    """
-    digest = hashlib.sha256(settings.encode())
-    for sequence in sequences:
-        folder, states = str(sequence.folder.resolve()), sequence.states
-        if identities:
-            digest.update(os.fsencode(f"{sequence.sequence}|{sequence.label}|{'|'.join(sequence.names)}\n"))
-        for name, size, time in zip(sequence.names, states.sizes, states.times, strict=True):
-            path = states.links.get(name) or f"{folder}/{name}"
-            digest.update(os.fsencode(f"{path}|{size}|{time}\n" if size >= 0 else f"{path}|cannot be read\n"))
-    return digest.hexdigest()[:16]
-
-
-def is_of(metadata: Mapping, sequences: list[ReleasedSequence], settings: str) -> bool:
-    """True for metadata of a set that was prepared from these sequences and settings."""
-    if metadata["source"] == fingerprint(sequences, settings):
-        return True
-    labels = {one.sequence: one.label for one in sequences}
-    alike = all(labels.get(name) == label for name, label in zip(metadata["sequences"], metadata["labels"], strict=True))
-    return alike and metadata["source"] == fingerprint(sequences, settings, identities=False)
-
-
 def refuse(problems: list[str]) -> None:
     """Raise `DataError` with the first problems of a tree, if it has any."""
     if problems:
         raise DataError(f"{abbreviate(problems, 3)}; fix the data, or go on without with --skip-bad")
-
-
-def prepared_remarks(metadata: Mapping) -> list[str]:
-    """What a prepared set does not hold of the sequences that it holds, a line for each kind; sets of old say nothing."""
-    dropped = {name: count for name, count in zip(metadata["sequences"], metadata.get("dropped", ()), strict=False) if count}
-    lines = remarks(metadata.get("unused", {}))
-    if dropped:
-        each = abbreviate([f"{name} ({count})" for name, count in dropped.items()], 3)
-        lines.append(f"not used ({sum(dropped.values())}): masks with (almost) nobody in them, by sequence: {each}")
-    return lines
-
-
-def metadata_digest(metadata: Mapping) -> str:
-    """SHA-256 of all metadata except `digest` itself."""
-    content = {name: value for name, value in metadata.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
