@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from data_pipelines.files import remarks
-from data_pipelines.schema import abbreviate
+from data_pipelines.schema import POSES, SILHOUETTES, abbreviate
 from data_pipelines.scoliosis1k.release_tree import ReleasedSequence
 
 
@@ -37,12 +38,40 @@ def is_of(metadata: Mapping, sequences: list[ReleasedSequence], settings: str) -
 
 def prepared_remarks(metadata: Mapping) -> list[str]:
     """What a prepared set does not hold of the sequences that it holds, a line for each kind; sets of old say nothing."""
-    dropped = {name: count for name, count in zip(metadata["sequences"], metadata.get("dropped", ()), strict=False) if count}
     lines = remarks(metadata.get("unused", {}))
-    if dropped:
-        each = abbreviate([f"{name} ({count})" for name, count in dropped.items()], 3)
-        lines.append(f"not used ({sum(dropped.values())}): masks with (almost) nobody in them, by sequence: {each}")
+    found = [("not used ({count}): masks with (almost) nobody in them", metadata.get("dropped", ()))]
+    poses = metadata.get(POSES)
+    if poses:
+        lines += remarks(poses["unused"])
+        found.append(("not used ({count}): frames in which no joint is seen", poses["dropped"]))
+        found.append(("warning: {count} frames show several people, of whom the first is taken", poses["crowded"]))
+    for title, column in found:
+        if counts := by_sequence(metadata, column):
+            each = abbreviate(counted(counts), 3)
+            lines.append(f"{title.format(count=sum(counts.values()))}, by sequence: {each}")
+    if poses and (never := by_sequence(metadata, poses["never"])):
+        each = abbreviate([f"{name} ({', '.join(joints)})" for name, joints in never.items()], 3)
+        lines.append(f"warning: {len(never)} sequences have joints that are seen in no frame: {each}")
+    for modality in (SILHOUETTES, POSES):
+        if 0 < len(lacking := absent(metadata, modality)) < len(metadata["sequences"]):
+            lines.append(f"{len(lacking)} sequences have no {modality}: {abbreviate(lacking, 3)}")
     return lines
+
+
+def by_sequence(metadata: Mapping, column: Iterable) -> dict[str, Any]:
+    """What is neither 0 nor empty in a column of the metadata, which sets of old may lack, by sequence."""
+    return {name: value for name, value in zip(metadata["sequences"], column, strict=False) if value}
+
+
+def counted(counts: Mapping[str, int]) -> list[str]:
+    """Names, each with its number in brackets."""
+    return [f"{name} ({count})" for name, count in counts.items()]
+
+
+def absent(metadata: Mapping, modality: str) -> list[str]:
+    """Ids of the sequences of a prepared set that lack silhouettes, or poses."""
+    columns = metadata if modality == SILHOUETTES else metadata.get(POSES, {"n_frames": [0] * len(metadata["sequences"])})
+    return [name for name, count in zip(metadata["sequences"], columns["n_frames"], strict=True) if not count]
 
 
 def metadata_digest(metadata: Mapping) -> str:
