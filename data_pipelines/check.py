@@ -166,7 +166,7 @@ def _of_trees(given: dict[str, str | Path | None], found: Check) -> Iterator[Ite
     if trees.silhouettes:
         found.unused = trees.silhouettes.unused.as_json()
     if trees.poses:
-        found.poses = PoseCheck(unused=trees.poses.unused.as_json())
+        found.poses = PoseCheck(str(given[POSES]), unused=trees.poses.unused.as_json())
     for walk in trees.walks:
         one, other = walk.silhouettes, walk.poses
         names = one.names if one and not one.pickled else ()
@@ -186,7 +186,7 @@ def _of_set(folder: Path, found: Check) -> Iterator[Item]:
     found.left_out = metadata["skipped"]
     found.unused = metadata.get("unused", {})
     if of_poses := metadata.get(POSES):
-        found.poses = PoseCheck(unused=of_poses["unused"])
+        found.poses = PoseCheck(found.root, unused=of_poses["unused"])
     dropped, lost, crowded = (
         by_sequence(metadata, column.get(name, ()))  # sets of old do not say
         for column, name in ((metadata, "dropped"), (of_poses or {}, "dropped"), (of_poses or {}, "crowded"))

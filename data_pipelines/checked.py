@@ -20,6 +20,7 @@ Counts = dict[str, dict[str, int]]  # by class: number of sequences, of people a
 class PoseCheck:
     """What was found of poses, complete."""
 
+    root: str
     frames: dict[str, int] = field(default_factory=dict)  # number of frames by sequence, as all that follow
     dropped: dict[str, int] = field(default_factory=dict)  # frames in which no joint is seen
     crowded: dict[str, int] = field(default_factory=dict)  # frames that show several people
@@ -40,7 +41,7 @@ class PoseCheck:
             self.never[name] = poses.never
 
     def lines(self) -> Iterator[str]:
-        yield f"  poses: {len(self.frames)} sequences that can be used, {sum(self.frames.values())} frames"
+        yield f"  poses of {self.root}: {len(self.frames)} sequences that can be used, {sum(self.frames.values())} frames"
         never = [f"{name} ({', '.join(joints)})" for name, joints in self.never.items()]
         for title, names in (
             ("sequences without poses", self.without_poses),

@@ -82,6 +82,8 @@ def prepare(
     output = output.expanduser()
     target, output_name = prepared_folder(output), f"{names.output}={str(output)!r}"
     trees = {modality: folder for modality, folder in ((SILHOUETTES, tree), (POSES, poses)) if folder}
+    if not trees:
+        raise ValueError("no tree to prepare; give one of silhouettes, of poses, or both")
     options = {SILHOUETTES: names.input, POSES: names.poses}
     tree_names = {modality: f"{options[modality]}={folder!r}" for modality, folder in trees.items()}
     places = {output_name: output} | {tree_names[one]: Path(folder).expanduser() for one, folder in trees.items()}
@@ -215,6 +217,7 @@ def _opened(folder: Path, root: str, modality: str, report: Callable[[str], None
     metadata, kind = read_metadata(prepared_folder(folder), remedy), KINDS[modality]
     if kind not in (found := held(metadata)):
         raise DataError(f"data.root={root!r} holds {' and '.join(found)}, no {kind}; {OTHERWISE[modality]}")
+    data = open_prepared(folder, metadata, remedy, modality)
     if lacking := absent(metadata, kind):
-        report(f"data.root={root}: {len(lacking)} sequences have no {kind} and are left out: {abbreviate(lacking, 3)}")
-    return open_prepared(folder, metadata, remedy, modality)
+        report(f"data.root={root}: sequences without {kind}, left out ({len(lacking)}): {abbreviate(lacking, 3)}")
+    return data

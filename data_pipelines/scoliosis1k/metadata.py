@@ -44,17 +44,17 @@ def prepared_remarks(metadata: Mapping) -> list[str]:
     if poses:
         lines += remarks(poses["unused"])
         found.append(("not used ({count}): frames in which no joint is seen", poses["dropped"]))
-        found.append(("warning: {count} frames show several people, of whom the first is taken", poses["crowded"]))
+        found.append(("warning ({count}): frames that show several people, of whom the first is taken", poses["crowded"]))
     for title, column in found:
         if counts := by_sequence(metadata, column):
             each = abbreviate(counted(counts), 3)
             lines.append(f"{title.format(count=sum(counts.values()))}, by sequence: {each}")
     if poses and (never := by_sequence(metadata, poses["never"])):
         each = abbreviate([f"{name} ({', '.join(joints)})" for name, joints in never.items()], 3)
-        lines.append(f"warning: {len(never)} sequences have joints that are seen in no frame: {each}")
+        lines.append(f"warning: sequences with joints that are seen in no frame ({len(never)}): {each}")
     for modality in (SILHOUETTES, POSES):
         if 0 < len(lacking := absent(metadata, modality)) < len(metadata["sequences"]):
-            lines.append(f"{len(lacking)} sequences have no {modality}: {abbreviate(lacking, 3)}")
+            lines.append(f"warning: sequences without {modality} ({len(lacking)}): {abbreviate(lacking, 3)}")
     return lines
 
 

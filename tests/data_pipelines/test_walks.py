@@ -132,8 +132,8 @@ def test_each_modality_keeps_its_own_usable_frames(trees):
     for line in (
         "not used (1): masks with (almost) nobody in them, by sequence: 00002 (1)",
         "not used (1): frames in which no joint is seen, by sequence: 00002 (1)",
-        f"warning: {FRAMES} frames show several people, of whom the first is taken, by sequence: 00003 ({FRAMES})",
-        "warning: 1 sequences have joints that are seen in no frame: 00001 (left hip)",
+        f"warning ({FRAMES}): frames that show several people, of whom the first is taken, by sequence: 00003 ({FRAMES})",
+        "warning: sequences with joints that are seen in no frame (1): 00001 (left hip)",
     ):
         assert line in result.stdout
     silhouettes, poses = open_each(trees / "out")
@@ -153,7 +153,7 @@ def test_each_modality_keeps_its_own_usable_frames(trees):
     assert (found["dropped"], found["poses"]["dropped"]) == ({"00002": 1}, {"00002": 1})
     assert (found["poses"]["crowded"], found["poses"]["never"]) == ({"00003": FRAMES}, {"00001": ["left hip"]})
     for line in (
-        "poses: 4 sequences that can be used, 23 frames",
+        f"poses of {trees / 'out'}: 4 sequences that can be used, 23 frames",
         "sequences with frames in which no joint is seen (1): 00002 (1)",
         f"sequences with frames that show several people (1): 00003 ({FRAMES})",
     ):
@@ -166,8 +166,8 @@ def test_what_one_tree_alone_has_is_kept_and_named(trees):
     as_frames(trees, "00002")
     (trees / "P" / "00002" / VIEWS["00002"] / "001.json").rename(trees / "P" / "00002" / VIEWS["00002"] / "009.json")
     result = command(trees, "--output", trees / "out")
-    assert "1 sequences have no silhouettes: 00000" in result.stdout
-    assert "1 sequences have no poses: 00003" in result.stdout
+    assert "warning: sequences without silhouettes (1): 00000" in result.stdout
+    assert "warning: sequences without poses (1): 00003" in result.stdout
     lines: list[str] = []
     silhouettes, poses = (open_root(str(trees / "out"), lines.append, modality) for modality in (SILHOUETTES, SKELETONS))
     assert (silhouettes.sequences, poses.sequences) == (IDS[1:], IDS[:3])
@@ -176,7 +176,7 @@ def test_what_one_tree_alone_has_is_kept_and_named(trees):
     np.testing.assert_array_equal(poses.read(0), walk_poses(0, FRAMES, 0))
     np.testing.assert_array_equal(poses.asymmetry[0], asymmetry_vector(walk_poses(0, FRAMES, 0)))
     assert [line.partition(": ")[2] for line in lines] == [
-        "1 sequences have no silhouettes and are left out: 00000", "1 sequences have no poses and are left out: 00003",
+        "sequences without silhouettes, left out (1): 00000", "sequences without poses, left out (1): 00003",
     ]  # fmt: skip
     prepare(str(trees / "S"), trees / "alone")
     assert silhouettes.digest() == open_prepared(trees / "alone").digest()
