@@ -55,10 +55,7 @@ def skeleton_maps(poses: np.ndarray, align: str = "each", body_only: bool = Fals
       body_only: without the joints of the face, which then change nothing.
       sigma: standard deviation in pixels of the canvas, on which a body is 85 pixels high.
     """
-    if align not in ALIGNMENTS:
-        raise DataError(f"align={align!r} is unknown; give {' or '.join(map(repr, ALIGNMENTS))}")
-    if not 0 < sigma <= CANVAS / 2:
-        raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
+    check_drawing(align, body_only, sigma)
     if poses.ndim != 3 or poses.shape[1:] != (len(JOINTS), 3):
         raise ValueError(f"poses of shape {poses.shape}; give [frames, {len(JOINTS)}, 3]")
     first = FACE if body_only else 0
@@ -74,6 +71,15 @@ def skeleton_maps(poses: np.ndarray, align: str = "each", body_only: bool = Fals
         spots = _grey(_parts(here, sure, joints, joints, sigma), sigma, _spots)  # s 128 128
         maps[batch] = _cropped(np.stack([limbs, spots], axis=1), align)  # s 2 64 64
     return maps
+
+
+def check_drawing(align: str, body_only: bool, sigma: float) -> None:
+    """Raise `DataError` for arguments of `skeleton_maps` that cannot be."""
+    del body_only  # either will do
+    if align not in ALIGNMENTS:
+        raise DataError(f"align={align!r} is unknown; give {' or '.join(map(repr, ALIGNMENTS))}")
+    if not 0 < sigma <= CANVAS / 2:
+        raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
 
 
 def _placed(poses: np.ndarray, first: int) -> np.ndarray:
