@@ -163,7 +163,7 @@ def test_the_answer_on_a_clip_is_that_on_its_true_masks(run, tmp_path):
             cv2.imwrite(str(folder / f"{number:03d}.png"), mask)
         segmenter, video = Background(), Video(path)
         segmenter.study(video)
-        overlaps += [max([iou(mask, masks[f.number]) for mask in segmenter(f)], default=0.0) for f in video.frames()]
+        overlaps += [max([iou(one.mask, masks[f.number]) for one in segmenter(f)], default=0.0) for f in video.frames()]
         seen, true = screener(read_walk(path, Background())), screener(read_walk(folder, None))
         apart.append(np.abs(seen.whole.probabilities - true.whole.probabilities).max())
     assert np.mean(overlaps) >= 0.85
@@ -431,12 +431,12 @@ def test_real_clips_go_through_both_backends(name, first, last):
         segmenter.study(video)
         frames = itertools.islice(video.frames(), first, last, 1 if backend == "pose" else 5)
         seen[backend] = {frame.number: segmenter(frame) for frame in frames}
-    everybody = [mask for masks in seen["pose"].values() for mask in masks]
+    everybody = [one.mask for outlines in seen["pose"].values() for one in outlines]
     assert len(everybody) > (last - first) / 2
     overlaps = []
-    for number, masks in seen["background"].items():
-        for mask in seen["pose"][number]:
+    for number, outlines in seen["background"].items():
+        for mask in (one.mask for one in seen["pose"][number]):
             feet = np.flatnonzero(mask.any(axis=1)).max(initial=0)
             if name == "vtest.avi" or 300 <= feet < 478:  # the walker, not who jumps off the roof
-                overlaps.append(max([iou(mask, other) for other in masks], default=0.0))
+                overlaps.append(max([iou(mask, other.mask) for other in outlines], default=0.0))
     assert np.mean(overlaps) >= (0.70 if name == "demo.mp4" else 0.45)
