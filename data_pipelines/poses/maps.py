@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.poses.joints import FACE, HIPS, JOINTS, LIMBS
+from data_pipelines.poses.joints import FACE, HIPS, JOINTS, LEAST_SURE, LIMBS
 from data_pipelines.schema import FRAME_SIZE, DataError
 
 CANVAS = 128  # rows and columns on which a frame is drawn
@@ -20,7 +20,6 @@ BODY_HEIGHT = 85.0  # pixels from the lowest to the highest joint
 LEAST_HEIGHT = 1e-3  # the same in pixels of the picture; less cannot be scaled
 REACH = 3.0  # standard deviations to which a Gaussian is drawn
 NEIGHBOURS = 4  # frames from which a missing joint is taken
-LEAST_SURE = 1e-3  # smallest confidence that is drawn
 ALIGNMENTS = ("each", "shared")
 STEPS = 256  # of brightness
 GREY = (np.linspace(0, 1, STEPS) * 255).astype(np.uint8)  # grey level of each step; 24 of them lose one
@@ -55,10 +54,7 @@ def skeleton_maps(poses: np.ndarray, align: str = "each", body_only: bool = Fals
       body_only: without the joints of the face, which then change nothing.
       sigma: standard deviation in pixels of the canvas, on which a body is 85 pixels high.
     """
-    if align not in ALIGNMENTS:
-        raise DataError(f"align={align!r} is unknown; give {' or '.join(map(repr, ALIGNMENTS))}")
-    if not 0 < sigma <= CANVAS / 2:
-        raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
+    check_drawing(align, body_only, sigma)
     if poses.ndim != 3 or poses.shape[1:] != (len(JOINTS), 3):
         raise ValueError(f"poses of shape {poses.shape}; give [frames, {len(JOINTS)}, 3]")
     first = FACE if body_only else 0
@@ -90,6 +86,15 @@ def _flat(places: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     """Numbers of the frames in which somebody is seen whose places `[s, j, 2]` all have one height; confidences `[s, j]`."""
     heights = places[..., 1].max(axis=1) - places[..., 1].min(axis=1)  # s
     return np.flatnonzero((confidence.max(axis=1) >= LEAST_SURE) & ~(heights >= LEAST_HEIGHT))
+
+
+def check_drawing(align: str, body_only: bool, sigma: float) -> None:
+    """Raise `DataError` for arguments of `skeleton_maps` that cannot be."""
+    del body_only  # either will do
+    if align not in ALIGNMENTS:
+        raise DataError(f"align={align!r} is unknown; give {' or '.join(map(repr, ALIGNMENTS))}")
+    if not 0 < sigma <= CANVAS / 2:
+        raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
 
 
 def _placed(poses: np.ndarray, first: int) -> np.ndarray:

@@ -11,8 +11,7 @@ import numpy as np
 
 from data_pipelines.files import PICKLES, POSES, has_suffix, kind_of, list_folder, read_file
 from data_pipelines.names import missing_numbers
-from data_pipelines.poses.joints import HIPS, JOINTS, SHOULDERS
-from data_pipelines.poses.maps import LEAST_SURE, flat_frames
+from data_pipelines.poses.joints import HIPS, JOINTS, LEAST_SURE, SHOULDERS
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, abbreviate
 from data_pipelines.scoliosis1k.release_tree import ReleasedSequence, Survey, look_through
 from data_pipelines.scoliosis1k.safe_pickle import load_array
@@ -39,15 +38,15 @@ class Poses(NamedTuple):
     places: np.ndarray  # int64 [s]; number of each frame among all that were given
     given: int  # number of frames that were given
     remarks: tuple[str, ...]  # lines for the user about what was not used
+    names: tuple[str, ...] = ()  # of the files of a folder, one a frame
     crowded: int = 0  # number of frames that show several people, of whom the first is taken
     gaps: int = 0  # number of frames that are missing by their numbers
 
     @property
     def never(self) -> list[str]:
         """Names of the joints that are seen in no frame."""
-        return [
-            joint for joint, sure in zip(JOINTS, self.joints[..., 2].max(axis=0, initial=0), strict=True) if sure < LEAST_SURE
-        ]
+        surest = self.joints[..., 2].max(axis=0, initial=0)  # 17
+        return [joint for joint, sure in zip(JOINTS, surest, strict=True) if sure < LEAST_SURE]
 
 
 def survey_poses(root: str | Path, field: str) -> Survey:
@@ -82,7 +81,8 @@ def read_poses(path: Path) -> Poses:
     if gaps := missing_numbers(listing.used, *POSES):
         remarks.append(f"{path}: frames that are missing by their numbers: {gaps}")
     found = check_poses(np.stack([joints for joints, _ in read]), path)
-    return found._replace(remarks=(*remarks, *found.remarks), crowded=len(crowded), gaps=gaps)
+    kept = (*remarks, *found.remarks)
+    return found._replace(remarks=kept, names=tuple(listing.used), crowded=len(crowded), gaps=gaps)
 
 
 def _frame(path: Path) -> tuple[np.ndarray, int]:
@@ -124,7 +124,7 @@ def check_poses(poses: np.ndarray, name: object) -> Poses:
     """The poses of a sequence, after all that can be told from the numbers; `name` is its file or folder, for messages.
 
     Frames in which no joint is seen are left out, counted and named. Raises `DataError` where no frame is left, and for what
-    are no poses: other joints, other axes, no numbers, confidences that are none, coordinates that are no pixels or of no body.
+    are no poses: other joints, other axes, no numbers, confidences that are none, coordinates that are no pixels.
     """
     if poses.ndim != 3 or poses.shape[1:] != (len(JOINTS), 3) or not len(poses):
         raise DataError(f"{name}: shape {poses.shape} {_other_shape(poses.shape)}")
@@ -139,8 +139,6 @@ def check_poses(poses: np.ndarray, name: object) -> Poses:
         raise DataError(f"{name}: {what} ({len(poses)} frames), so nobody is seen; give poses of a person, with confidences")
     places = np.flatnonzero(seen)  # s
     joints = poses[places]  # s 17 3
-    if len(flat := places[flat_frames(joints)]):
-        raise DataError(f"{name}: frame {flat[0]}: all its joints have one height, so no body can be scaled; remove it")
     _check_places(joints, name)
     remarks = []
     if len(lost := np.flatnonzero(~seen)):
@@ -150,6 +148,13 @@ def check_poses(poses: np.ndarray, name: object) -> Poses:
     if never := found.never:
         remarks.append(f"{name}: seen in no frame: {', '.join(never)}")
     return found._replace(remarks=tuple(remarks))
+
+
+def like_poses(shape: tuple[int, ...]) -> bool:
+    """True for the shape of an array that `check_poses` takes, or knows by name, and that no silhouettes have."""
+    if shape[1:] in ((3, len(JOINTS)), (NUMBERS,)) or shape == (len(JOINTS), 3):
+        return True
+    return shape[-1:] in ((2,), (3,)) and (len(shape) == 3 or (len(shape) == 4 and shape[2] in (len(JOINTS), *SKELETONS)))
 
 
 def _other_shape(shape: tuple[int, ...]) -> str:
