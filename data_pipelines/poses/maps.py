@@ -72,6 +72,15 @@ def skeleton_maps(poses: np.ndarray, align: str = "each", body_only: bool = Fals
     return maps
 
 
+def check_drawing(align: str, body_only: bool, sigma: float) -> None:
+    """Raise `DataError` for arguments of `skeleton_maps` that cannot be."""
+    del body_only  # either will do
+    if align not in ALIGNMENTS:
+        raise DataError(f"align={align!r} is unknown; give {' or '.join(map(repr, ALIGNMENTS))}")
+    if not 0 < sigma <= CANVAS / 2:
+        raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
+
+
 def flat_frames(poses: np.ndarray) -> np.ndarray:
     """Numbers of the frames of a pose sequence `[s, 17, 3]` of which no map can be drawn: all joints have one height."""
     heights = poses[..., 1].astype(np.float32)  # s 17
@@ -86,15 +95,6 @@ def _flat(places: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     """Numbers of the frames in which somebody is seen whose places `[s, j, 2]` all have one height; confidences `[s, j]`."""
     heights = places[..., 1].max(axis=1) - places[..., 1].min(axis=1)  # s
     return np.flatnonzero((confidence.max(axis=1) >= LEAST_SURE) & ~(heights >= LEAST_HEIGHT))
-
-
-def check_drawing(align: str, body_only: bool, sigma: float) -> None:
-    """Raise `DataError` for arguments of `skeleton_maps` that cannot be."""
-    del body_only  # either will do
-    if align not in ALIGNMENTS:
-        raise DataError(f"align={align!r} is unknown; give {' or '.join(map(repr, ALIGNMENTS))}")
-    if not 0 < sigma <= CANVAS / 2:
-        raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
 
 
 def _placed(poses: np.ndarray, first: int) -> np.ndarray:

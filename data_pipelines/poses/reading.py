@@ -45,8 +45,9 @@ class Poses(NamedTuple):
     @property
     def never(self) -> list[str]:
         """Names of the joints that are seen in no frame."""
-        surest = self.joints[..., 2].max(axis=0, initial=0)  # 17
-        return [joint for joint, sure in zip(JOINTS, surest, strict=True) if sure < LEAST_SURE]
+        return [
+            joint for joint, sure in zip(JOINTS, self.joints[..., 2].max(axis=0, initial=0), strict=True) if sure < LEAST_SURE
+        ]
 
 
 def survey_poses(root: str | Path, field: str) -> Survey:
@@ -81,8 +82,8 @@ def read_poses(path: Path) -> Poses:
     if gaps := missing_numbers(listing.used, *POSES):
         remarks.append(f"{path}: frames that are missing by their numbers: {gaps}")
     found = check_poses(np.stack([joints for joints, _ in read]), path)
-    kept = (*remarks, *found.remarks)
-    return found._replace(remarks=kept, names=tuple(listing.used), crowded=len(crowded), gaps=gaps)
+    remarks += found.remarks
+    return found._replace(remarks=tuple(remarks), crowded=len(crowded), gaps=gaps, names=tuple(listing.used))
 
 
 def _frame(path: Path) -> tuple[np.ndarray, int]:
