@@ -154,7 +154,7 @@ def test_an_error_in_another_recording_is_found(recording, tmp_path, monkeypatch
 
 def test_a_difference_is_found():
     sizes = Sizes((2, 2, 2, 2), 2, (1,), 3)
-    start, batches = random_start(sizes, 0), random_batches(0, 1, [0, 0, 1], 1, 3)
+    start, batches = random_start(sizes, 0), random_batches(0, 1, [0, 0, 1], 1, sizes)
 
     def steps(tensors, dtype):
         return theirs(tensors, sizes, batches, PUBLISHED_OPTIMIZER, dtype)
@@ -165,7 +165,7 @@ def test_a_difference_is_found():
 
     def quantities(wrong) -> tuple[str, str]:
         """The rows that are beyond, in float64 and in float32."""
-        rows = compare_steps([wrong], single, [exact], batches[0].identities, lambda number: another if number else single)
+        rows = compare_steps([wrong], single, [exact], batches[0], sizes, lambda number: another if number else single)
         return tuple(
             " ".join(row.quantity for row in beyond(some)) for some in (compare_exactly([wrong], [exact], [exact]), rows)
         )
