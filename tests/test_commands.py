@@ -513,6 +513,7 @@ PATHS = [  # commands with an option that is a path, and what else they need
     ("scoliojax.export", "--workdir={}"),
     ("scoliojax.export", "--output={}", "--workdir=x"),
     ("scoliojax.screen", "--checkpoint={}", "x.mp4"),
+    ("scoliojax.screen", "--beside={}", "x.mp4", "--checkpoint=x"),
     ("scoliojax.screen", "--output={}", "x.mp4", "--checkpoint=x"),
     ("scoliojax.screen", "--models={}", "x.mp4", "--checkpoint=x"),
     ("scoliojax.screen", "--onnx-model={}", "x.mp4", "--checkpoint=x"),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.poses.joints import FACE, HIPS, JOINTS, LIMBS
+from data_pipelines.poses.joints import FACE, HIPS, JOINTS, LEAST_SURE, LIMBS
 from data_pipelines.schema import FRAME_SIZE, DataError
 
 CANVAS = 128  # rows and columns on which a frame is drawn
@@ -20,7 +20,6 @@ BODY_HEIGHT = 85.0  # pixels from the lowest to the highest joint
 LEAST_HEIGHT = 1e-3  # the same in pixels of the picture; less cannot be scaled
 REACH = 3.0  # standard deviations to which a Gaussian is drawn
 NEIGHBOURS = 4  # frames from which a missing joint is taken
-LEAST_SURE = 1e-3  # smallest confidence that is drawn
 ALIGNMENTS = ("each", "shared")
 STEPS = 256  # of brightness
 GREY = (np.linspace(0, 1, STEPS) * 255).astype(np.uint8)  # grey level of each step; 24 of them lose one

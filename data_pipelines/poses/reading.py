@@ -11,8 +11,7 @@ import numpy as np
 
 from data_pipelines.files import PICKLES, POSES, has_suffix, kind_of, list_folder, read_file
 from data_pipelines.names import missing_numbers
-from data_pipelines.poses.joints import HIPS, JOINTS, SHOULDERS
-from data_pipelines.poses.maps import LEAST_SURE
+from data_pipelines.poses.joints import HIPS, JOINTS, LEAST_SURE, SHOULDERS
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, abbreviate
 from data_pipelines.scoliosis1k.release_tree import ReleasedSequence, Survey, look_through
 from data_pipelines.scoliosis1k.safe_pickle import load_array
@@ -38,6 +37,7 @@ class Poses(NamedTuple):
     places: np.ndarray  # int64 [s]; number of each frame among all that were given
     given: int  # number of frames that were given
     remarks: tuple[str, ...]  # lines for the user about what was not used
+    names: tuple[str, ...] = ()  # of the files of a folder, one a frame
 
 
 def survey_poses(root: str | Path, field: str) -> Survey:
@@ -72,7 +72,7 @@ def read_poses(path: Path) -> Poses:
     if gaps := missing_numbers(listing.used, *POSES):
         remarks.append(f"{path}: frames that are missing by their numbers: {gaps}")
     found = check_poses(np.stack([joints for joints, _ in read]), path)
-    return found._replace(remarks=(*remarks, *found.remarks))
+    return found._replace(remarks=(*remarks, *found.remarks), names=tuple(listing.used))
 
 
 def _frame(path: Path) -> tuple[np.ndarray, int]:
@@ -137,6 +137,13 @@ def check_poses(poses: np.ndarray, name: object) -> Poses:
     if never := [joint for joint, sure in zip(JOINTS, joints[..., 2].max(axis=0), strict=True) if sure < LEAST_SURE]:
         remarks.append(f"{name}: seen in no frame: {', '.join(never)}")
     return Poses(joints, places, len(poses), tuple(remarks))
+
+
+def like_poses(shape: tuple[int, ...]) -> bool:
+    """True for the shape of an array that `check_poses` takes, or knows by name, and that no silhouettes have."""
+    if shape[1:] in ((3, len(JOINTS)), (NUMBERS,)) or shape == (len(JOINTS), 3):
+        return True
+    return shape[-1:] in ((2,), (3,)) and (len(shape) == 3 or (len(shape) == 4 and shape[2] in (len(JOINTS), *SKELETONS)))
 
 
 def _other_shape(shape: tuple[int, ...]) -> str:
