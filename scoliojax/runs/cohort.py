@@ -19,6 +19,7 @@ from scoliojax.devices import cluster
 from scoliojax.devices.mesh import to_devices
 from scoliojax.errors import RunError
 from scoliojax.files import write_json
+from scoliojax.models.drf import knows_ranges
 from scoliojax.runs.run import Run
 from scoliojax.scores.evaluation import Provenance
 from scoliojax.training.state import TrainState
@@ -112,9 +113,9 @@ class Cohort:
 
 def fit_ranges(state: TrainState, cohort: Cohort) -> TrainState:
     """A state with the ranges of asymmetry vectors over the training part, where its network has such and nobody knows them."""
-    gates = state.batch_stats.get("gates")
-    if gates is None or np.any(jax.device_get((gates["low"], gates["high"]))):
+    if knows_ranges(state.batch_stats):
         return state
+    gates = state.batch_stats["gates"]
     assert cohort.data.asymmetry is not None  # as `build.build_data` gives such a network
     found = Normalisation.fit(cohort.data.asymmetry[cohort.partition.train])
     ranges = {"low": found.low, "high": found.high}  # each 8 3
