@@ -37,13 +37,17 @@ class AsymmetryGates(nnx.Module):
         low, high = self.low[...], self.high[...]  # i 3
         return jnp.clip((asymmetry - low) / jnp.maximum(high - low, LEAST_RANGE), 0.0, 1.0)  # n i 3
 
+    def weigh(self, asymmetry: jax.Array, strips: int) -> tuple[jax.Array, jax.Array]:
+        """Both gates of vectors `[n, 8, 3]`, 0..1: of each channel, `[n, c]`, and of each of so many strips, `[n, p]`."""
+        vector, exact = self.normalise(asymmetry), jax.lax.Precision.HIGHEST  # n i 3
+        channels = jnp.dot(vector.reshape(-1, PAIRS * MEASURES), self.channel_kernel[...], precision=exact)  # n c
+        pairs = jnp.dot(vector, self.strip_kernel[...], precision=exact) + self.strip_bias[...]  # n i
+        return jax.nn.sigmoid(channels + self.channel_bias[...]), spread(jax.nn.sigmoid(pairs), strips)  # n c, n p
+
     def __call__(self, embeddings: jax.Array, asymmetry: jax.Array) -> jax.Array:
         """Embeddings `[n, p, c]` times both gates of the vectors `[n, 8, 3]`."""
-        vector, exact = self.normalise(asymmetry), jax.lax.Precision.HIGHEST  # n i 3
-        channels = jnp.dot(vector.reshape(len(vector), -1), self.channel_kernel[...], precision=exact)  # n c
-        pairs = jnp.dot(vector, self.strip_kernel[...], precision=exact) + self.strip_bias[...]  # n i
-        strips = spread(jax.nn.sigmoid(pairs), embeddings.shape[1])  # n p
-        return embeddings * jax.nn.sigmoid(channels + self.channel_bias[...])[:, None, :] * strips[:, :, None]  # n p c
+        channels, strips = self.weigh(asymmetry, embeddings.shape[1])  # n c, n p
+        return embeddings * channels[:, None, :] * strips[:, :, None]  # n p c
 
 
 def spread(values: jax.Array, places: int) -> jax.Array:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from data_pipelines.schema import abbreviate
+from data_pipelines.schema import SILHOUETTES, abbreviate
 from scoliojax.errors import RunError
+from scoliojax.report import gates as posture
 from scoliojax.report import saliency
+from scoliojax.report.gates import Gates
 from scoliojax.runs.cohort import Cohort
 from scoliojax.runs.directory import flatten
 from scoliojax.runs.environment import read_environment
@@ -48,6 +50,7 @@ class Evidence:
     figures: dict[str, Figure]  # by file name
     warnings: list[str]
     digest: str  # digest of the data
+    gates: Gates | None = None  # None: the network has none
 
 
 class Rival(NamedTuple):
@@ -71,7 +74,8 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
     labels, classes = evaluation.labels, evaluation.classes
     assert evaluation.embeddings is not None  # as requested
     contribution = strips.strip_contribution(evaluation.strip_logits, labels, evaluation.subjects)
-    silhouettes = strips.mean_silhouettes(cohort.read_once, evaluation.rows, labels, len(classes))  # k 64 44
+    frames = strips.mean_silhouettes(cohort.read_once, evaluation.rows, labels, len(classes))  # k (2) 64 44
+    levels, marks = tuple(network.config.model.strips), _marks(network)
     drawn: dict[str, Figure] = {}
     lines = read_log(network.directory / "metrics.jsonl")
     if any("loss" in line for line in lines):
@@ -79,7 +83,13 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
     drawn["confusion"] = figures.confusion(metrics)
     drawn["curves"] = figures.roc_and_precision_recall(scorer, evaluation.subjects, metrics)
     drawn["reliability"] = figures.reliability(scored._replace(probabilities=evaluation.uncalibrated), scored, metrics)
-    drawn["strips"] = strips.draw_contribution(contribution, silhouettes, tuple(network.config.model.strips), classes)
+    drawn["strips"] = strips.draw_contribution(contribution, frames, levels, classes, marks=marks)
+    found = None
+    if cohort.data.asymmetry is not None:
+        vectors = cohort.data.asymmetry[evaluation.rows]  # n 8 3
+        found = posture.measure_gates(network.module(), vectors, labels, evaluation.subjects, len(classes))
+        drawn["asymmetry"] = posture.draw_vector(found, classes)
+        drawn["gates"] = posture.draw_gates(found, levels, classes, marks)
     drawn["embeddings"] = figures.embedding_map(evaluation.embeddings, labels, scored.predictions, metrics)
     if cases := _saliency(network, cohort, evaluation):
         drawn["saliency"] = saliency.draw_saliency(cases)
@@ -96,7 +106,14 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
         figures=drawn,
         warnings=[*near_duplicate_warning(duplicates), *metrics.notes],
         digest=cohort.data.digest(),
+        gates=found,
     )
+
+
+def _marks(network: TrainedNetwork) -> dict[str, float]:
+    """Names of pixel rows of the network's frames."""
+    data = network.config.data
+    return strips.MARKS if data.modality == SILHOUETTES else strips.map_marks(data.maps.body_only, data.maps.sigma)
 
 
 def _saliency(network: TrainedNetwork, cohort: Cohort, evaluation: Evaluation) -> list[tuple[str, saliency.Saliency]]:
@@ -106,7 +123,8 @@ def _saliency(network: TrainedNetwork, cohort: Cohort, evaluation: Evaluation) -
         called, true = (evaluation.classes[ids[row]] for ids in (scored.predictions, scored.labels))
         verdict = "right" if called == true else f"wrong: is {true}"
         title = f"{evaluation.sequences[row]}\ncalled {called}\nprobability {scored.probabilities[row].max():.2f}\n{verdict}"
-        cases.append((title, find(cohort.cache(int(evaluation.rows[row])))))
+        place, vectors = int(evaluation.rows[row]), cohort.data.asymmetry
+        cases.append((title, find(cohort.cache(place), None if vectors is None else vectors[place])))
     return cases
 
 
