@@ -296,10 +296,10 @@ def test_the_gates_of_a_class_are_the_mean_of_those_of_its_walks():
     rng = np.random.default_rng(0)
     model = DRF(channels=(2, 3, 4, 5), embedding_dim=4, strips=(16,), inputs=2, rng=rng)
     model.gates.high[...] = jnp.full((8, 3), 2.0)
-    vectors = rng.uniform(0.0, 2.0, (9, 8, 3)).astype(np.float32)
-    labels, subjects = np.array([0, 0, 0, 0, 2, 2, 2, 2, 2]), [str(row) for row in range(9)]
+    vectors = rng.uniform(0.0, 2.0, (40, 8, 3)).astype(np.float32)
+    labels, subjects = np.repeat([0, 2], 20), [str(row) for row in range(40)]
     found = gates.measure_gates(model, vectors, labels, subjects, 3)
-    ones = model.gates(jnp.ones((9, 16, 4)), jnp.asarray(vectors))  # n p c: what the network multiplies by
+    ones = model.gates(jnp.ones((40, 16, 4)), jnp.asarray(vectors))  # n p c: what the network multiplies by
     for label in (0, 2):
         product = np.asarray(ones)[labels == label]
         alone = [gates.measure_gates(model, vectors[[row]], labels[[row]], ["0"], 3) for row in np.flatnonzero(labels == label)]
@@ -317,7 +317,7 @@ def test_the_gates_of_a_class_are_the_mean_of_those_of_its_walks():
     named = {(row["entry"], row["class"]): row for row in rows}
     shoulder = named["shoulder: angle", "positive"]
     assert shoulder["unit"] == "rad"
-    assert shoulder["mean"] == pytest.approx(vectors[4:, 2, 2].mean())
+    assert shoulder["mean"] == pytest.approx(vectors[20:, 2, 2].mean())
     assert (shoulder["training_low"], shoulder["training_high"]) == (0.0, 2.0)
     weights = gates.gate_rows(found, (16,), classes)
     assert [row["gate"] for row in weights].count("strip") == 16 * 3
