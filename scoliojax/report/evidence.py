@@ -21,7 +21,8 @@ from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores import figures, strips
 from scoliojax.scores.bootstrap import Comparison, compare
 from scoliojax.scores.evaluation import Evaluation, Metrics, score
-from scoliojax.scores.metrics import Scorer
+from scoliojax.scores.metrics import Scored, Scorer
+from scoliojax.scores.model_card import modality_of
 from scoliojax.training.log import read_log
 
 UNCERTAIN = 0.2  # least difference between the probabilities of the two most probable classes
@@ -155,18 +156,41 @@ def cases_to_review(evaluation: Evaluation) -> list[Case]:
 
 
 def compare_runs(ours: Evidence, network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> Rival:
-    """Another run against ours, without writing into its folder; `RunError` where its sequences are others."""
-    if ours.digest != cohort.data.digest():
+    """Another run against ours, without writing into its folder; `RunError` where its sequences are others.
+
+    Where it reads something else of them, such as skeletons in place of silhouettes, ids, subjects and labels are compared;
+    else the data have to be equal.
+    """
+    config = network.config.to_dict()
+    if _read_of(ours.config) == _read_of(config) and ours.digest != cohort.data.digest():
         raise RunError(f"--compare={network.directory} has other data than {ours.workdir}; compare runs of one data set")
-    differing = set(ours.evaluation.sequences) ^ {cohort.data.sequences[row] for row in cohort.rows(part)}
+    theirs, rows = cohort.data, cohort.rows(part)
+    differing = set(ours.evaluation.sequences) ^ {theirs.sequences[row] for row in rows}
     if differing:
         raise RunError(
             f"--compare={network.directory} was evaluated on other sequences (the {part} parts differ in "
             f"{abbreviate(sorted(differing))}); compare runs of one partition"
         )
+    places = {theirs.sequences[row]: (theirs.subjects[row], int(theirs.labels[row])) for row in rows}
+    here = zip(ours.evaluation.subjects, ours.evaluation.labels.tolist(), strict=True)
+    others = [name for name, one in zip(ours.evaluation.sequences, here, strict=True) if places[name] != one]
+    if others:
+        raise RunError(
+            f"--compare={network.directory} has other subjects or classes than {ours.workdir} of {abbreviate(others, 3)}; "
+            "compare runs of the same walks"
+        )
     evaluation = evaluate_part(network, cohort, part, [], screening.sensitivity, keep=False, scores_alone=True)
-    comparison = compare(ours.scorer, evaluation.scorer(screening.prevalence), evaluation.subjects)
-    config = network.config.to_dict()
+    rank = {name: place for place, name in enumerate(evaluation.sequences)}
+    order = np.array([rank[name] for name in ours.evaluation.sequences])  # n; a set of another kind may have another order
+    scored = Scored(*(None if part is None else part[order] for part in evaluation.scored))
+    theirs_scored = Scorer(scored, evaluation.classes, screening.prevalence)
+    comparison = compare(ours.scorer, theirs_scored, ours.evaluation.subjects)
     here, there = flatten(ours.config), flatten(config)
     changed = [(key, here.get(key), there.get(key)) for key in sorted(here | there) if here.get(key) != there.get(key)]
     return Rival(network.directory, config, score(evaluation, screening.prevalence), comparison, changed)
+
+
+def _read_of(config: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells the frames of one run from those of another that has the same walks."""
+    modality = modality_of(config)
+    return (modality,) if modality == SILHOUETTES else (modality, config["data"]["maps"])

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
 from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.poses.joints import JOINTS, PAIRS
@@ -36,8 +37,9 @@ FIGURES = {"confusion", "curves", "embeddings", "reliability", "saliency", "stri
 
 
 def check_report(one: Path, other: Path, tmp_path: Path, capsys) -> None:
-    """The report of a trained run beside another of the same partition."""
+    """The report of a trained run of ScoNet beside one of DRF of the same partition, and the report of that."""
     main(["--workdir", str(one), "--compare", str(other), "--prevalence", "0.04"])
+    check_a_report_of_the_posture(other)
     check_the_page_is_whole_and_asks_for_nothing(one, other)
     check_cases_and_strips_can_be_read_by_a_program(one)
     check_reports_replace_reports_and_nothing_else(one, tmp_path, capsys)
@@ -45,6 +47,28 @@ def check_report(one: Path, other: Path, tmp_path: Path, capsys) -> None:
     if not browser:
         pytest.skip("all checked but the look in a browser: install Chromium for that")
     check_a_browser_shows_it_without_a_word(one, browser, tmp_path)
+
+
+def check_a_report_of_the_posture(run: Path) -> None:
+    main(["--workdir", str(run)])
+    report = run / "report"
+    figures = {path.stem for path in (report / "figures").iterdir()}
+    assert figures == FIGURES | {"asymmetry", "gates"}
+    text = (report / "report.html").read_text(encoding="utf-8")
+    assert "by a hash of the skeleton maps:" in text
+    assert text.count("Each frame has its limbs left and its joints right.") == 2
+    assert "<td>ankle: angle</td><td>rad</td>" in text
+    with (report / "asymmetry.csv").open(encoding="utf-8") as file:
+        entries = list(csv.DictReader(file))
+    assert len(entries) == 24 * 3
+    with (report / "gates.csv").open(encoding="utf-8") as file:
+        weights = list(csv.DictReader(file))
+    assert len(weights) == (16 + 4 + 1 + 4) * 3
+    assert all(row["synthetic"] == "True" for row in entries + weights)
+    card = (report / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "- DRF (MICCAI 2025, arXiv 2509.00872): skeleton maps of a walk and the postural asymmetry vector" in card
+    assert "Weights of the classes in the classification loss: negative 0.6, neutral 1.2, positive 1.2." in card
+    assert "Poses of another detector" in card
 
 
 class Page(HTMLParser):
@@ -88,7 +112,7 @@ def check_the_page_is_whole_and_asks_for_nothing(run, other):
         assert re.search(rf"<td>{name}</td>(<td>[01]\.\d{{3}}</td>){{3,4}}", text), name
     metrics = json.loads((run / "evaluation" / "test-step-000004" / "metrics.json").read_text(encoding="utf-8"))
     assert f"{metrics['n']} sequences of {metrics['subjects']} subjects" in text
-    assert f"Compared with ScoNet, partition 1:1:2, seed 0 ({other.name}, step 4)" in text
+    assert f"Compared with DRF, partition 1:1:2, seed 0 ({other.name}, step 4)" in text
     assert "PPV at the prevalence given" in text
     for value in re.findall(r"<th>[^<]*</th>", text):
         if any(word in value for word in ("three classes", "question", "McNemar", "score")):
@@ -106,9 +130,7 @@ def check_cases_and_strips_can_be_read_by_a_program(run):
     predictions = (run / "evaluation" / "test-step-000004" / "predictions.csv").read_text(encoding="utf-8")
     wrong = sum(row["label"] != row["prediction"] for row in csv.DictReader(predictions.splitlines()))
     assert sum(case["true"] != case["called"] for case in cases) == wrong > 0
-    assert f"# ScoNet-MT, partition 1:1:2, seed 0 ({run.name}, step 4)" in (report / "MODEL_CARD.md").read_text(
-        encoding="utf-8"
-    )
+    assert f"# ScoNet, partition 1:1:2, seed 0 ({run.name}, step 4)" in (report / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def check_a_browser_shows_it_without_a_word(run, browser, tmp_path):
@@ -168,17 +190,49 @@ def check_reports_replace_reports_and_nothing_else(run, tmp_path, capsys):
     assert_one_clear_error(run_module("scoliojax.report", "--workdir", tmp_path / "nothing"), "holds no run")
 
 
-def test_a_run_on_other_data_or_sequences_is_not_compared():
-    ours = SimpleNamespace(evaluation=evidence_of([0, 1, 2], [0, 1, 2]), digest="f00d", workdir="here")
-    network = SimpleNamespace(directory="elsewhere")
-    cohort = SimpleNamespace(
-        data=SimpleNamespace(digest=lambda: "f00d", sequences=["00000", "00001", "00009"]), rows=lambda part: [0, 1, 2]
+SKELETONS = {"modality": "skeletons", "maps": {"align": "each"}}
+UNFIT = {  # what the other run reads, digest, sequences and labels of its data, and words of the line
+    "other sequences": ({}, "f00d", "00000 00001 00009", [0, 1, 2], r"differ in 00002, 00009\); compare runs of one partition"),
+    "other data": ({}, "cafe", "00000 00001 00002", [0, 1, 2], "has other data than here"),
+    "poses of others": (SKELETONS, "cafe", "00000 00001 00009", [0, 1, 2], r"differ in 00002, 00009\)"),
+    "poses with another class": (
+        SKELETONS,
+        "cafe",
+        "00000 00001 00002",
+        [0, 2, 1],
+        "subjects or classes than here of 00001, 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_a_run_on_other_data_or_sequences_is_not_compared(kind):
+    data, digest, sequences, labels, words = UNFIT[kind]
+    ours = SimpleNamespace(evaluation=evidence_of([0, 1, 2], [0, 1, 2]), digest="f00d", workdir="here", config={"data": {}})
+    network = SimpleNamespace(directory="elsewhere", config=ConfigDict({"data": data}))
+    theirs = SimpleNamespace(
+        digest=lambda: digest, sequences=sequences.split(), subjects=["0", "1", "2"], labels=np.array(labels)
     )
-    with pytest.raises(RunError, match=r"--compare=elsewhere .* differ in 00002, 00009\); compare runs of one partition"):
+    cohort = SimpleNamespace(data=theirs, rows=lambda part: [0, 1, 2])
+    with pytest.raises(RunError, match=rf"--compare=elsewhere .*{words}"):
         evidence.compare_runs(ours, network, cohort, "test", Screening())
-    cohort.data.digest = lambda: "cafe"
-    with pytest.raises(RunError, match="--compare=elsewhere has other data than here"):
-        evidence.compare_runs(ours, network, cohort, "test", Screening())
+
+
+def test_a_run_that_reads_the_walks_in_another_order_is_compared_walk_by_walk(monkeypatch):
+    ours = evidence_of([0, 1, 2, 0], [0, 1, 2, 2])
+    mine = SimpleNamespace(evaluation=ours, digest="f00d", workdir="here", config={"data": {}}, scorer=ours.scorer())
+    turned = [3, 1, 0, 2]
+    theirs = evidence_of(ours.labels[turned], np.array([0, 1, 2, 2])[turned])
+    object.__setattr__(theirs, "sequences", [ours.sequences[row] for row in turned])
+    object.__setattr__(theirs, "subjects", [ours.subjects[row] for row in turned])
+    monkeypatch.setattr(evidence, "evaluate_part", lambda *_, **__: theirs)
+    monkeypatch.setattr(evidence, "score", lambda *_: None)
+    data = SimpleNamespace(sequences=theirs.sequences, subjects=theirs.subjects, labels=theirs.labels, digest=lambda: "cafe")
+    network = SimpleNamespace(directory="elsewhere", config=ConfigDict({"data": SKELETONS}))
+    cohort = SimpleNamespace(data=data, rows=lambda part: range(4))
+    found = evidence.compare_runs(mine, network, cohort, "test", Screening())
+    assert found.comparison.mcnemar["class"] == (0, 0, None), "both networks say the same of every walk"
+    assert found.comparison.differences["accuracy"].value == 0.0
 
 
 def evidence_of(labels, predictions, certainty=0.9, referred=None):
