@@ -18,6 +18,7 @@ LIMBS = (
     (0, 1), (0, 2), (1, 3), (2, 4), (0, 5), (5, 7), (7, 9), (0, 6), (6, 8), (8, 10), (5, 11), (11, 13), (13, 15), (6, 12),
     (12, 14), (14, 16), (11, 12),
 )  # fmt: skip
+LEAST_SURE = 1e-3  # smallest confidence that is drawn
 BLAZEPOSE = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)  # landmark of BlazePose for each joint
 MIRRORED = (0, *(joint + 1 if joint % 2 else joint - 1 for joint in range(1, len(JOINTS))))  # joint of the other side
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.poses.joints import FACE, HIPS, JOINTS, LIMBS
+from data_pipelines.poses.joints import FACE, HIPS, JOINTS, LEAST_SURE, LIMBS
 from data_pipelines.schema import FRAME_SIZE, DataError
 
 CANVAS = 128  # rows and columns on which a frame is drawn
@@ -20,7 +20,6 @@ BODY_HEIGHT = 85.0  # pixels from the lowest to the highest joint
 LEAST_HEIGHT = 1e-3  # the same in pixels of the picture; less cannot be scaled
 REACH = 3.0  # standard deviations to which a Gaussian is drawn
 NEIGHBOURS = 4  # frames from which a missing joint is taken
-LEAST_SURE = 1e-3  # smallest confidence that is drawn
 ALIGNMENTS = ("each", "shared")
 STEPS = 256  # of brightness
 GREY = (np.linspace(0, 1, STEPS) * 255).astype(np.uint8)  # grey level of each step; 24 of them lose one
@@ -82,14 +81,29 @@ def check_drawing(align: str, body_only: bool, sigma: float) -> None:
         raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
 
 
+def flat_frames(poses: np.ndarray) -> np.ndarray:
+    """Numbers of the frames of a pose sequence `[s, 17, 3]` of which no map can be drawn: all joints have one height."""
+    heights = poses[..., 1].astype(np.float32)  # s 17
+    found = heights != 0  # s 17
+    extent = np.where(found, heights, -np.inf).max(axis=1) - np.where(found, heights, np.inf).min(axis=1)  # s
+    if (extent >= LEAST_HEIGHT).all():  # what is missing and taken from other frames makes none lower
+        return np.zeros(0, np.int64)
+    return _flat(_imputed(poses[..., :2].astype(np.float32)), poses[..., 2].astype(np.float32))
+
+
+def _flat(places: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Numbers of the frames in which somebody is seen whose places `[s, j, 2]` all have one height; confidences `[s, j]`."""
+    heights = places[..., 1].max(axis=1) - places[..., 1].min(axis=1)  # s
+    return np.flatnonzero((confidence.max(axis=1) >= LEAST_SURE) & ~(heights >= LEAST_HEIGHT))
+
+
 def _placed(poses: np.ndarray, first: int) -> np.ndarray:
     """Places of joints on the canvas, float32 `[s, j, 2]`, of poses float32 `[s, j, 3]` that begin with joint `first`."""
     places = _imputed(poses[..., :2])  # s j 2
     middle = (places[:, HIPS[0] - first] + places[:, HIPS[1] - first]) / 2  # s 2
-    heights = places[..., 1].max(axis=1) - places[..., 1].min(axis=1)  # s
-    seen = poses[..., 2].max(axis=1) >= LEAST_SURE  # s
-    if len(flat := np.flatnonzero(seen & ~(heights >= LEAST_HEIGHT))):
+    if len(flat := _flat(places, poses[..., 2])):
         raise DataError(f"frame {flat[0]}: all its joints have one height, so no body can be scaled; remove it")
+    heights = places[..., 1].max(axis=1) - places[..., 1].min(axis=1)  # s
     scale = BODY_HEIGHT / np.where(heights >= LEAST_HEIGHT, heights, np.float32(BODY_HEIGHT))  # s
     return (places - middle[:, None]) * scale[:, None, None] + CANVAS // 2  # s j 2
 

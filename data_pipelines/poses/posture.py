@@ -60,11 +60,11 @@ def posture(poses: np.ndarray, times: np.ndarray | None = None) -> tuple[Measure
         raise ValueError(f"poses of shape {poses.shape}; give [frames, {len(JOINTS)}, 3]")
     if times is not None and np.shape(times) != (len(poses),):
         raise ValueError(f"{np.shape(times)} times for {len(poses)} frames")
-    places = np.where(poses[..., 2:] >= CERTAIN, poses[..., :2], np.nan).astype(np.float64)  # s 17 2
-    side = _side(places)
+    places = certain_places(poses)  # s 17 2
+    side = facing(places)
     height = body_heights(places)  # s
     strides = find_strides(places, height, times)
-    shoulders, hips = _middle(places, SHOULDERS), _middle(places, HIPS)  # s 2, s 2
+    shoulders, hips = middle(places, SHOULDERS), middle(places, HIPS)  # s 2, s 2
     across, up = side * (shoulders - hips)[:, 0], (hips - shoulders)[:, 1]  # s, s
     lean, shift = np.degrees(np.arctan2(across, up)), 100 * across / height  # s, s
 
@@ -98,9 +98,19 @@ def posture(poses: np.ndarray, times: np.ndarray | None = None) -> tuple[Measure
     )  # fmt: skip
 
 
+def certain_places(poses: np.ndarray) -> np.ndarray:
+    """Places of the joints of poses `[s, 17, 3]`, float64 `[s, 17, 2]`; NaN for a joint that is not sure to be measured."""
+    return np.where(poses[..., 2:] >= CERTAIN, poses[..., :2], np.nan).astype(np.float64)  # s 17 2
+
+
+def lift_of(places: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """By how many body heights the left foot is higher than the right one, float64 `[s]`, of places `[s, 17, 2]`."""
+    return (places[:, ANKLES[1], 1] - places[:, ANKLES[0], 1]) / height  # s
+
+
 def body_heights(places: np.ndarray) -> np.ndarray:
     """Height of the body in pixels, float64 `[s]`, of places `[s, 17, 2]`, NaN for what is not seen; smoothed over frames."""
-    eyes = _middle(places, EYES)[:, 1]  # s
+    eyes = middle(places, EYES)[:, 1]  # s
     top = np.where(np.isfinite(eyes), eyes, places[:, NOSE, 1])  # s
     ground = np.fmax(places[:, ANKLES[0], 1], places[:, ANKLES[1], 1])  # s; of the foot that stands
     heights = (ground - top) / EYES_TO_ANKLES  # s
@@ -121,7 +131,7 @@ def find_strides(places: np.ndarray, height: np.ndarray, times: np.ndarray | Non
     Where a foot is not seen for some frames, its height is interpolated. What is far shorter or longer than the usual stride is
     none.
     """
-    lift = (places[:, ANKLES[1], 1] - places[:, ANKLES[0], 1]) / height  # s; positive: the left foot is higher
+    lift = lift_of(places, height)  # s
     seen = np.flatnonzero(np.isfinite(lift))
     if len(seen) < 2:
         return Strides(*np.empty((3, 0)))
@@ -145,13 +155,14 @@ def find_strides(places: np.ndarray, height: np.ndarray, times: np.ndarray | Non
     return Strides(*np.array(found).reshape(-1, 3).T)
 
 
-def _side(places: np.ndarray) -> float:
+def facing(places: np.ndarray) -> float:
     """1 where the walker's left is at the right of the picture, as of somebody who comes; -1 where it is at the left."""
     across = np.concatenate([places[:, left, 0] - places[:, right, 0] for left, right in (SHOULDERS, HIPS)])  # 2s
     return -1.0 if _median(across) < 0 else 1.0
 
 
-def _middle(places: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
+def middle(places: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
+    """The middle of a pair of joints, float64 `[s, 2]`, of places `[s, 17, 2]`."""
     return (places[:, pair[0]] + places[:, pair[1]]) / 2  # s 2
 
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from data_pipelines.files import PICKLES, POSES, has_suffix, kind_of, list_folder, read_file
 from data_pipelines.names import missing_numbers
-from data_pipelines.poses.joints import HIPS, JOINTS, SHOULDERS
-from data_pipelines.poses.maps import LEAST_SURE
+from data_pipelines.poses.joints import HIPS, JOINTS, LEAST_SURE, SHOULDERS
+from data_pipelines.poses.maps import flat_frames
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, abbreviate
 from data_pipelines.scoliosis1k.release_tree import ReleasedSequence, Survey, look_through
 from data_pipelines.scoliosis1k.safe_pickle import load_array
 
+VERSION = 1  # of these rules; sets of poses in the cache that others made are not used
 MOST_BYTES = 2**24  # of a pickle: 41,000 frames in double precision
 MOST_FRAME_BYTES = 2**20  # of a JSON
 NUMBERS = 3 * len(JOINTS)
@@ -38,6 +39,16 @@ class Poses(NamedTuple):
     places: np.ndarray  # int64 [s]; number of each frame among all that were given
     given: int  # number of frames that were given
     remarks: tuple[str, ...]  # lines for the user about what was not used
+    names: tuple[str, ...] = ()  # of the files of a folder, one a frame
+    crowded: int = 0  # number of frames that show several people, of whom the first is taken
+    gaps: int = 0  # number of frames that are missing by their numbers
+
+    @property
+    def never(self) -> list[str]:
+        """Names of the joints that are seen in no frame."""
+        return [
+            joint for joint, sure in zip(JOINTS, self.joints[..., 2].max(axis=0, initial=0), strict=True) if sure < LEAST_SURE
+        ]
 
 
 def survey_poses(root: str | Path, field: str) -> Survey:
@@ -72,7 +83,8 @@ def read_poses(path: Path) -> Poses:
     if gaps := missing_numbers(listing.used, *POSES):
         remarks.append(f"{path}: frames that are missing by their numbers: {gaps}")
     found = check_poses(np.stack([joints for joints, _ in read]), path)
-    return found._replace(remarks=(*remarks, *found.remarks))
+    remarks += found.remarks
+    return found._replace(remarks=tuple(remarks), crowded=len(crowded), gaps=gaps, names=tuple(listing.used))
 
 
 def _frame(path: Path) -> tuple[np.ndarray, int]:
@@ -114,7 +126,7 @@ def check_poses(poses: np.ndarray, name: object) -> Poses:
     """The poses of a sequence, after all that can be told from the numbers; `name` is its file or folder, for messages.
 
     Frames in which no joint is seen are left out, counted and named. Raises `DataError` where no frame is left, and for what
-    are no poses: other joints, other axes, no numbers, confidences that are none, coordinates that are no pixels.
+    are no poses: other joints, other axes, no numbers, confidences that are none, coordinates that are no pixels or of no body.
     """
     if poses.ndim != 3 or poses.shape[1:] != (len(JOINTS), 3) or not len(poses):
         raise DataError(f"{name}: shape {poses.shape} {_other_shape(poses.shape)}")
@@ -129,14 +141,24 @@ def check_poses(poses: np.ndarray, name: object) -> Poses:
         raise DataError(f"{name}: {what} ({len(poses)} frames), so nobody is seen; give poses of a person, with confidences")
     places = np.flatnonzero(seen)  # s
     joints = poses[places]  # s 17 3
+    if len(flat := places[flat_frames(joints)]):
+        raise DataError(f"{name}: frame {flat[0]}: all its joints have one height, so no body can be scaled; remove it")
     _check_places(joints, name)
     remarks = []
     if len(lost := np.flatnonzero(~seen)):
         numbers = f"{len(lost)} of {len(poses)} frames (number {abbreviate(lost, 3)})"
         remarks.append(f"{name}: no joint is seen in {numbers}; they are left out")
-    if never := [joint for joint, sure in zip(JOINTS, joints[..., 2].max(axis=0), strict=True) if sure < LEAST_SURE]:
+    found = Poses(joints, places, len(poses), ())
+    if never := found.never:
         remarks.append(f"{name}: seen in no frame: {', '.join(never)}")
-    return Poses(joints, places, len(poses), tuple(remarks))
+    return found._replace(remarks=tuple(remarks))
+
+
+def like_poses(shape: tuple[int, ...]) -> bool:
+    """True for the shape of an array that `check_poses` takes, or knows by name, and that no silhouettes have."""
+    if shape[1:] in ((3, len(JOINTS)), (NUMBERS,)) or shape == (len(JOINTS), 3):
+        return True
+    return shape[-1:] in ((2,), (3,)) and (len(shape) == 3 or (len(shape) == 4 and shape[2] in (len(JOINTS), *SKELETONS)))
 
 
 def _other_shape(shape: tuple[int, ...]) -> str:
@@ -195,23 +217,8 @@ def _check_places(joints: np.ndarray, name: object) -> None:
             raise DataError(f"{name}: the body {way}; give x to the right and then y down, of a person who stands")
 
 
-def beside(
-    silhouettes: np.ndarray, places: np.ndarray, given: int, poses: Poses, name: object
-) -> tuple[np.ndarray, np.ndarray]:
-    """Silhouettes uint8 `[s, 64, 64]` and poses float32 `[s, 17, 3]` of the frames of a sequence in which both are usable.
-
-    Raises `DataError` where they were not made from the same frames; `name` is the sequence, for messages.
-
-    Args:
-      silhouettes: uint8 `[u, 64, 64]`.
-      places: number of each silhouette among all that were given, int `[u]`, as `masks.read_masks` returns it.
-      given: number of frames from which they were made.
-      poses: of the same sequence.
-    """
-    if given != poses.given:
-        what = f"{given} silhouettes and {poses.given} poses, so nobody knows which belong together"
-        raise DataError(f"{name}: {what}; give both of the same frames, or one of the two")
-    _, of_silhouettes, of_poses = np.intersect1d(places, poses.places, return_indices=True)  # s, s, s
-    if not len(of_poses):
-        raise DataError(f"{name}: no frame has both a silhouette and a pose; give one of the two")
-    return silhouettes[of_silhouettes], poses.joints[of_poses]
+def check_same_frames(silhouettes: int, poses: int, name: object) -> None:
+    """Raise `DataError` where silhouettes and poses of a sequence, `name`, were made of different numbers of frames."""
+    if silhouettes != poses:
+        what = f"{silhouettes} silhouettes and {poses} poses, so nobody knows which belong together"
+        raise DataError(f"{name}: {what}; give both of the same frames, or prepare the two trees one by one")

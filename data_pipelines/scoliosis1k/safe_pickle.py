@@ -251,11 +251,15 @@ def load_silhouettes(path: Path) -> np.ndarray:
     with contextlib.ExitStack() as alone:
         if len(content) > LARGE:
             alone.enter_context(LARGE_ONES)
-        array = _as_frames(_load(content, path, alone, WANTED), path)  # s 64 w
-        levels = judged(np.ascontiguousarray(as_levels(array, path)), path)  # s 64 w
-        if levels.shape[2] == FRAME_SIZE:
-            return levels
-        return np.pad(levels, ((0, 0), (0, 0), (SIDE_CUT, SIDE_CUT)))  # s 64 64
+        return as_silhouettes(_load(content, path, alone, WANTED), path)
+
+
+def as_silhouettes(array: np.ndarray, path: Path) -> np.ndarray:
+    """What a pickle held, as `load_silhouettes` gives it; raises `DataError` naming the file `path` for anything else."""
+    levels = judged(np.ascontiguousarray(as_levels(_as_frames(array, path), path)), path)  # s 64 w
+    if levels.shape[2] == FRAME_SIZE:
+        return levels
+    return np.pad(levels, ((0, 0), (0, 0), (SIDE_CUT, SIDE_CUT)))  # s 64 64
 
 
 def load_array(path: Path, most: int, wanted: str) -> np.ndarray:

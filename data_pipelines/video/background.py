@@ -13,7 +13,7 @@ import numpy as np
 from data_pipelines.schema import DataError
 from data_pipelines.video.decoding import Frame, Video
 from data_pipelines.video.ghosts import Ghosts
-from data_pipelines.video.people import Person
+from data_pipelines.video.people import Outline, Person
 
 SAMPLES = 40  # evenly spaced frames for the median; up to twice as many
 MOST_SHIFT = 2.0  # pixels; measured: 0.1 to 0.3 on a tripod, 7 to 26 by hand
@@ -58,7 +58,7 @@ class Background:
         apart -= common.astype(np.float32)  # h w 3
         return cv2.transform(cv2.multiply(apart, apart), COLOUR_WEIGHTS)  # h w
 
-    def __call__(self, frame: Frame) -> list[np.ndarray]:
+    def __call__(self, frame: Frame) -> list[Outline]:
         lab = cv2.cvtColor(frame.image, cv2.COLOR_RGB2LAB)  # h w 3
         mask = (self._difference(lab) > self._threshold).astype(np.uint8)  # h w
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))  # h w
@@ -66,7 +66,7 @@ class Background:
         mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (edge, edge)))  # h w
         masks = list(bodies(mask))
         self._ghosts.look(frame.number, lab, masks)
-        return masks
+        return [Outline(mask) for mask in masks]
 
     def review(self, people: list[Person]) -> None:
         """Mark the ghosts of somebody whom the scene shows."""

@@ -23,7 +23,7 @@ import scipy.special
 from data_pipelines.schema import DataError
 from data_pipelines.video.background import bodies
 from data_pipelines.video.decoding import Frame, Video
-from data_pipelines.video.people import Person
+from data_pipelines.video.people import Outline, Person
 
 KEYS = {"height", "width", "layout", "mean", "std", "output", "channel", "activation", "threshold"}
 
@@ -60,10 +60,10 @@ class OnnxModel:
     def review(self, people: list[Person]) -> None:
         """Nothing is known of a person that the masks do not say."""
 
-    def __call__(self, frame: Frame) -> list[np.ndarray]:
+    def __call__(self, frame: Frame) -> list[Outline]:
         height, width = frame.image.shape[:2]
         probability = cv2.resize(self.probability(frame.image), (width, height), interpolation=cv2.INTER_LINEAR)  # h w
-        return list(bodies((probability > self._settings["threshold"]).astype(np.uint8)))
+        return [Outline(mask) for mask in bodies((probability > self._settings["threshold"]).astype(np.uint8))]
 
     def probability(self, image: np.ndarray) -> np.ndarray:
         """Probability of a person at each pixel of the model's output, `[h', w']`, for a frame `[h, w, 3]`."""

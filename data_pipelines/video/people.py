@@ -29,6 +29,13 @@ FAULTS = {
 }
 
 
+class Outline(NamedTuple):
+    """What a backend finds of one person in a frame."""
+
+    mask: np.ndarray  # uint8 [h, w], 0 or 255
+    joints: np.ndarray | None = None  # float32 [17, 3] in pixels of the frame, as in `data_pipelines.poses.joints`
+
+
 class Segmenter(Protocol):
     """A backend that segments the people in frames."""
 
@@ -38,8 +45,8 @@ class Segmenter(Protocol):
     def study(self, video: Video) -> None:
         """Prepare for a video; called before its frames are segmented. Raises `DataError` if it cannot be used."""
 
-    def __call__(self, frame: Frame) -> list[np.ndarray]:
-        """A mask for each person, uint8 `[h, w]`, 0 or 255; called for the frames in order."""
+    def __call__(self, frame: Frame) -> list[Outline]:
+        """An outline of each person; called for the frames in order."""
         ...
 
     def review(self, people: list["Person"]) -> None:
@@ -52,6 +59,7 @@ class Sighting(NamedTuple):
     box: tuple[int, int, int, int]  # top, left, bottom, right in pixels, the last two exclusive
     silhouette: np.ndarray | None  # uint8 [64, 64]; None if the frame is not usable
     fault: str  # reason why the frame is not usable, a key of `FAULTS`; empty if it is
+    joints: np.ndarray | None = None  # float32 [17, 3] in pixels of the frame; None if the backend finds none
 
 
 @dataclass
@@ -87,8 +95,9 @@ class SeveralPeopleError(DataError):
         self.candidates, self.shape = candidates, shape
 
 
-def sight(mask: np.ndarray, frame: Frame) -> Sighting:
-    """Check a mask, uint8 `[h, w]`, and normalise it as for training."""
+def sight(outline: Outline, frame: Frame) -> Sighting:
+    """Check the mask of an outline, and normalise it as for training."""
+    mask = outline.mask  # h w
     height, width = mask.shape
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
@@ -101,7 +110,7 @@ def sight(mask: np.ndarray, frame: Frame) -> Sighting:
         fault = "too small"
     elif box[3] - box[1] > box[2] - box[0] or (silhouette := normalise_silhouette(mask)) is None:  # 64 64
         fault = "not one person"
-    return Sighting(frame.number, frame.time, box, silhouette, fault)
+    return Sighting(frame.number, frame.time, box, silhouette, fault, outline.joints)
 
 
 def overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> float:
@@ -113,15 +122,15 @@ def overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int])
     return both / (sum(areas) - both)
 
 
-def follow(frames: Iterable[tuple[Frame, list[np.ndarray]]]) -> list[Person]:
-    """People in the order of their appearance, from masks assigned to people by the largest total overlap of their boxes.
+def follow(frames: Iterable[tuple[Frame, list[Outline]]]) -> list[Person]:
+    """People in the order of their appearance, from outlines assigned to people by the largest total overlap of their boxes.
 
-    A person without a mask for more than a second is no longer followed; a later mask starts a new person.
+    A person without an outline for more than a second is no longer followed; a later outline starts a new person.
     """
     everybody: list[Person] = []
     followed: list[Person] = []
-    for frame, masks in frames:
-        sightings = [sight(mask, frame) for mask in masks]
+    for frame, outlines in frames:
+        sightings = [sight(outline, frame) for outline in outlines]
         followed = [person for person in followed if frame.time - person.sightings[-1].time <= LOST_AFTER]
         boxes = [item.box for item in sightings]
         gain = np.array([[overlap(person.sightings[-1].box, box) for box in boxes] for person in followed])  # people sightings

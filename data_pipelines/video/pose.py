@@ -1,8 +1,8 @@
-"""Segmentation with BlazePose (Bazarevsky et al. 2020, arXiv 2006.10204): a person detector, and a pose network with a mask.
+"""Masks and joints with BlazePose (Bazarevsky et al. 2020, arXiv 2006.10204): a person detector, and a pose network.
 
 The models (Google, Apache-2.0) run on the CPU with LiteRT; `data_pipelines.video.fetch` downloads them. The regions follow the
 model card and MediaPipe's description: a square centred on the hips that contains the whole body, enlarged by 1.25, and rotated
-so that the body is upright.
+so that the body is upright. Of its 33 landmarks COCO's 17 joints are kept, as they come: nothing is smoothed over frames.
 """
 
 import math
@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 import scipy.special
 
+from data_pipelines.poses.joints import from_blazepose
 from data_pipelines.schema import DataError
 from data_pipelines.video.background import SMALLEST
 from data_pipelines.video.decoding import Frame, Video
 from data_pipelines.video.fetch import DETECTOR, LANDMARKS, checked_model
-from data_pipelines.video.people import Person
+from data_pipelines.video.people import Outline, Person
 
 DETECT_EVERY = 6  # frames; in between, regions follow the hips given by the pose network
 MOST_PEOPLE = 6  # followed at the same time
@@ -29,6 +30,8 @@ DETECTOR_EDGE = 224  # pixels
 CROP_EDGE = 256  # pixels
 ANCHOR_GRIDS = ((28, 2), (14, 2), (7, 6))  # cells along an edge, anchors in each cell
 HIPS, REACH = 33, 34  # auxiliary landmarks: middle of the hips, a point on the circle around the whole body
+LANDMARK = 5  # numbers of a landmark: x, y and depth in pixels of the crop, logits that it is not hidden and that it is there
+VISIBLE, PRESENT = 3, 4  # of these numbers
 OUTPUTS = {DETECTOR: {(1, 2254, 12), (1, 2254, 1)}, LANDMARKS: {(1, 195), (1, 1), (1, 256, 256, 1)}}
 
 
@@ -59,7 +62,7 @@ def region_around(hips: np.ndarray, reach: np.ndarray) -> Region:
 
 
 class Pose:
-    """Segments every detected person, with the two model files of a folder."""
+    """Segments every detected person and finds the joints, with the two model files of a folder."""
 
     name = "pose"
 
@@ -88,20 +91,20 @@ class Pose:
     def review(self, people: list[Person]) -> None:
         """Nothing is known of a person that the masks do not say."""
 
-    def __call__(self, frame: Frame) -> list[np.ndarray]:
+    def __call__(self, frame: Frame) -> list[Outline]:
         if self._seen % DETECT_EVERY == 0:
             detected = self.detect(frame.image)
             self._regions += [region for region in detected if not any(region.same(known) for known in self._regions)]
             self._regions = self._regions[:MOST_PEOPLE]
         self._seen += 1
-        masks, followed = [], []
+        outlines, followed = [], []
         for region in self._regions:
-            mask, after = self.outline(frame.image, region)
-            if mask is not None and after is not None and not any(after.same(other) for other in followed):
-                masks.append(mask)
+            found, after = self.outline(frame.image, region)
+            if found is not None and after is not None and not any(after.same(other) for other in followed):
+                outlines.append(found)
                 followed.append(after)
         self._regions = followed
-        return masks
+        return outlines
 
     def detect(self, image: np.ndarray) -> list[Region]:
         """Regions of all people in a frame `[h, w, 3]`, the most certain first."""
@@ -122,8 +125,8 @@ class Pose:
         offset = np.array([left, top])
         return [region_around(points[index, 2] * edge - offset, points[index, 3] * edge - offset) for index in kept]
 
-    def outline(self, image: np.ndarray, region: Region) -> tuple[np.ndarray | None, Region | None]:
-        """Mask `[h, w]` of the person in a region of a frame, and the region in the next frame; None if nobody is there."""
+    def outline(self, image: np.ndarray, region: Region) -> tuple[Outline | None, Region | None]:
+        """The person in a region of a frame `[h, w, 3]`, and the region in the next frame; None if nobody is there."""
         height, width = image.shape[:2]
         if not 8.0 < region.edge < 4.0 * max(height, width):
             return None, None
@@ -140,8 +143,23 @@ class Pose:
         mask = cv2.warpAffine(logits, to_frame, (width, height), flags=cv2.INTER_LINEAR, borderValue=-1.0) > 0.0  # h w
         if np.count_nonzero(mask.any(axis=1)) < SMALLEST:
             return None, None
-        points = outputs[1, 195][0].reshape(39, 5)[[HIPS, REACH], :2] @ to_frame[:, :2].T + to_frame[:, 2]  # 2 2
-        return np.where(mask, np.uint8(255), np.uint8(0)), region_around(*points)  # h w
+        landmarks = outputs[1, 195][0].reshape(-1, LANDMARK)  # 39 5
+        landmarks[:, :2] = landmarks[:, :2] @ to_frame[:, :2].T + to_frame[:, 2]  # 39 2; in pixels of the frame
+        found = Outline(np.where(mask, np.uint8(255), np.uint8(0)), joints_of(landmarks, (height, width)))  # h w, 17 3
+        return found, region_around(*landmarks[[HIPS, REACH], :2])
+
+
+def joints_of(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """COCO's joints, float32 `[17, 3]`, of BlazePose's landmarks `[39, 5]`, x and y in pixels of a frame of `shape` (h, w).
+
+    The confidence is the smaller of two probabilities that the network gives: that the landmark is in the picture (presence),
+    and that it is not hidden (visibility). A place outside of the frame is a guess, and not found: 0, 0, 0.
+    """
+    joints = from_blazepose(landmarks)  # 17 5
+    sure = scipy.special.expit(joints[:, [VISIBLE, PRESENT]].min(axis=1))  # 17
+    inside = np.all((joints[:, :2] >= 0) & (joints[:, :2] <= [shape[1] - 1, shape[0] - 1]), axis=1)  # 17
+    found = np.concatenate([joints[:, :2], sure[:, None]], axis=1)  # 17 3
+    return np.where(inside[:, None], found, 0).astype(np.float32)  # 17 3
 
 
 def runner(interpreter, path: Path, expected: set[tuple[int, ...]]):

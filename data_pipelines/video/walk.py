@@ -1,7 +1,7 @@
-"""Silhouettes of one walk from any input, normalised exactly as training data are, and flags about their quality."""
+"""Silhouettes and poses of one walk from any input, silhouettes normalised exactly as training data are, and flags."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from data_pipelines.files import (
     MASKS,
     OTHERS,
     PICKLES,
+    POSES,
     Listing,
     Unused,
     has_suffix,
@@ -31,13 +32,18 @@ from data_pipelines.gait import FEW_CYCLES
 from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
 from data_pipelines.pictures import MOST_BYTES
+from data_pipelines.poses.quality import judge_poses
+from data_pipelines.poses.reading import WANTED as WANTED_POSES
+from data_pipelines.poses.reading import Poses, check_poses, like_poses, read_poses
 from data_pipelines.quality import Quality, judge
-from data_pipelines.schema import FEWEST_FRAMES, DataError, abbreviate, printable
-from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
+from data_pipelines.schema import FEWEST_FRAMES, FRAME_SIZE, DataError, abbreviate, printable
+from data_pipelines.scoliosis1k.safe_pickle import MOST_BYTES as MOST_PICKLED
+from data_pipelines.scoliosis1k.safe_pickle import WANTED, as_silhouettes, load_array
 from data_pipelines.video.decoding import GIVE, SUFFIXES, Frame, Video, what_else
 from data_pipelines.video.flags import Flag, video_flags
-from data_pipelines.video.people import Person, Segmenter, choose, follow
+from data_pipelines.video.people import Outline, Person, Segmenter, choose, follow
 
+OR_POSES = f", or poses {WANTED_POSES}"  # what a pickle may hold beside silhouettes
 FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short
 
 
@@ -51,10 +57,11 @@ def silent(stage: str, done: int, total: int | None) -> None:
 @dataclass
 class Walk:
     name: str  # file or folder name
-    kind: str  # "video", "masks" or "silhouettes"
-    silhouettes: np.ndarray  # uint8 [s, 64, 64], normalised
-    frames: np.ndarray  # int [s], number of each silhouette's frame in the input
+    kind: str  # "video", "masks", "silhouettes" or "poses"
+    silhouettes: np.ndarray  # uint8 [s, 64, 64], normalised; [0, 64, 64] of a walk of poses
+    frames: np.ndarray  # int [s], number of each frame in the input
     times: np.ndarray | None = None  # float [s], seconds from the first frame; None for an input without times
+    poses: np.ndarray | None = None  # float32 [s, 17, 3] in pixels of the input's frames; None where nothing gives joints
     source: dict[str, Any] = field(default_factory=dict)  # properties of the input
     flags: list[Flag] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)  # all candidates of a video, the best score first
@@ -63,8 +70,15 @@ class Walk:
 
     @cached_property
     def quality(self) -> Quality:
-        """The judgement of the silhouettes; the walk gets no answer where a finding is grave."""
-        return judge(self.silhouettes, self.times)
+        """The judgement of the silhouettes, or of the kind "poses" of these; no answer where a finding is grave."""
+        return self.pose_quality if self.kind == "poses" else judge(self.silhouettes, self.times)
+
+    @cached_property
+    def pose_quality(self) -> Quality:
+        """The judgement of the poses; raises `DataError` for a walk that has none."""
+        if self.poses is None:
+            raise DataError(f"{self.name} has no poses, only silhouettes; give poses, or a video with --backend pose")
+        return judge_poses(self.poses, self.times)
 
     @property
     def choice(self) -> dict[str, Any] | None:
@@ -97,8 +111,9 @@ def inputs_of(path: Path, report: Callable[[str], None] = lambda line: None) -> 
     if not path.is_dir():
         _refuse_no_walk(path)
         return [path]
-    found = list_names(path, *SUFFIXES, *MASKS, *PICKLES)
-    videos, masks, pickles = ([name for name in found.used if has_suffix(name, kind)] for kind in (SUFFIXES, MASKS, PICKLES))
+    kinds = SUFFIXES, MASKS, PICKLES, POSES
+    found = list_names(path, *(suffix for kind in kinds for suffix in kind))
+    videos, masks, pickles, poses = ([name for name in found.used if has_suffix(name, kind)] for kind in kinds)
     videos = [name for name in videos if not (path / name).is_dir()]
     if odd := [path / name for name in videos if not (path / name).is_file()]:
         raise DataError(f"{odd[0]} is {irregular_at(odd[0]) or 'a link to what is not there'}, no video; remove it")
@@ -110,7 +125,7 @@ def inputs_of(path: Path, report: Callable[[str], None] = lambda line: None) -> 
     if videos or parts:
         unused = Unused()
         for reason, names in (
-            (OTHERS, [*found.others, *pickles]),
+            (OTHERS, [*found.others, *pickles, *poses]),
             ("folders beside videos", found.folders),
             (LEFT, found.leftovers),
         ):
@@ -120,16 +135,18 @@ def inputs_of(path: Path, report: Callable[[str], None] = lambda line: None) -> 
         return [path / name for name in sorted([*videos, *parts])]
     if pickles := [name for name in pickles if (path / name).is_file()]:
         raise DataError(f"{path} holds pickles ({abbreviate(pickles, 3)}); give the file of one walk")
-    if deeper := [path / name for name in found.folders if _has_masks(path / name)]:
-        raise DataError(f"{path} holds folders of mask PNGs ({abbreviate(deeper, 3)}); give the folder of one walk")
+    if poses:
+        return [path]
+    if deeper := [path / name for name in found.folders if _has_frames(path / name)]:
+        raise DataError(f"{path} holds folders of mask PNGs or poses ({abbreviate(deeper, 3)}); give the folder of one walk")
     others = sorted([*found.used, *found.folders, *found.others, *found.parts])
     what = f"; it holds {abbreviate(others, 3)}" if others else ", nor anything else"
-    raise DataError(f"{path} holds neither mask PNGs (*.png) nor videos ({', '.join(sorted(SUFFIXES))}){what}")
+    raise DataError(f"{path} holds neither mask PNGs (*.png), poses (*.json) nor videos ({', '.join(sorted(SUFFIXES))}){what}")
 
 
 def _refuse_no_walk(path: Path) -> None:
     """Raise `DataError` for what is no file, no whole one, or neither by its name nor by its beginning a video or a pickle."""
-    if whole := partial(path.name, (*SUFFIXES, *PICKLES, *MASKS)):
+    if whole := partial(path.name, (*SUFFIXES, *PICKLES, *MASKS, *POSES)):
         raise DataError(f"{path} {not_whole(whole)}")
     if not path.exists():
         raise DataError(f"{path} {'is a link to what is not there' if is_dead(path) else 'does not exist'}; {GIVE}")
@@ -142,25 +159,29 @@ def _refuse_no_walk(path: Path) -> None:
     if beginning.startswith(b"\x80") and beginning[1:2] <= b"\x05":
         name = f"{COPY.sub('', path.name).removesuffix('.pkl')}.pkl"
         raise DataError(f"{path} is a pickle by its beginning; rename it to {name}")
+    if has_suffix(path.name, POSES):
+        raise DataError(f"{path} is no walk, but perhaps the pose of one frame; give the folder of all poses of one walk")
     if what := what_else(path):
         one = has_suffix(path.name, MASKS)
         raise DataError(f"{path}{' is a single picture; give the folder of all masks of one walk' if one else what}")
 
 
-def _has_masks(folder: Path) -> bool:
+def _has_frames(folder: Path) -> bool:
     try:
-        return any(has_suffix(name, MASKS) for name in list_names(folder, *MASKS).used)
+        return bool(list_names(folder, *MASKS, *POSES).used)
     except OSError:
         return False
 
 
 def needs_segmenter(path: Path) -> bool:
-    """True for a video; a folder of masks and a pickle hold silhouettes already."""
+    """True for a video; a folder of masks or poses and a pickle hold silhouettes or joints already."""
     return not path.is_dir() and not has_suffix(path.name, PICKLES)
 
 
 def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None = None, report: Report = silent) -> Walk:
-    """Read a video with a backend, or, without one, a folder of mask PNGs or a prepared pickle.
+    """Read a video with a backend, or, without one, a folder of mask PNGs or poses, or a pickle of silhouettes or poses.
+
+    A walk of poses alone is of the kind "poses".
 
     `person` has numbers of candidates, as `wanted` of `people.choose`; `report` is told how far a video is read, and ends the
     reading by raising. Raises `DataError` for what is none of these.
@@ -171,25 +192,41 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
     if segmenter is not None:
         walk = _read_video(path, segmenter, person, report)
     elif person is not None:
-        raise DataError(f"--person: {path} holds silhouettes of one person; leave it out")
+        raise DataError(f"--person: {path} holds one person; leave it out")
     elif path.is_dir():
         listing = list_folder(path, *MASKS)
-        walk, names = _read_masks(path, listing), listing.used
+        if listing.used or not any(has_suffix(name, POSES) for name in listing.others):
+            walk, names = _read_masks(path, listing), listing.used
+        else:
+            found = read_poses(path)
+            walk, names = _pose_walk(path, found), found.names
     else:
-        silhouettes = load_silhouettes(path)  # s 64 64
-        frames = len(silhouettes)
-        walk = Walk(path.name, "silhouettes", silhouettes, np.arange(frames), source={"frames": frames})
+        array = load_array(path, MOST_PICKLED, f"{WANTED}{OR_POSES}")
+        if like_poses(array.shape):
+            walk = _pose_walk(path, check_poses(array, path))
+        else:
+            silhouettes = as_silhouettes(array, path)  # s 64 64
+            frames = len(silhouettes)
+            walk = Walk(path.name, "silhouettes", silhouettes, np.arange(frames), source={"frames": frames})
     walk.name = printable(walk.name)
     walk.source["sha256"] = checksum(path, names)
-    if len(walk.silhouettes) < FEWEST_FRAMES:
-        raise DataError(f"{path}: only {len(walk.silhouettes)} usable frames, {FEWEST_FRAMES} are needed; record a longer walk")
+    if (usable := len(walk.frames)) < FEWEST_FRAMES:
+        raise DataError(f"{path}: only {usable} usable frames, {FEWEST_FRAMES} are needed; record a longer walk")
     flags = [Flag(one.name, one.frames, one.message) for one in walk.quality.findings if not one.grave]
-    if len(walk.silhouettes) < FEW_FRAMES:
-        message = f"a short walk: {len(walk.silhouettes)} usable frames, {FEW_FRAMES} or more are better"
+    if usable < FEW_FRAMES:
+        message = f"a short walk: {usable} usable frames, {FEW_FRAMES} or more are better"
         few = [flag.message for flag in flags if flag.name == FEW_CYCLES]  # the same in other words
-        walk.flags.append(Flag("short", len(walk.silhouettes), "; ".join([message, *few])))
+        walk.flags.append(Flag("short", usable, "; ".join([message, *few])))
         flags = [flag for flag in flags if flag.name != FEW_CYCLES]
     walk.flags += flags
+    return walk
+
+
+def _pose_walk(path: Path, found: Poses) -> Walk:
+    """A walk of poses alone; flags have what was said about frames that were not used."""
+    none = np.empty((0, FRAME_SIZE, FRAME_SIZE), np.uint8)
+    walk = Walk(path.name, "poses", none, found.places, source={"frames": found.given}, poses=found.joints)
+    walk.flags += [Flag("poses", None, remark.removeprefix(f"{path}: ")) for remark in found.remarks]
     return walk
 
 
@@ -207,14 +244,14 @@ def _read_masks(folder: Path, listing: Listing) -> Walk:
     return walk
 
 
-def checksum(path: Path, names: list[str] | None = None) -> str:
-    """SHA-256 of the file, or of the concatenated PNG files of a folder in the order of their names.
+def checksum(path: Path, names: Sequence[str] | None = None) -> str:
+    """SHA-256 of the file, or of the concatenated frames of a folder in the order of their names: masks, or else poses.
 
-    `names` are those of the PNG files, if the folder was looked through already.
+    `names` are those of the frames, if the folder was looked through already.
     """
     total = hashlib.sha256()
     if path.is_dir():
-        for name in list_folder(path, *MASKS).used if names is None else names:
+        for name in (list_folder(path, *MASKS).used or list_folder(path, *POSES).used) if names is None else names:
             total.update(read_file(path / name, MOST_BYTES))
     else:
         with path.open("rb") as content:
@@ -230,7 +267,7 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None, repo
     brightness: list[float] = []
     repeated: set[int] = set()
 
-    def segmented() -> Iterator[tuple[Frame, list[np.ndarray]]]:
+    def segmented() -> Iterator[tuple[Frame, list[Outline]]]:
         for frame in video.frames():
             if not frame.black:
                 brightness.append(float(frame.image[::8, ::8].mean()))
@@ -251,10 +288,12 @@ def _read_video(path: Path, segmenter: Segmenter, wanted: list[int] | None, repo
             error.args = (f"{error.args[0]} (and {damage})",)
         raise
     silhouettes = np.stack([one.silhouette for one in person.usable if one.silhouette is not None])  # s 64 64
+    joints = [one.joints for one in person.usable if one.joints is not None]  # each 17 3
+    poses = np.stack(joints) if len(joints) == len(silhouettes) else None  # s 17 3
     frames, times = (np.array(column) for column in zip(*((one.frame, one.time) for one in person.usable), strict=True))  # s
     source = video.source | {"frames": decoded.frames, "frames_taken": decoded.taken, "seconds": round(decoded.seconds, 3)}
     taken = wanted or [1]
     again = len(repeated.intersection(frames.tolist()))
     flags = list(video_flags(video, person, len(candidates) - len(set(taken)), np.array(brightness), again))
     shape = (video.height, video.width)
-    return Walk(path.name, "video", silhouettes, frames, times, source, flags, candidates, taken, shape)
+    return Walk(path.name, "video", silhouettes, frames, times, poses, source, flags, candidates, taken, shape)

@@ -37,16 +37,16 @@ class AsymmetryGates(nnx.Module):
         low, high = self.low[...], self.high[...]  # i 3
         return jnp.clip((asymmetry - low) / jnp.maximum(high - low, LEAST_RANGE), 0.0, 1.0)  # n i 3
 
-    def weigh(self, asymmetry: jax.Array, strips: int) -> tuple[jax.Array, jax.Array]:
-        """Both gates of vectors `[n, 8, 3]`, 0..1: of each channel, `[n, c]`, and of each of so many strips, `[n, p]`."""
+    def values(self, asymmetry: jax.Array, parts: int) -> tuple[jax.Array, jax.Array]:
+        """The gates of vectors `[n, 8, 3]`, in 0..1: of the channels, `[n, c]`, and of the strips, `[n, p]`."""
         vector, exact = self.normalise(asymmetry), jax.lax.Precision.HIGHEST  # n i 3
         channels = jnp.dot(vector.reshape(-1, PAIRS * MEASURES), self.channel_kernel[...], precision=exact)  # n c
         pairs = jnp.dot(vector, self.strip_kernel[...], precision=exact) + self.strip_bias[...]  # n i
-        return jax.nn.sigmoid(channels + self.channel_bias[...]), spread(jax.nn.sigmoid(pairs), strips)  # n c, n p
+        return jax.nn.sigmoid(channels + self.channel_bias[...]), jax.nn.sigmoid(spread(pairs, parts))  # n c, n p
 
     def __call__(self, embeddings: jax.Array, asymmetry: jax.Array) -> jax.Array:
         """Embeddings `[n, p, c]` times both gates of the vectors `[n, 8, 3]`."""
-        channels, strips = self.weigh(asymmetry, embeddings.shape[1])  # n c, n p
+        channels, strips = self.values(asymmetry, embeddings.shape[1])  # n c, n p
         return embeddings * channels[:, None, :] * strips[:, :, None]  # n p c
 
 
@@ -58,7 +58,7 @@ def spread(values: jax.Array, places: int) -> jax.Array:
     count = values.shape[1]
     at = np.clip((np.arange(places) + 0.5) * count / places - 0.5, 0, count - 1)  # p
     first = np.minimum(at.astype(int), count - 2)  # p
-    share = (at - first).astype(np.float32)  # p
+    share = (at - first).astype(values.dtype)  # p
     return values[:, first] * (1 - share) + values[:, first + 1] * share  # n p
 
 

@@ -117,6 +117,16 @@ class TrainedNetwork:
         return int(self.state.step)
 
     @property
+    def modality(self) -> str:
+        """What the network reads: "silhouettes" or "skeletons"."""
+        return self.config.data.modality
+
+    @property
+    def reads_asymmetry(self) -> bool:
+        """Whether it also reads asymmetry vectors."""
+        return build.reads_asymmetry(self.config)
+
+    @property
     def scale(self) -> float:
         """Inverse temperature of the cosine logits in the training loss."""
         return self.config.loss.scale
@@ -151,7 +161,7 @@ class TrainedNetwork:
 def recorded_config(directory: Path, field: str = "--workdir", changes: Sequence[str] = ()) -> Any:
     """The config of an existing run directory, with `--config.KEY=VALUE` changes; `field`: option that named it, for messages.
 
-    Raises `RunError` where there is no run, its network does not read silhouettes, or a value of the config cannot be.
+    Raises `RunError` where there is no run, its network is unknown, or a value of the config cannot be.
     """
     if directory.is_file():
         raise RunError(
@@ -162,8 +172,8 @@ def recorded_config(directory: Path, field: str = "--workdir", changes: Sequence
     name = recorded["model"].get("name")
     if isinstance(name, str) and name not in build.MODELS:
         raise RunError(
-            f"{field}={directory} is a checkpoint of another modality: its network {name!r} does not read silhouettes; give a "
-            f"run of {', '.join(sorted(build.MODELS))}"
+            f"{field}={directory} is a checkpoint of another kind: its network {name!r} is unknown here; give a run of "
+            f"{', '.join(sorted(build.MODELS))}"
         )
     try:
         settings.check(ConfigDict(recorded))

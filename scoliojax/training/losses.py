@@ -30,10 +30,10 @@ def smoothed_cross_entropy(
       weights: of the classes, `[k]`; equal ones, or none, change nothing. As in PyTorch every class's part of a clip's loss has
         the weight of that class, and the sum is divided by that of the weights of the true classes.
     """
-    weighted = len(set(weights)) > 1
-    each = jnp.asarray(weights, jnp.float32) if weighted else jnp.ones((), jnp.float32)  # k
+    weighted, logits = len(set(weights)) > 1, widen(logits)  # n p k
+    each = jnp.asarray(weights if weighted else 1.0, logits.dtype)  # k
     target = each * optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1])[:, None, :], smoothing)  # n 1 k
-    mean = jnp.mean(optax.softmax_cross_entropy(scale * widen(logits), target))
+    mean = jnp.mean(optax.softmax_cross_entropy(scale * logits, target))
     return mean / jnp.mean(each[labels]) if weighted else mean
 
 

@@ -78,7 +78,7 @@ def test_every_codec_is_read_and_the_walker_found(codec, end, walker, tmp_path):
     segmenter.study(video)
     found = list(video.frames())
     assert len(found) == FRAMES
-    overlaps = [max([iou(mask, masks[frame.number]) for mask in segmenter(frame)], default=0.0) for frame in found]
+    overlaps = [max([iou(one.mask, masks[frame.number]) for one in segmenter(frame)], default=0.0) for frame in found]
     assert np.mean(overlaps) >= 0.85
     assert np.abs(found[5].image.astype(int) - images[5]).mean() < 12.0
     assert video.decoded.missing == video.decoded.undecodable == video.decoded.corrupt == 0
@@ -382,19 +382,20 @@ def test_an_exposure_jump_is_flagged_and_survived(walker, tmp_path):
 
 
 def test_people_are_followed_by_overlap_and_forgotten_after_a_second():
-    def mask(left: int) -> np.ndarray:
+    def outline(left: int) -> people.Outline:
         found = np.zeros((200, 300), np.uint8)
         found[40:160, left : left + 40] = 255
-        return found
+        return people.Outline(found, np.full((17, 3), left, np.float32))
 
     def frame(number: int, time: float) -> Frame:
         return Frame(number, time, np.zeros((200, 300, 3), np.uint8), False)
 
-    crossing = [(frame(n, n / 30), [mask(20 + 3 * n), mask(250 - 3 * n)][:: 1 if n % 2 else -1]) for n in range(20)]
+    crossing = [(frame(n, n / 30), [outline(20 + 3 * n), outline(250 - 3 * n)][:: 1 if n % 2 else -1]) for n in range(20)]
     one, other = follow(crossing)
     assert [sighting.box[1] for sighting in one.sightings] == [250 - 3 * n for n in range(20)]
     assert [sighting.box[1] for sighting in other.sightings] == [20 + 3 * n for n in range(20)]
-    back = [(frame(n, n / 30 + (1.5 if n >= 20 else 0.0)), [mask(50)]) for n in range(40)]
+    assert [sighting.joints[0, 0] for sighting in other.sightings] == [20 + 3 * n for n in range(20)]
+    back = [(frame(n, n / 30 + (1.5 if n >= 20 else 0.0)), [outline(50)]) for n in range(40)]
     gone = follow(back)
     assert [len(person.usable) for person in gone] == [20, 20]
     joined, _ = choose(gone, [1, 2], "clip", (200, 300))
@@ -409,8 +410,8 @@ def test_a_mask_of_a_damaged_frame_does_not_count():
     mask = np.zeros((200, 300), np.uint8)
     mask[40:160, 100:150] = 255
     image = np.zeros((200, 300, 3), np.uint8)
-    assert people.sight(mask, Frame(3, 0.1, image, False)).silhouette is not None
-    spoilt = people.sight(mask, Frame(3, 0.1, image, True))
+    assert people.sight(people.Outline(mask), Frame(3, 0.1, image, False)).silhouette is not None
+    spoilt = people.sight(people.Outline(mask), Frame(3, 0.1, image, True))
     assert (spoilt.fault, spoilt.silhouette) == ("damaged", None)
 
 
@@ -640,8 +641,8 @@ def test_a_model_of_the_users_own_segments(layout, tmp_path):
     segmenter = backends.make_segmenter("onnx", onnx_model=onnx_model(tmp_path / "red.onnx", layout))
     image = np.zeros((128, 192, 3), np.uint8)
     image[20:100, 60:100, 0] = 255
-    (mask,) = segmenter(Frame(0, 0.0, image, False))
-    assert iou(mask, image[..., 0]) > 0.9
+    (found,) = segmenter(Frame(0, 0.0, image, False))
+    assert iou(found.mask, image[..., 0]) > 0.9
     shifted = OnnxModel(onnx_model(tmp_path / "other.onnx", layout, {"threshold": 0.9999999}))
     assert not list(shifted(Frame(0, 0.0, np.full((128, 192, 3), 140, np.uint8), False)))
 

@@ -22,6 +22,7 @@ from PIL import Image
 
 from data_pipelines import files
 from data_pipelines.pipelines import EvalBatcher
+from data_pipelines.poses.synthetic import walk_poses
 from data_pipelines.schema import CLASSES
 from data_pipelines.synthetic import draw_walker, render_walk, synthetic_walkers
 from data_pipelines.video.backends import make_segmenter
@@ -163,7 +164,7 @@ def test_the_answer_on_a_clip_is_that_on_its_true_masks(run, tmp_path):
             cv2.imwrite(str(folder / f"{number:03d}.png"), mask)
         segmenter, video = Background(), Video(path)
         segmenter.study(video)
-        overlaps += [max([iou(mask, masks[f.number]) for mask in segmenter(f)], default=0.0) for f in video.frames()]
+        overlaps += [max([iou(one.mask, masks[f.number]) for one in segmenter(f)], default=0.0) for f in video.frames()]
         seen, true = screener(read_walk(path, Background())), screener(read_walk(folder, None))
         apart.append(np.abs(seen.whole.probabilities - true.whole.probabilities).max())
     assert np.mean(overlaps) >= 0.85
@@ -223,7 +224,7 @@ def test_a_folder_that_may_not_be_read_stops_no_other(run, clip, tmp_path, capsy
     assert said.err.count("error:") == 1
 
 
-def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tiny_config, no_figures):
+def test_mistakes_are_one_line_and_lose_nothing(run, skeleton_run, clip, tmp_path, capsys, tiny_config, no_figures):
     capsys.readouterr()
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -241,10 +242,12 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
     torch.touch()
     out = tmp_path / "out"
     base = ["--output", out, "--backend", "background"]
+    poses = tmp_path / "poses.pkl"
+    poses.write_bytes(pickle.dumps(walk_poses(0, 30, 0)))
     for arguments, words in (
         ([clip, "--checkpoint", tmp_path, *base], f"--checkpoint={tmp_path} holds no run"),
         ([clip, "--checkpoint", torch, *base], "scoliojax.interop.opengait import"),
-        ([clip, "--checkpoint", other, *base], "of another modality: its network 'skeletongait' does not read silhouettes"),
+        ([clip, "--checkpoint", other, *base], "of another kind: its network 'skeletongait' is unknown here"),
         ([clip, "--checkpoint", run, "--step", "best", *base], "was not validated during training"),
         ([clip, "--checkpoint", run, "--step", "7", *base], "--step=7: no such checkpoint"),
         ([clip, "--checkpoint", run, "--step", "last", *base], "--step=last is neither newest nor best"),
@@ -261,6 +264,11 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
             "is a file; give a new folder",
         ),
         ([pickled, "--checkpoint", run, *base], "are of videos, and no input is one"),
+        ([poses, "--checkpoint", run, "--output", out], "run reads silhouettes, and there are poses alone"),
+        ([pickled, "--checkpoint", skeleton_run, "--output", out], "reads skeletons, and there are silhouettes alone"),
+        ([clip, "--checkpoint", skeleton_run, *base], "give a video with --backend pose, or poses"),
+        ([pickled, "--checkpoint", run, "--beside", skeleton_run, "--output", out], "skeleton_run reads skeletons"),
+        ([clip, "--checkpoint", run, "--beside", tmp_path, *base], f"--beside={tmp_path} holds no run"),
         ([tmp_path / "none.mp4", "--checkpoint", run, *base], "none.mp4 does not exist"),
         ([people, "--checkpoint", run, *base], "candidates.png shows them"),
         ([clip, "--checkpoint", run, "--person", "2", *base], "--person 2 is not there; there are 1 to 1"),
@@ -431,12 +439,12 @@ def test_real_clips_go_through_both_backends(name, first, last):
         segmenter.study(video)
         frames = itertools.islice(video.frames(), first, last, 1 if backend == "pose" else 5)
         seen[backend] = {frame.number: segmenter(frame) for frame in frames}
-    everybody = [mask for masks in seen["pose"].values() for mask in masks]
+    everybody = [one.mask for outlines in seen["pose"].values() for one in outlines]
     assert len(everybody) > (last - first) / 2
     overlaps = []
-    for number, masks in seen["background"].items():
-        for mask in seen["pose"][number]:
+    for number, outlines in seen["background"].items():
+        for mask in (one.mask for one in seen["pose"][number]):
             feet = np.flatnonzero(mask.any(axis=1)).max(initial=0)
             if name == "vtest.avi" or 300 <= feet < 478:  # the walker, not who jumps off the roof
-                overlaps.append(max([iou(mask, other) for other in masks], default=0.0))
+                overlaps.append(max([iou(mask, other.mask) for other in outlines], default=0.0))
     assert np.mean(overlaps) >= (0.70 if name == "demo.mp4" else 0.45)

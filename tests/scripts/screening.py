@@ -46,7 +46,7 @@ def synthetic(checkpoint: Path) -> None:
             segmenter, video = Background(), Video(path)
             segmenter.study(video)
             for frame in video.frames():
-                overlaps.append(max([iou(mask, masks[frame.number]) for mask in segmenter(frame)], default=0.0))
+                overlaps.append(max([iou(one.mask, masks[frame.number]) for one in segmenter(frame)], default=0.0))
             seen = screener(read_walk(path, Background()))
             true = screener(Walk("true", "masks", normalise_sequence(masks), np.arange(len(masks))))
             same_decision += seen.whole.referred == true.whole.referred
@@ -76,8 +76,9 @@ def real(path: Path, pictures: Path) -> None:
 
         def segmented(segmenter=segmenter, masks=masks):
             for frame in video.frames():
-                masks.append(segmenter(frame))
-                yield frame, masks[-1]
+                outlines = segmenter(frame)
+                masks.append([one.mask for one in outlines])
+                yield frame, outlines
 
         people = follow(segmented())
         rate = len(masks) / (time.perf_counter() - started)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.poses.reading import beside, check_poses, read_poses, read_sequence, survey_poses
+from data_pipelines.poses.reading import check_poses, read_poses, read_sequence, survey_poses
 from data_pipelines.poses.synthetic import walk_poses
 from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.scoliosis1k.release_tree import survey
@@ -91,6 +91,7 @@ def changed(value: object, *place: object) -> np.ndarray:
 
 
 ONES = np.ones((4, 17, 1), np.float32)
+FOUND = np.maximum(POSES, 0.5)  # with no joint missing
 REFUSED = {  # an array, and what is said of it
     "COCO-18": (np.ones((4, 18, 3)), "has 18 joints (COCO-18 of OpenPose, with a neck); give [frames, 17, 3]"),
     "BODY-25": (np.ones((4, 25, 3)), "has 25 joints (BODY-25 of OpenPose); give [frames, 17, 3]"),
@@ -120,6 +121,10 @@ REFUSED = {  # an array, and what is said of it
     "fractions": (POSES / [100, 100, 1], "are fractions of the picture; multiply x by its width"),
     "nothing": (np.zeros((4, 17, 3)), "no joint in any frame (4 frames), so nobody is seen"),
     "no confidence": (POSES * [1, 1, 0], "places, but every confidence is 0 (12 frames), so nobody is seen"),
+    "one height": (FOUND * [1, 0, 1] + [0, 50, 0], "frame 0: all its joints have one height, so no body can be scaled; remove"),
+    "one height in a frame": (
+        np.where(np.arange(12)[:, None, None] == 7, FOUND * [1, 0, 1] + [0, 50, 0], FOUND), "frame 7: all its joints have one",
+    ),
     "y upwards": ([0, 100, 0] + POSES * [1, -1, 1], "the body is upside down; give x to the right and then y down"),
     "y, x": (POSES[..., [1, 0, 2]], "the body lies on its side"),
 }  # fmt: skip
@@ -235,17 +240,3 @@ def test_silhouettes_and_poses_are_told_apart(tree, tmp_path):
     (silhouettes / "00000/Negative/000_180/000_180.pkl").rename(silhouettes / "00000/Negative/000_180/0.png")
     problems = survey_poses(silhouettes, "--input").problems
     assert "0 .pkl and 0 .json files (but 1 frames of silhouettes, .png); expected" in problems[0]
-
-
-def test_silhouettes_and_poses_of_one_sequence_are_kept_where_both_are_usable():
-    silhouettes = np.arange(10, dtype=np.uint8)[:, None, None].repeat(64, 1).repeat(64, 2)  # without the frames 0 and 5
-    poses = POSES.copy()
-    poses[[5, 6]] = 0
-    places = np.delete(np.arange(12), [0, 5])
-    kept, joints = beside(silhouettes, places, 12, check_poses(poses, "00001"), "00001")
-    assert places[kept[:, 0, 0]].tolist() == [1, 2, 3, 4, 7, 8, 9, 10, 11]
-    np.testing.assert_array_equal(joints, POSES[[1, 2, 3, 4, 7, 8, 9, 10, 11]])
-    with pytest.raises(DataError, match="00001: 13 silhouettes and 12 poses, so nobody knows which belong together; give both"):
-        beside(silhouettes, places, 13, check_poses(poses, "00001"), "00001")
-    with pytest.raises(DataError, match="00001: no frame has both"):
-        beside(silhouettes[:2], np.array([5, 6]), 12, check_poses(poses, "00001"), "00001")
