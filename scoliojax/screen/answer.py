@@ -12,7 +12,9 @@ from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.walk import Report, Walk, silent
+from scoliojax.errors import RunError
 from scoliojax.models.sconet import ScoNetOutput
+from scoliojax.posture.measures import Posture, posture_of
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores.calibration import screening_score
 from scoliojax.scores.metrics import refuse_not_finite, softmax
@@ -61,6 +63,11 @@ class Answer:
     perturbed: dict[str, Reading]  # the whole walk by each perturbation of `ALSO_READ`
     frames_used: int  # the first frames of the walk, at most as many as evaluation uses
 
+    @cached_property
+    def posture(self) -> Posture | None:
+        """What a network is not needed for; None where nothing gave joints."""
+        return None if self.walk.poses is None else posture_of(self.walk)
+
     @property
     def agreeing(self) -> int:
         """Number of windows with the class of the whole walk."""
@@ -108,7 +115,10 @@ class Screener:
         self._read = partial(_read, graph, state.params, state.batch_stats)
 
     def __call__(self, walk: Walk, report: Report = silent) -> Answer:
-        """Read one walk; `report` as in `read_walk`; raises `RunError` where a logit is not finite."""
+        """Read one walk; `report` as in `read_walk`; raises `RunError` for poses alone, and where a logit is not finite."""
+        if not len(walk.silhouettes):
+            remedy = "give a video or silhouettes, or measure them: python -m scoliojax.posture"
+            raise RunError(f"{walk.name} holds poses, and this network reads silhouettes; {remedy}")
         silhouettes = cut_sides(walk.silhouettes[: int(self._network.config.data.max_eval_frames)])  # s 64 44
         bounds = window_bounds(len(silhouettes), self._window)
         pooled = [self._pooled(silhouettes[first:last]) for first, last in bounds]
