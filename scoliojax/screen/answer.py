@@ -16,6 +16,7 @@ from data_pipelines.schema import CLASSES, SKELETONS, DataError, frame_shape
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.walk import Report, Walk, silent
 from scoliojax.models.sconet import ScoNetOutput
+from scoliojax.posture.measures import Posture, posture_of
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores.calibration import screening_score
 from scoliojax.scores.metrics import refuse_not_finite, softmax
@@ -80,6 +81,11 @@ class Answer:
         walk = self.walk
         read = [walk.pose_quality] if self.network.modality == SKELETONS else []
         return read if walk.kind == "poses" else [walk.quality, *read]
+
+    @cached_property
+    def posture(self) -> Posture | None:
+        """What a network is not needed for; None where nothing gave joints."""
+        return None if self.walk.poses is None else posture_of(self.walk)
 
     @property
     def agreeing(self) -> int:
