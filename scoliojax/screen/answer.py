@@ -12,7 +12,7 @@ from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.poses.asymmetry import asymmetry_vector
 from data_pipelines.poses.maps import skeleton_maps
 from data_pipelines.quality import Quality
-from data_pipelines.schema import CLASSES, SKELETONS, DataError, frame_shape
+from data_pipelines.schema import CLASSES, SILHOUETTES, SKELETONS, DataError, frame_shape
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.walk import Report, Walk, silent
 from scoliojax.models.sconet import ScoNetOutput
@@ -24,7 +24,10 @@ from scoliojax.scores.reference import Typicality
 from scoliojax.training.state import Tree
 
 CHUNK = 15  # frames in one call of the network
-ALSO_READ = ("shifted left", "shifted right", "mirrored")  # perturbations that should change no decision
+ALSO_READ = {  # perturbations that should change no decision, by modality
+    SILHOUETTES: ("shifted left", "shifted right", "mirrored"),
+    SKELETONS: ("mirrored", "every second frame"),
+}
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class Screener:
         whole = self._reading(walk, 0, len(cut), jnp.max(jnp.stack(pooled), axis=0))
         windows = [self._reading(walk, *bound, maps) for bound, maps in zip(bounds, pooled, strict=True)]
         perturbed = {}
-        for name in ALSO_READ:
+        for name in ALSO_READ[self._network.modality]:
             report("reading the walk", 0, None)
             perturbed[name] = self._reading(walk, 0, len(cut), self._pooled(PERTURBATIONS[name](cut)))
         return Answer(walk, self._network, whole, windows, perturbed, frames)
