@@ -42,7 +42,7 @@ class AsymmetryGates(nnx.Module):
     def values(self, asymmetry: jax.Array, parts: int) -> tuple[jax.Array, jax.Array]:
         """The gates of vectors `[n, 8, 3]`, in 0..1: of the channels, `[n, c]`, and of the strips, `[n, p]`."""
         vector, exact = self.normalise(asymmetry), jax.lax.Precision.HIGHEST  # n i 3
-        channels = jnp.dot(vector.reshape(len(vector), -1), self.channel_kernel[...], precision=exact)  # n c
+        channels = jnp.dot(vector.reshape(-1, PAIRS * MEASURES), self.channel_kernel[...], precision=exact)  # n c
         pairs = jnp.dot(vector, self.strip_kernel[...], precision=exact) + self.strip_bias[...]  # n i
         return jax.nn.sigmoid(channels + self.channel_bias[...]), jax.nn.sigmoid(spread(pairs, parts))  # n c, n p
 
