@@ -16,9 +16,12 @@ from ml_collections import ConfigDict
 torch = pytest.importorskip("torch", reason="torch is not installed; install the extra `torch`")
 
 from data_pipelines.poses.asymmetry import Normalisation  # noqa: E402
+from data_pipelines.poses.synthetic import walk_poses  # noqa: E402
 from data_pipelines.schema import CLASSES, SequenceSet  # noqa: E402
 from data_pipelines.silhouettes import cut_sides  # noqa: E402
 from data_pipelines.sources import open_root  # noqa: E402
+from data_pipelines.synthetic import synthetic_walkers  # noqa: E402
+from data_pipelines.synthetic import write_tree as write_walkers  # noqa: E402
 from scoliojax.errors import RunError  # noqa: E402
 from scoliojax.interop import torch_reference  # noqa: E402
 from scoliojax.interop.opengait import __main__ as commands  # noqa: E402
@@ -206,6 +209,31 @@ def test_verify_compares_the_layers_of_networks_that_read_maps(network, tmp_path
         monkeypatch.setattr(torch_reference, "PostureGates", Off)
         assert f"error: {layer}, embeddings differ" in errors(capsys, "verify", path)
         monkeypatch.undo()
+
+
+@pytest.mark.slow
+def test_verify_and_import_read_the_data_of_the_files_network(tmp_path, capsys):
+    """The other kind of data is refused by name."""
+    walkers, poses, masks = synthetic_walkers(18, 3), tmp_path / "poses", tmp_path / "masks"
+    write_walkers(walkers, poses, lambda row: walk_poses(row, 3, 0))
+    write_walkers(walkers, masks)
+    drf, silhouettes = drawn_checkpoint(tmp_path, "DRF"), drawn_checkpoint(tmp_path, "ScoNet-MT")
+    commands.main(["verify", str(drf), "--data", str(poses)])
+    printed = capsys.readouterr().out
+    assert "8 sequences agree within" in printed
+    assert "class order by 6 negative, 6 neutral, 6 positive sequences" in printed
+    part = "--config.data.partition=1:1:1"
+    commands.main(["import", str(drf), "--workdir", str(tmp_path / "run"), f"--config.data.root={poses}", part])
+    assert open_run(tmp_path / "run").network("newest").state.batch_stats["gates"]["high"].any()
+    assert (
+        "the ranges of asymmetry vectors, which are not in the file, are those of the training part" in capsys.readouterr().out
+    )
+    before = sorted(tmp_path.iterdir())
+    for path, other, kind in ((drf, masks, "poses"), (silhouettes, poses, "silhouettes")):
+        line = errors(capsys, "verify", path, "--data", other)
+        assert all(words in line for words in (str(other), kind, "configs/")), line
+    assert str(masks) in errors(capsys, "import", drf, "--workdir", tmp_path / "no", f"--config.data.root={masks}", part)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 KINDS = ["cut", "flip", "rename", "reshape", "remove", "retype", "hostile", "zip hostile", "nan", "not a dict"]
