@@ -110,11 +110,17 @@ class Cohort:
         )
 
 
+def ranges_known(state: TrainState) -> bool:
+    """False for a network that reads asymmetry vectors and was not trained here, so that nobody knows their ranges."""
+    gates = state.batch_stats.get("gates")
+    return gates is None or bool(np.any(jax.device_get((gates["low"], gates["high"]))))
+
+
 def fit_ranges(state: TrainState, cohort: Cohort) -> TrainState:
     """A state with the ranges of asymmetry vectors over the training part, where its network has such and nobody knows them."""
-    gates = state.batch_stats.get("gates")
-    if gates is None or np.any(jax.device_get((gates["low"], gates["high"]))):
+    if ranges_known(state):
         return state
+    gates = state.batch_stats["gates"]
     assert cohort.data.asymmetry is not None  # as `build.build_data` gives such a network
     found = Normalisation.fit(cohort.data.asymmetry[cohort.partition.train])
     ranges = {"low": found.low, "high": found.high}  # each 8 3
