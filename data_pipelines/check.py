@@ -18,7 +18,8 @@ from data_pipelines.checked import SET, TREE, Check, Counts, PoseCheck
 from data_pipelines.files import MASKS
 from data_pipelines.leaks import alike_sequences, silhouette_hash
 from data_pipelines.names import missing_numbers
-from data_pipelines.poses.reading import Poses, check_same_frames, read_sequence
+from data_pipelines.poses.drawing import read_drawable
+from data_pipelines.poses.reading import Poses, check_same_frames
 from data_pipelines.prepared import is_prepared, open_each, prepared_folder, read_metadata
 from data_pipelines.schema import (
     FEWEST_FRAMES,
@@ -172,7 +173,7 @@ def _of_trees(given: dict[str, str | Path | None], found: Check) -> Iterator[Ite
         names = one.names if one and not one.pickled else ()
         if missing := missing_numbers(names, *MASKS):
             found.gaps[walk.sequence] = missing
-        read_poses = functools.partial(read_sequence, other) if other else None
+        read_poses = functools.partial(read_drawable, other) if other else None
         yield Item(walk.sequence, walk.sequence, walk.label, len(names), one.silhouettes if one else None, read_poses)
 
 
@@ -195,7 +196,8 @@ def _of_set(folder: Path, found: Check) -> Iterator[Item]:
 
     def poses_of(name: str) -> Poses:
         joints = sets[POSES].read(rows[POSES][name])  # s 17 3
-        return Poses(joints, np.arange(len(joints)), len(joints) + lost.get(name, 0), (), crowded.get(name, 0))
+        given = len(joints) + lost.get(name, 0)
+        return Poses(joints, np.arange(len(joints)), given, (), crowded=crowded.get(name, 0))
 
     for number, name in enumerate(metadata["sequences"]):
         silhouettes = poses = None

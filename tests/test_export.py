@@ -257,7 +257,7 @@ def test_what_is_not_the_packages_evaluation_is_not_written(run, capsys, monkeyp
 
 def test_a_network_whose_ranges_nobody_knows_is_not_written(run, capsys):
     run.config.data.modality, run.config.model.name = "skeletons", "drf"
-    words = "the ranges of the asymmetry vector are not known, as after an import; train on there"
+    words = "imported without data, so the ranges of its asymmetry vectors are not known"
     assert_one_clear_error(refused(capsys, "--workdir", run.make(ranges=False)), words)
     assert not (run.workdir / "export").exists()
 

@@ -1,11 +1,13 @@
-"""Skeleton maps of a whole set of poses, drawn whenever a sequence is read."""
+"""Skeleton maps of a whole set of poses, drawn whenever a sequence is read, and the poses of a tree that can be drawn."""
 
 import dataclasses
 
 import numpy as np
 
-from data_pipelines.poses.maps import skeleton_maps
+from data_pipelines.poses.maps import flat_frames, skeleton_maps
+from data_pipelines.poses.reading import Poses, read_sequence
 from data_pipelines.schema import POSES, SKELETONS, DataError, SequenceSet
+from data_pipelines.scoliosis1k.release_tree import ReleasedSequence
 
 
 def drawn(data: SequenceSet, align: str = "each", body_only: bool = False, sigma: float = 8.0) -> SequenceSet:
@@ -26,3 +28,12 @@ def drawn(data: SequenceSet, align: str = "each", body_only: bool = False, sigma
 
     content = f"{data.content}; maps: align={align}, body_only={body_only}, sigma={float(sigma)}"
     return dataclasses.replace(data, modality=SKELETONS, read=read, content=content)
+
+
+def read_drawable(sequence: ReleasedSequence) -> Poses:
+    """As `reading.read_sequence`; raises `DataError` also for a frame that cannot be scaled, of which there is no map."""
+    poses = read_sequence(sequence)
+    if len(flat := poses.places[flat_frames(poses.joints)]):
+        what = "all its joints have one height, so no body can be scaled"
+        raise DataError(f"{sequence.folder}: frame {flat[0]}: {what}; remove it")
+    return poses

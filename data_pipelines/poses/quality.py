@@ -21,7 +21,7 @@ JUMP = 0.35  # body heights, of the trunk's middle from a frame to the next
 SIZE_CHANGE = 0.3  # relative difference of the trunk's length from the usual one of the frames around
 AROUND = 15  # frames before and after each one
 TURNED = 0.05  # body heights by which the left shoulder is on the other side than in most frames
-LEANING = 18.0  # degrees of the trunk off the upright, as of silhouettes
+LEANING = 25.0  # degrees of the trunk off the upright; synthetic walkers reach 16
 FOLDED = 0.34  # body heights from the hips down to the lower ankle: less of who sits or squats; 0.41 or more of walkers
 NARROW = 0.11  # body heights: width of the shoulders of somebody seen from the side; 0.17 or more of walkers
 TURNING = 0.12  # body heights by which that width changes, from the 10th to the 90th percentile; 0.03 of walkers
@@ -42,6 +42,8 @@ def judge_poses(poses: np.ndarray, times: np.ndarray | None = None) -> Quality:
     findings, gait = list(_many_bad(bad)), Gait(None, None, None)
     if not any(finding.grave for finding in findings):
         findings += _posture(places, heights)
+    if not any(finding.grave for finding in findings):
+        findings += _feet(places)
     if not any(finding.grave for finding in findings):
         legs = _legs(places, heights)
         gait = gait_of(legs, times)
@@ -101,6 +103,16 @@ def _posture(places: np.ndarray, heights: np.ndarray) -> Iterator[Finding]:
     elif _extent(width) > TURNING:
         message = "the width of the shoulders changes: somebody who turns or dances; record one walk straight on"
         yield Finding("turning", None, message, True)
+
+
+def _feet(places: np.ndarray) -> Iterator[Finding]:
+    """The finding that both ankles are rarely seen at once, so that no step is."""
+    both = np.isfinite(places[:, ANKLES, 0]).all(axis=1)  # s
+    if both.mean() <= 1 - MOST_BAD:
+        message = (
+            f"both ankles are seen in {both.sum()} of {len(both)} frames only; record a walk with both feet in the picture"
+        )
+        yield Finding("feet not seen", int((~both).sum()), message, True)
 
 
 def _legs(places: np.ndarray, heights: np.ndarray) -> Legs:

@@ -12,7 +12,6 @@ import numpy as np
 from data_pipelines.files import PICKLES, POSES, has_suffix, kind_of, list_folder, read_file
 from data_pipelines.names import missing_numbers
 from data_pipelines.poses.joints import HIPS, JOINTS, LEAST_SURE, SHOULDERS
-from data_pipelines.poses.maps import flat_frames
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, abbreviate
 from data_pipelines.scoliosis1k.release_tree import ReleasedSequence, Survey, look_through
 from data_pipelines.scoliosis1k.safe_pickle import load_array
@@ -126,7 +125,7 @@ def check_poses(poses: np.ndarray, name: object) -> Poses:
     """The poses of a sequence, after all that can be told from the numbers; `name` is its file or folder, for messages.
 
     Frames in which no joint is seen are left out, counted and named. Raises `DataError` where no frame is left, and for what
-    are no poses: other joints, other axes, no numbers, confidences that are none, coordinates that are no pixels or of no body.
+    are no poses: other joints, other axes, no numbers, confidences that are none, coordinates that are no pixels.
     """
     if poses.ndim != 3 or poses.shape[1:] != (len(JOINTS), 3) or not len(poses):
         raise DataError(f"{name}: shape {poses.shape} {_other_shape(poses.shape)}")
@@ -141,8 +140,6 @@ def check_poses(poses: np.ndarray, name: object) -> Poses:
         raise DataError(f"{name}: {what} ({len(poses)} frames), so nobody is seen; give poses of a person, with confidences")
     places = np.flatnonzero(seen)  # s
     joints = poses[places]  # s 17 3
-    if len(flat := places[flat_frames(joints)]):
-        raise DataError(f"{name}: frame {flat[0]}: all its joints have one height, so no body can be scaled; remove it")
     _check_places(joints, name)
     remarks = []
     if len(lost := np.flatnonzero(~seen)):

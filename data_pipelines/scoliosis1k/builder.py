@@ -14,8 +14,9 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data_pipelines.poses.asymmetry import asymmetry_vector
+from data_pipelines.poses.drawing import read_drawable
 from data_pipelines.poses.joints import JOINTS
-from data_pipelines.poses.reading import check_same_frames, read_sequence
+from data_pipelines.poses.reading import check_same_frames
 from data_pipelines.schema import CLASSES, FRAME_SIZE, POSES, SILHOUETTES, DataError, abbreviate
 from data_pipelines.scoliosis1k.metadata import metadata_digest
 from data_pipelines.scoliosis1k.release_tree import SPLIT, VERSION, refuse
@@ -50,7 +51,7 @@ def _read(walk: Walk) -> Result:
             silhouettes = walk.silhouettes.silhouettes()  # s 64 64
     if walk.poses:
         with _noting(problems):
-            poses = read_sequence(walk.poses)
+            poses = read_drawable(walk.poses)
     if walk.silhouettes and len(silhouettes) and poses:
         with _noting(problems):
             given = len(silhouettes) + walk.silhouettes.dropped(len(silhouettes))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from data_pipelines.files import MASKS
 from data_pipelines.files import POSES as POSE_FRAMES
+from data_pipelines.poses.reading import like_poses
 from data_pipelines.schema import CLASSES, FRAME_SIZE, POSES, SILHOUETTES, DataError, abbreviate
 from data_pipelines.scoliosis1k.metadata import fingerprint, is_of
 from data_pipelines.scoliosis1k.release_tree import ReleasedSequence, Survey, look_through, refuse_empty
@@ -143,6 +144,6 @@ def _modality_of(sequence: ReleasedSequence) -> str:
         shape = load_array(sequence.files[0], MOST_BYTES, "").shape
     except DataError:  # said when it is read
         return ""
-    if len(shape) == 3 and shape[2] in (2, 3):
+    if like_poses(shape):
         return POSES
     return SILHOUETTES if len(shape) in (3, 4) and FRAME_SIZE in shape[1:] else ""

@@ -22,7 +22,6 @@ from scoliojax.export import ARTEFACT, CARD, DESCRIPTION, PLATFORMS, REFERENCE
 from scoliojax.files import whole_folder, write_json
 from scoliojax.models.sconet import set_pooling
 from scoliojax.runs import environment
-from scoliojax.runs.cohort import ranges_known
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores import model_card, reference
 from scoliojax.scores.assurance import bounds_of
@@ -241,14 +240,8 @@ def describe(network: TrainedNetwork, artefact: bytes, difference: float, apart:
 def write_export(folder: Path, network: TrainedNetwork) -> dict[str, Any]:
     """Write the complete folder or nothing, and replace an earlier export; returns the content of `network.json`.
 
-    Raises `RunError` when the artefact's logits, or the distances of walks, differ from those of the package, and where a
-    network reads asymmetry vectors of which nobody knows the ranges.
+    Raises `RunError` when the artefact's logits, or the distances of walks, differ from those of the package.
     """
-    if not ranges_known(network.state):
-        raise RunError(
-            f"{network.run.field}={network.directory}: the ranges of the asymmetry vector are not known, as after an import; "
-            "train on there, which fits them on the training part"
-        )
     config, trained_in = network.config.to_dict(), environment.read_environment(network.directory)
     title = f"{model_card.network(config)}, step {network.step} ({ARTEFACT})"
     card = model_card.model_card(title, config, trained_in, find_metrics(network.directory, network.step))

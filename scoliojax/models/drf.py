@@ -4,6 +4,8 @@ Two gates of the postural asymmetry vector (PAV) multiply the embeddings: one nu
 Axis letters as in `data_pipelines.schema`; `i` is the axis of the eight pairs of joints.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,12 @@ class AsymmetryGates(nnx.Module):
         """Embeddings `[n, p, c]` times both gates of the vectors `[n, 8, 3]`."""
         channels, strips = self.values(asymmetry, embeddings.shape[1])  # n c, n p
         return embeddings * channels[:, None, :] * strips[:, :, None]  # n p c
+
+
+def knows_ranges(batch_stats: dict[str, Any]) -> bool:
+    """Whether a network's statistics hold the ranges of the vectors that it reads; True for a network that reads none."""
+    gates = batch_stats.get("gates")
+    return gates is None or bool(np.any(jax.device_get((gates["low"], gates["high"]))))
 
 
 def spread(values: jax.Array, places: int) -> jax.Array:

@@ -19,6 +19,7 @@ from scoliojax.devices import cluster
 from scoliojax.devices.mesh import to_devices
 from scoliojax.errors import RunError
 from scoliojax.files import write_json
+from scoliojax.models.drf import knows_ranges
 from scoliojax.runs.run import Run
 from scoliojax.scores.evaluation import Provenance
 from scoliojax.training.state import TrainState
@@ -110,15 +111,9 @@ class Cohort:
         )
 
 
-def ranges_known(state: TrainState) -> bool:
-    """False for a network that reads asymmetry vectors and was not trained here, so that nobody knows their ranges."""
-    gates = state.batch_stats.get("gates")
-    return gates is None or bool(np.any(jax.device_get((gates["low"], gates["high"]))))
-
-
 def fit_ranges(state: TrainState, cohort: Cohort) -> TrainState:
     """A state with the ranges of asymmetry vectors over the training part, where its network has such and nobody knows them."""
-    if ranges_known(state):
+    if knows_ranges(state.batch_stats):
         return state
     gates = state.batch_stats["gates"]
     assert cohort.data.asymmetry is not None  # as `build.build_data` gives such a network

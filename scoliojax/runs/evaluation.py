@@ -8,13 +8,13 @@ import numpy as np
 
 from data_pipelines.command import unwritable
 from data_pipelines.leaks import NearDuplicate
-from data_pipelines.perturbations import PERTURBATIONS
+from data_pipelines.perturbations import perturbations_of
 from data_pipelines.schema import CLASSES, abbreviate
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
 from scoliojax.errors import RunError
 from scoliojax.runs import directory as run_directory
-from scoliojax.runs.cohort import Cohort, fit_ranges
+from scoliojax.runs.cohort import Cohort
 from scoliojax.runs.reference import refer
 from scoliojax.runs.run import Run, TrainedNetwork
 from scoliojax.scores import calibration
@@ -53,7 +53,6 @@ class Screening:
 def open_network(run: Run, which: str) -> tuple[TrainedNetwork, Cohort]:
     """A checkpoint (`newest`, `best` by validation, or a step) of a run on every device, and the data of the run.
 
-    An imported network that reads asymmetry vectors gets their ranges over the training part, as a training gives it.
     Raises `RunError` where config, data or checkpoint do not belong to the run directory.
     """
     check_which(which)
@@ -61,8 +60,7 @@ def open_network(run: Run, which: str) -> tuple[TrainedNetwork, Cohort]:
     run_directory.check_places(run.directory, run.config.to_dict(), run.field)
     cohort = Cohort(run.config)
     run_directory.check_data(run.directory, cohort.data.digest(), cohort.parts, run.field)
-    network = run.network(which, replicated(run.mesh))
-    return TrainedNetwork(run, fit_ranges(network.state, cohort)), cohort
+    return run.network(which, replicated(run.mesh)), cohort
 
 
 def predict(
@@ -102,7 +100,7 @@ def predict_perturbed(
     places = spread(cohort.data.labels[rows], most)  # m
     logits = {
         name: predict(network, cohort, rows[places], keep=True, perturb=perturb).logits  # m k
-        for name, perturb in PERTURBATIONS.items()
+        for name, perturb in perturbations_of(cohort.data.modality).items()
     }
     return PerturbedLogits(places, logits)
 

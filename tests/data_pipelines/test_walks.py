@@ -219,8 +219,9 @@ FAULTS = {  # what is done to the trees, what is said of it, and with --skip-bad
     "another number of joints": (pose(lambda poses: poses[:, :13]), "has 13 joints; give [frames, 17, 3]", IDS, NO_1),
     "NaN": (pose(lambda poses: poses * np.nan), "frame 0, nose: nan, nan, nan are not all numbers; write 0, 0, 0", IDS, NO_1),
     "nobody": (pose(lambda poses: poses * 0), f"no joint in any frame ({FRAMES} frames), so nobody is seen; give", IDS, NO_1),
-    "one height": (
-        pose(lambda poses: np.maximum(poses, 0.5) * [1, 0, 1] + [0, 9, 0]), "frame 0: all its joints have one", IDS, NO_1,
+    "one height in a frame": (
+        pose(lambda poses: np.where(np.arange(FRAMES)[:, None, None] == 3, [5, 9, 1], np.maximum(poses, 0.5))),
+        "00001/Neutral/000_180: frame 3: all its joints have one height, so no body can be scaled; remove", IDS, NO_1,
     ),
     "one JSON broken": (broken_json, "002.json: is no JSON (", IDS, NO_1),
     "silhouettes broken": (broken_silhouettes, "not a readable pickle", NO_1, IDS),

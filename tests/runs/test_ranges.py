@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.poses.asymmetry import Normalisation
-from scoliojax.runs import directory as run_directory
-from scoliojax.runs.cohort import Cohort, fit_ranges, ranges_known
-from scoliojax.runs.evaluation import open_network
+from scoliojax.models.drf import knows_ranges
+from scoliojax.runs.cohort import Cohort, fit_ranges
 from scoliojax.runs.run import Run, open_run
 from scoliojax.study.pairs import read_predicted
 from tests.scripts import pods
@@ -28,9 +27,9 @@ def ranges(state) -> np.ndarray:
 
 def test_ranges_are_those_of_the_training_part_alone(drf_config, tmp_path):
     cohort, start = Cohort(drf_config), Run(tmp_path, drf_config).initial_state()
-    assert not ranges_known(start)
+    assert not knows_ranges(start.batch_stats)
     fitted = fit_ranges(start, cohort)
-    assert ranges_known(fitted)
+    assert knows_ranges(fitted.batch_stats)
     vectors = cohort.data.asymmetry
     expected = Normalisation.fit(vectors[cohort.partition.train])
     np.testing.assert_array_equal(ranges(fitted), np.stack([expected.low, expected.high]))
@@ -46,17 +45,6 @@ def test_ranges_are_those_of_the_training_part_alone(drf_config, tmp_path):
     assert (of("train")[1] > ranges(fitted)[1]).all()
     known = replace(start, batch_stats=start.batch_stats | {"gates": {"low": vectors[0], "high": vectors[1]}})
     assert fit_ranges(known, cohort) is known, "what a checkpoint has stays"
-
-
-def test_a_network_that_was_not_trained_here_is_evaluated_with_the_ranges_of_its_training_part(drf_config, tmp_path):
-    cohort, run = Cohort(drf_config), Run(tmp_path, drf_config)
-    run_directory.claim(tmp_path, drf_config.to_dict(), cohort.data.digest(), cohort.parts)
-    checkpoints = run.checkpoints()
-    checkpoints.save(run.initial_state())
-    checkpoints.close()
-    network, _ = open_network(open_run(tmp_path), "newest")
-    np.testing.assert_array_equal(ranges(network.state), ranges(fit_ranges(run.initial_state(), cohort)))
-    assert not ranges_known(open_run(tmp_path).network("newest").state), "the checkpoint is not changed"
 
 
 @pytest.mark.long

@@ -83,6 +83,7 @@ def made(
             "cadence": 143.7,
         },
         "people": None,
+        "posture": None,
         "typicality": {"distance": 11.26, "usual": 14.0, "bound": 20.0, "frames": 60, "unlike": False, "beyond": False},
         "no_answer": [],
         "answer": answer,

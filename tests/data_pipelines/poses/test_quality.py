@@ -64,6 +64,7 @@ NO_WALKS = {
     "squatting": (moved(crouched), "no standing person"),
     "no hips": (without([11, 12]), "bad poses"),
     "no legs": (without([13, 14, 15, 16]), "bad poses"),
+    "one leg": (without([13, 15]), "feet not seen"),
     "a face": (without([*range(5, 17)]), "bad poses"),
     "half of the frames without a trunk": (without([5, 11], slice(0, 40)), "bad poses"),
     "noise": (np.insert(RNG.uniform(1, 400, (60, 17, 2)), 2, 0.9, axis=2), "bad poses"),

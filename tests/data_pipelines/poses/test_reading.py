@@ -91,7 +91,6 @@ def changed(value: object, *place: object) -> np.ndarray:
 
 
 ONES = np.ones((4, 17, 1), np.float32)
-FOUND = np.maximum(POSES, 0.5)  # with no joint missing
 REFUSED = {  # an array, and what is said of it
     "COCO-18": (np.ones((4, 18, 3)), "has 18 joints (COCO-18 of OpenPose, with a neck); give [frames, 17, 3]"),
     "BODY-25": (np.ones((4, 25, 3)), "has 25 joints (BODY-25 of OpenPose); give [frames, 17, 3]"),
@@ -121,10 +120,6 @@ REFUSED = {  # an array, and what is said of it
     "fractions": (POSES / [100, 100, 1], "are fractions of the picture; multiply x by its width"),
     "nothing": (np.zeros((4, 17, 3)), "no joint in any frame (4 frames), so nobody is seen"),
     "no confidence": (POSES * [1, 1, 0], "places, but every confidence is 0 (12 frames), so nobody is seen"),
-    "one height": (FOUND * [1, 0, 1] + [0, 50, 0], "frame 0: all its joints have one height, so no body can be scaled; remove"),
-    "one height in a frame": (
-        np.where(np.arange(12)[:, None, None] == 7, FOUND * [1, 0, 1] + [0, 50, 0], FOUND), "frame 7: all its joints have one",
-    ),
     "y upwards": ([0, 100, 0] + POSES * [1, -1, 1], "the body is upside down; give x to the right and then y down"),
     "y, x": (POSES[..., [1, 0, 2]], "the body lies on its side"),
 }  # fmt: skip
