@@ -41,6 +41,17 @@ def test_a_perturbation_gives_silhouettes_and_leaves_the_walk_as_it_is(name, wal
     assert PERTURBATIONS[name](np.zeros((2, 64, 64), np.uint8)).shape[1:] == (64, 64)
 
 
+@pytest.mark.parametrize("change", [*PERTURBATIONS, *range(8)])
+def test_of_a_skeleton_map_both_channels_are_changed_as_each_alone(change, walker):
+    maps = np.stack([walker, walker[::-1]], axis=1)  # s 2 64 44
+    draws = ALL.draw(0, 0, 8)
+    way = PERTURBATIONS[change] if change in PERTURBATIONS else lambda clip: augment(clip, draws, change)
+    found = way(maps)
+    assert found.dtype == np.uint8
+    for channel in range(2):
+        np.testing.assert_array_equal(found[:, channel], way(np.ascontiguousarray(maps[:, channel])))
+
+
 def test_moves_lose_what_leaves_and_bring_nothing():
     columns = np.tile(np.arange(1, 45, dtype=np.uint8), (2, 64, 1))  # s 64 44
     for by in (-50, -3, -1, 0, 1, 2, 44, 99):
