@@ -22,6 +22,7 @@ from PIL import Image
 
 from data_pipelines import files
 from data_pipelines.pipelines import EvalBatcher
+from data_pipelines.poses.synthetic import walk_poses
 from data_pipelines.schema import CLASSES
 from data_pipelines.synthetic import draw_walker, render_walk, synthetic_walkers
 from data_pipelines.video.backends import make_segmenter
@@ -233,6 +234,8 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
     people = write_clip(tmp_path / "two.mp4", two)
     pickled = tmp_path / "walk.pkl"
     pickled.write_bytes(pickle.dumps(synthetic_walkers(3, 20).read(0)))
+    poses = tmp_path / "poses.pkl"
+    poses.write_bytes(pickle.dumps(walk_poses(0, 20, 1)))
     other = tmp_path / "skeletons"
     changed = tiny_config.to_dict()
     changed["model"]["name"] = "skeletongait"
@@ -261,6 +264,10 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
             "is a file; give a new folder",
         ),
         ([pickled, "--checkpoint", run, *base], "are of videos, and no input is one"),
+        (
+            [poses, "--checkpoint", run, "--output", out],
+            "poses, and this network reads silhouettes; give a video or silhouettes",
+        ),
         ([tmp_path / "none.mp4", "--checkpoint", run, *base], "none.mp4 does not exist"),
         ([people, "--checkpoint", run, *base], "candidates.png shows them"),
         ([clip, "--checkpoint", run, "--person", "2", *base], "--person 2 is not there; there are 1 to 1"),

@@ -2,8 +2,8 @@
 
 The shoulders of every walker are tilted by 3, 6 and 10 degrees. Errors are those of the medians over 150 frames, of the true
 joints and of what the simulated detector makes of them; then those of the camera's tilt, by a camera that is turned by -8 to 8
-degrees, looks down by 10, and stands on the way or half a metre beside it. With `--models FOLDER`, what the pose backend makes of
-`--clips` rendered walkers of each tilt, who come towards the camera.
+degrees, looks down by 10, and stands on the way or half a metre beside it. With `--models FOLDER`, what the pose backend makes
+of `--clips` rendered walkers of each tilt, who come towards the camera.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def of_cameras(walkers: int) -> None:
                 known += tilt.known
             mean, most = np.mean(rows, axis=0), np.max(rows, axis=0)
             print(
-                f"camera {name}, {WAYS[way]}: tilt {mean[0]:.2f} (largest {most[0]:.2f}), horizon known in {known} of {walkers}; "
+                f"camera {name}, {WAYS[way]}: tilt {mean[0]:.2f} (largest {most[0]:.2f}), known in {known} of {walkers}; "
                 f"shoulder line in the picture {mean[1]:.2f}, levelled {mean[2]:.2f} (largest {most[2]:.2f})"
             )
 
