@@ -27,12 +27,14 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.name = "scoliosis1k"  # "scoliosis1k" | "synthetic"
+    data.modality = "silhouettes"  # what the network reads; "silhouettes" | "skeletons", which are drawn from poses
     data.root = ""  # prepared folder or released tree; empty: synthetic walkers
     data.partition = "1:1:8"  # official JSON file, or positive:neutral:negative ratio of the training part
     data.allow_missing = False  # go on without sequences that a partition file names and the data lack; --allow-missing
     data.validation_fraction = 0.0  # of the training sequences, by subject
     data.subjects_per_batch = 8  # P: sequences (the release has one per identity folder)
     data.clips_per_subject = 8  # K
+    data.balanced = False  # draw as many sequences of each class, with replacement
     data.frames_per_clip = 30
     data.max_eval_frames = 720
     data.sequences_per_eval_batch = 8  # on every device
@@ -47,6 +49,11 @@ def get_config(variant: str = "") -> ConfigDict:
         "tilt": 0.0,  # most degrees to either side, of half of the clips
         "cut_out": 0.0,  # probability of an empty rectangle
     })  # fmt: skip
+    data.maps = ConfigDict({  # of skeletons alone
+        "align": "each",  # "each": limbs and joints are cropped by themselves, as published | "shared": by one box
+        "body_only": False,  # without the joints of the face
+        "sigma": 8.0,  # width of limbs and joints, in pixels of a canvas on which the body is 85 high
+    })  # fmt: skip
     data.synthetic = ConfigDict({"subjects": 240, "frames": 120})  # used where there is no root
 
     config.model = model = ConfigDict()
@@ -58,6 +65,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loss = loss = ConfigDict()
     loss.triplet_weight = 1.0
     loss.class_weight = 1.0
+    loss.triplet_label = "sequence"  # what makes two clips a positive pair; "sequence" | "class"
+    loss.weights_by_class = (1.0, 1.0, 1.0)  # of negative, neutral and positive in the classification loss
     loss.margin = 0.2
     loss.scale = 16.0
     loss.label_smoothing = 0.1

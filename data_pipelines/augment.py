@@ -76,7 +76,7 @@ UNCHANGED = Augmentation()
 
 
 def augment(silhouettes: np.ndarray, draws: Draws, clip: int) -> np.ndarray:
-    """The frames uint8 `[s, 64, 44]` as the draws say of one clip; the given array is left as it is."""
+    """The frames uint8 `[s, ..., 64, 44]` as the draws say of one clip; the given array is left as it is."""
     out = silhouettes
     if draws.mirror[clip]:
         out = mirrored(out)
@@ -89,5 +89,5 @@ def augment(silhouettes: np.ndarray, draws: Draws, clip: int) -> np.ndarray:
     top, bottom, left, right = draws.hole[clip]
     if bottom:
         out = out.copy() if out is silhouettes else out
-        out[:, top:bottom, left:right] = 0
+        out[..., top:bottom, left:right] = 0
     return out

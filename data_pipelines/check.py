@@ -1,150 +1,129 @@
-"""What a released tree or a prepared set holds, everything at once: for `python -m data_pipelines.prepare --check`.
+"""What released trees or a prepared set hold, everything at once: for `python -m data_pipelines.prepare --check`.
 
 Every sequence is read and judged as `prepare` does it, and nothing is kept of it but a hash.
 """
 
-import json
+import functools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.files import MASKS, remarks
+from data_pipelines.checked import SET, TREE, Check, Counts, PoseCheck
+from data_pipelines.files import MASKS
 from data_pipelines.leaks import alike_sequences, silhouette_hash
 from data_pipelines.names import missing_numbers
-from data_pipelines.schema import FEWEST_FRAMES, RATIO_ORDER, DataError, SequenceSet, abbreviate, class_id, existing_folder
+from data_pipelines.poses.drawing import read_drawable
+from data_pipelines.poses.reading import Poses, check_same_frames
+from data_pipelines.prepared import is_prepared, open_each, prepared_folder, read_metadata
+from data_pipelines.schema import (
+    FEWEST_FRAMES,
+    POSES,
+    RATIO_ORDER,
+    SILHOUETTES,
+    DataError,
+    SequenceSet,
+    abbreviate,
+    class_id,
+    existing_folder,
+)
+from data_pipelines.scoliosis1k.metadata import by_sequence
 from data_pipelines.scoliosis1k.release_tree import look_through, why_empty
+from data_pipelines.scoliosis1k.walks import FRAMES, Names, other_modality, side_by_side
 from data_pipelines.silhouettes import cut_sides
-from data_pipelines.sources import is_prepared, open_prepared, prepared_folder, read_metadata, unused_lines
+from data_pipelines.sources import unused_lines
 from data_pipelines.splits import RATIO, make_partition, read_listed, refuse_single_class
 from data_pipelines.tables import read_subjects
 
 OPTION = "--partition"  # as messages name it
-TREE, SET = "released tree", "prepared set"
-Counts = dict[str, dict[str, int]]  # by class: number of sequences, of people and of frames
-Item = tuple[str, str, int, int, Callable[[], np.ndarray]]  # id, person, label, number of masks or 0, and how it is read
+NAMES = Names()
 
 
-@dataclass
-class Check:
-    """What was found; every list is complete, but of what a prepared set does not hold, three names are known."""
+class Item(NamedTuple):
+    """A walk that is there, and how what there is of it is read."""
 
-    root: str
-    kind: str  # `TREE` or `SET`
-    problems: list[str] = field(default_factory=list)  # why something cannot be used, one line each, with the remedy
-    skippable: int = 0  # number of problems without which --skip-bad goes on
-    left_out: list[str] = field(default_factory=list)  # of a prepared set: what --skip-bad left out, and why
-    remarks: list[str] = field(default_factory=list)  # about the partition and the subjects file; what training would say, too
-    unused: dict[str, Any] = field(default_factory=dict)  # number and paths by the reason why they are not used; harmless
-    classes: Counts = field(default_factory=dict)
-    parts: dict[str, Counts] = field(default_factory=dict)  # of a partition; empty without one
-    frames: dict[str, int] = field(default_factory=dict)  # number of frames by sequence
-    dropped: dict[str, int] = field(default_factory=dict)  # number of masks with (almost) nobody in them, by sequence
-    gaps: dict[str, int] = field(default_factory=dict)  # number of masks missing between others by their numbers, by sequence
-    short: dict[str, int] = field(default_factory=dict)  # sequences of fewer than `FEWEST_FRAMES` frames
-    near_duplicates: list[dict[str, Any]] = field(default_factory=list)  # sequence, twin, distance in grey levels
-
-    def as_json(self) -> str:
-        content = {"schema": "scoliojax.check/1", "usable": not self.problems, **asdict(self), "distribution": self.spread()}
-        return json.dumps(content, indent=2) + "\n"
-
-    def spread(self) -> dict[str, float]:
-        """Distribution of the number of frames of a sequence."""
-        if not self.frames:
-            return {}
-        names = ("minimum", "lower quartile", "median", "upper quartile", "maximum")
-        values = np.percentile(list(self.frames.values()), [0, 25, 50, 75, 100])
-        return {name: float(value) for name, value in zip(names, values, strict=True)}
-
-    def lines(self) -> Iterator[str]:
-        """The table for a terminal: names are abbreviated where they are harmless, problems are all there."""
-        total = {unit: sum(one[unit] for one in self.classes.values()) for unit in ("sequences", "frames")}
-        yield f"{self.root}: a {self.kind}, {total['sequences']} sequences that can be used, {total['frames']} frames"
-        columns = {"all": self.classes, **self.parts}
-        yield f"  {'':<10}" + "".join(f"{f'{name}: sequences':>22}{'people':>8}" for name in columns)
-        for name in RATIO_ORDER:
-            cells = [counts.get(name, {"sequences": 0, "people": 0}) for counts in columns.values()]
-            yield f"  {name:<10}" + "".join(f"{cell['sequences']:>22}{cell['people']:>8}" for cell in cells)
-        if spread := self.spread():
-            yield "  frames of a sequence: " + ", ".join(f"{name} {value:g}" for name, value in spread.items())
-        for title, names in (
-            (f"sequences under {FEWEST_FRAMES} frames", [f"{name} ({count})" for name, count in self.short.items()]),
-            ("sequences with masks of (almost) nobody", [f"{name} ({count})" for name, count in self.dropped.items()]),
-            ("sequences with gaps in the numbers of their masks", [f"{name} ({count})" for name, count in self.gaps.items()]),
-        ):
-            if names:
-                yield f"  {title} ({len(names)}): {abbreviate(names, 3)}"
-        for line in [*remarks(self.unused), *self.remarks]:
-            yield f"  {line}"
-        for pair in self.near_duplicates:
-            yield f"  near-duplicates: {pair['sequence']} and {pair['twin']}, {pair['distance']:.2f} grey levels apart"
-        for line in self.left_out:
-            yield f"  left out when it was prepared: {line}"
-        for line in self.problems:
-            yield f"  problem: {line}"
-        count = len(self.problems)
-        left = f"; with --skip-bad prepare goes on without what {self.skippable} of them are about"
-        yield f"{count} problem{'s' * (count != 1)}" + (left if self.skippable and self.frames else "")
+    sequence: str
+    person: str
+    label: int
+    masks: int  # number of masks that were given; 0 of a pickle
+    silhouettes: Callable[[], np.ndarray] | None
+    poses: Callable[[], Poses] | None
 
 
-def check(root: str | Path, subjects: str | None = None, partition: str | None = None) -> Check:
-    """Read everything below `root`, and write nothing.
+def check(
+    root: str | Path | None, subjects: str | None = None, partition: str | None = None, poses: str | Path | None = None
+) -> Check:
+    """Read everything below `root` and `poses`, and write nothing.
 
     Args:
-      root: a released tree, or a folder made by `data_pipelines.prepare`.
+      root: a released tree of silhouettes, or a folder made by `data_pipelines.prepare`; None for poses alone.
       subjects: CSV file with the columns `sequence,subject`; without it a prepared set has its own.
       partition: official JSON file, or a ratio such as "1:1:8".
+      poses: a released tree of poses.
 
     Raises `DataError` where there is no such folder; whatever is in it becomes a line of the result.
     """
-    folder = existing_folder(root, "--input")
-    found = Check(str(root), SET if is_prepared(folder) else TREE)
-    items = list((_of_set if is_prepared(folder) else _of_tree)(folder, found))
+    found = Check(str(root or poses), TREE)
+    items = list(_items(root, poses, found))
     persons = _persons(subjects, items, found)
-    used, hashes = [], []
+    used, hashes = [], {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = tqdm(pool.map(_read, items), desc="checking sequences", total=len(items), disable=not items)
-        for item, result in zip(items, results, strict=True):
-            if isinstance(result, str):
-                found.problems.append(result)
-                found.skippable += found.kind == TREE
-                continue
-            frames, number = result
-            used.append(item)
-            hashes.append(number)
-            found.frames[item[0]] = frames
-            if item[3] > frames:
-                found.dropped[item[0]] = item[3] - frames
+        for item, (frames, number, seen, problems) in zip(items, results, strict=True):
+            name = item.sequence
+            found.problems += problems
+            found.skippable += len(problems) * (found.kind == TREE)
+            if number is not None:
+                hashes[name] = number
+                if item.masks > frames:
+                    found.dropped[name] = item.masks - frames
+            if seen and found.poses:
+                found.poses.add(name, seen)
+            if frames:
+                found.frames[name] = frames
+                used.append(item)
+    if found.poses and hashes:
+        found.poses.without_poses = [name for name in hashes if name not in found.poses.frames]
+        found.poses.without_silhouettes = [name for name in found.poses.frames if name not in hashes]
     found.short = {name: count for name, count in found.frames.items() if count < FEWEST_FRAMES}
     if not used:  # a partition file can be read, and no more
         if partition is not None and not RATIO.fullmatch(partition):
             with _noting(found):
-                read_listed(partition, [item[0] for item in items], found.remarks.append, OPTION)
+                read_listed(partition, [item.sequence for item in items], found.remarks.append, OPTION)
         return found
-    names = tuple(item[0] for item in used)
     data = SequenceSet(
-        name=str(root),
+        name=found.root,
         synthetic=False,
-        sequences=names,
-        subjects=tuple(str(persons.get(item[0], item[1])) for item in used),
-        labels=np.array([item[2] for item in used], np.int32),  # sequence
+        sequences=tuple(item.sequence for item in used),
+        subjects=tuple(str(persons.get(item.sequence, item.person)) for item in used),
+        labels=np.array([item.label for item in used], np.int32),  # sequence
         n_frames=np.array([*found.frames.values()], np.int32),  # sequence
-        read=lambda row: used[row][4](),
+        read=functools.partial(_frames, used),
+        modality=SILHOUETTES if hashes else POSES,
     )
     found.classes = _counts(data, np.arange(len(data)))
-    found.near_duplicates = [pair._asdict() for pair in alike_sequences(names, np.stack(hashes))]
+    if hashes:
+        found.near_duplicates = [pair._asdict() for pair in alike_sequences((*hashes,), np.stack([*hashes.values()]))]
     if partition is not None:
         with _noting(found):
             parts = make_partition(data, partition, 0.0, report=found.remarks.append, field=OPTION)
             found.parts = {name: _counts(data, rows) for name, rows in vars(parts).items() if name != "validation"}
             refuse_single_class(data, parts, partition, OPTION)
     return found
+
+
+def _frames(items: list[Item], row: int) -> np.ndarray:
+    """Silhouettes `[s, 64, 64]` of a walk, or poses `[s, 17, 3]` of one that has none."""
+    item = items[row]
+    if item.silhouettes:
+        return item.silhouettes()  # s 64 64
+    assert item.poses is not None  # as one of both is there
+    return item.poses().joints  # s 17 3
 
 
 @contextmanager
@@ -156,57 +135,119 @@ def _noting(found: Check) -> Iterator[None]:
         found.problems.append(str(error))
 
 
-def _of_tree(folder: Path, found: Check) -> Iterator[Item]:
-    survey = look_through(folder, "--input", shown=None)
-    found.problems += survey.problems
-    found.skippable += len(survey.problems) * bool(survey.sequences)
-    found.unused = survey.unused.as_json()
-    found.remarks += survey.remarks
-    if not survey.sequences:
-        found.problems.append(f"--input={found.root!r} {why_empty(folder, survey)}")
-    for one in survey.sequences:
-        if missing := 0 if one.pickled else missing_numbers(one.names, *MASKS):
-            found.gaps[one.sequence] = missing
-        yield one.sequence, one.sequence, one.label, 0 if one.pickled else len(one.names), one.silhouettes
+def _items(root: str | Path | None, poses: str | Path | None, found: Check) -> Iterator[Item]:
+    """What is there, of trees or of a prepared set."""
+    for name, given in zip((NAMES.input, NAMES.poses), (root, poses), strict=True):
+        if given and is_prepared(folder := existing_folder(given, name)):
+            if poses:
+                rest = "give it as --input" if given == poses else "it has its poses in it: leave out --poses"
+                raise DataError(f"{name}={str(given)!r} is a prepared set; {rest}")
+            found.kind = SET
+            return _of_set(folder, found)
+    return _of_trees({SILHOUETTES: root, POSES: poses}, found)
+
+
+def _of_trees(given: dict[str, str | Path | None], found: Check) -> Iterator[Item]:
+    fields, surveys, empty = {SILHOUETTES: NAMES.input, POSES: NAMES.poses}, {}, []
+    for modality, root in given.items():
+        if root:
+            name, folder = fields[modality], existing_folder(root, fields[modality])
+            survey = look_through(folder, name, shown=None, frames=FRAMES[modality])
+            if other := other_modality(survey, folder, name):
+                empty.append(f"{name}={str(root)!r} holds {other}, no {modality}; give it as {fields[other]}")
+                continue
+            surveys[modality] = survey
+            if not survey.sequences:
+                empty.append(f"{name}={str(root)!r} {why_empty(folder, survey)}")
+    trees = side_by_side(surveys.get(SILHOUETTES), surveys.get(POSES))
+    found.problems += trees.problems
+    found.skippable += len(trees.problems) * bool(trees.walks)
+    found.problems += filter(None, [*empty, trees.strangers(NAMES)])
+    found.remarks += trees.remarks
+    if trees.silhouettes:
+        found.unused = trees.silhouettes.unused.as_json()
+    if trees.poses:
+        found.poses = PoseCheck(str(given[POSES]), unused=trees.poses.unused.as_json())
+    for walk in trees.walks:
+        one, other = walk.silhouettes, walk.poses
+        names = one.names if one and not one.pickled else ()
+        if missing := missing_numbers(names, *MASKS):
+            found.gaps[walk.sequence] = missing
+        read_poses = functools.partial(read_drawable, other) if other else None
+        yield Item(walk.sequence, walk.sequence, walk.label, len(names), one.silhouettes if one else None, read_poses)
 
 
 def _of_set(folder: Path, found: Check) -> Iterator[Item]:
     try:
         metadata = read_metadata(prepared_folder(folder))
-        data = open_prepared(folder, metadata)
+        sets = {data.modality: data for data in open_each(folder, metadata)}
     except DataError as error:
         found.problems.append(str(error))
         return
     found.left_out = metadata["skipped"]
     found.unused = metadata.get("unused", {})
-    dropped = metadata.get("dropped", [0] * len(data))  # sets of old do not say
-    for row, name in enumerate(data.sequences):
-        masks = int(data.n_frames[row]) + dropped[row]
-        yield name, data.subjects[row], int(data.labels[row]), masks, lambda row=row: data.read(row)
+    if of_poses := metadata.get(POSES):
+        found.poses = PoseCheck(found.root, unused=of_poses["unused"])
+    dropped, lost, crowded = (
+        by_sequence(metadata, column.get(name, ()))  # sets of old do not say
+        for column, name in ((metadata, "dropped"), (of_poses or {}, "dropped"), (of_poses or {}, "crowded"))
+    )
+    rows = {modality: {name: row for row, name in enumerate(data.sequences)} for modality, data in sets.items()}
+
+    def poses_of(name: str) -> Poses:
+        joints = sets[POSES].read(rows[POSES][name])  # s 17 3
+        given = len(joints) + lost.get(name, 0)
+        return Poses(joints, np.arange(len(joints)), given, (), crowded=crowded.get(name, 0))
+
+    for number, name in enumerate(metadata["sequences"]):
+        silhouettes = poses = None
+        masks = 0
+        if name in rows.get(SILHOUETTES, ()):
+            row = rows[SILHOUETTES][name]
+            masks = int(sets[SILHOUETTES].n_frames[row]) + dropped.get(name, 0)
+            silhouettes = functools.partial(sets[SILHOUETTES].read, row)
+        if name in rows.get(POSES, ()):
+            poses = functools.partial(poses_of, name)
+        yield Item(name, metadata["subjects"][number], metadata["labels"][number], masks, silhouettes, poses)
 
 
 def _persons(subjects: str | None, items: list[Item], found: Check) -> dict[str, str]:
     """The person of each sequence in a subjects file; empty without one, or where it cannot be used."""
+    names = [item.sequence for item in items]
     try:
-        persons = read_subjects(subjects, [item[0] for item in items], found.remarks.append)
+        persons = read_subjects(subjects, names, found.remarks.append)
     except DataError as error:
         found.problems.append(str(error))
         return {}
     found.remarks += persons.remarks
-    if persons and (unknown := [item[0] for item in items if item[0] not in persons]):
+    if persons and (unknown := [name for name in names if name not in persons]):
         found.problems.append(f"--subjects={subjects!r} has no line for {abbreviate(unknown, 3)}; every sequence needs one")
-    if unused := sorted(persons.keys() - {item[0] for item in items}):
+    if unused := sorted(persons.keys() - {*names}):
         found.remarks.append(unused_lines(subjects, unused))
     return persons
 
 
-def _read(item: Item) -> tuple[int, np.ndarray] | str:
-    """Number of frames and hash of a sequence, or why it cannot be used; runs in a thread."""
+def _read(item: Item) -> tuple[int, np.ndarray | None, Poses | None, list[str]]:
+    """What a sequence holds, and why something of it cannot be used; runs in a thread.
+
+    Returns the number of its frames, the hash of its silhouettes, and its poses.
+    """
+    frames, number, poses, problems = 0, None, None, []
     try:
-        silhouettes = item[4]()  # s 64 64
-        return len(silhouettes), silhouette_hash(cut_sides(silhouettes))
+        if item.silhouettes:
+            silhouettes = item.silhouettes()  # s 64 64
+            frames, number = len(silhouettes), silhouette_hash(cut_sides(silhouettes))
     except DataError as error:
-        return str(error)
+        problems.append(str(error))
+    try:
+        poses = item.poses() if item.poses else None
+        if poses and number is not None:
+            check_same_frames(max(item.masks, frames), poses.given, item.sequence)
+    except DataError as error:
+        problems.append(str(error))
+        if poses:
+            return 0, None, None, problems
+    return frames or (len(poses.joints) if poses else 0), number, poses, problems
 
 
 def _counts(data: SequenceSet, rows: np.ndarray) -> Counts:

@@ -40,9 +40,13 @@ def refuse_shared_subjects(data: SequenceSet, partition: Partition) -> None:
 def silhouette_hash(silhouettes: np.ndarray) -> np.ndarray:
     """Mean and standard deviation over the frames, in blocks of 4 x 4 pixels: `[s, h, w]` to float32 `[hw / 8]`.
 
+    The two channels of a skeleton map, `[s, 2, h, w]`, count as one picture of 2h rows.
+
     The hash hardly changes if some frames of a walk are left out or the frames are compressed differently.
     """
-    s, h, w = silhouettes.shape
+    s, w = len(silhouettes), silhouettes.shape[-1]
+    silhouettes = silhouettes.reshape(s, -1, w)  # s h w
+    h = silhouettes.shape[1]
     blocks = silhouettes.reshape(s, h // BLOCK, BLOCK, w // BLOCK, BLOCK).mean((2, 4), dtype=np.float32)  # s h/4 w/4
     return np.stack([blocks.mean(0), blocks.std(0)]).ravel()  # hw/8
 

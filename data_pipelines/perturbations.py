@@ -1,13 +1,16 @@
 """What a camera does to a walk: it is moved, mirrored, thicker, thinner, tilted, or has fewer frames; the person is the same.
 
-All take and give uint8 silhouettes `[s, 64, w]` of any width and change a copy. Training, evaluation and screening look at the
-middle 44 columns, and these functions are applied after the sides are cut. What a move brings in from beyond is then empty, as
-it is on all 64 columns: of 3,600 frames of synthetic walkers and 460 frames of real ones, none has a pixel there.
+All take and give uint8 frames `[s, ..., 64, w]` of any width, silhouettes or skeleton maps, and change a copy. Training,
+evaluation and screening look at the middle 44 columns, and these functions are applied after the sides are cut. What a move
+brings in from beyond is then empty, as it is of silhouettes on all 64 columns: of 3,600 frames of synthetic walkers and 460
+frames of real ones, none has a pixel there.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+
+from data_pipelines.schema import SKELETONS
 
 TILT = 3.0  # degrees of the tilt that an evaluation looks at
 
@@ -15,17 +18,17 @@ TILT = 3.0  # degrees of the tilt that an evaluation looks at
 def moved(silhouettes: np.ndarray, columns: int) -> np.ndarray:
     """Moved to the right by whole columns, to the left by negative ones; empty columns follow."""
     out = np.zeros_like(silhouettes)
-    columns = int(np.clip(columns, -silhouettes.shape[2], silhouettes.shape[2]))
+    columns = int(np.clip(columns, -silhouettes.shape[-1], silhouettes.shape[-1]))
     if columns < 0:
-        out[:, :, :columns] = silhouettes[:, :, -columns:]
+        out[..., :columns] = silhouettes[..., -columns:]
     else:
-        out[:, :, columns:] = silhouettes[:, :, : silhouettes.shape[2] - columns]
+        out[..., columns:] = silhouettes[..., : silhouettes.shape[-1] - columns]
     return out
 
 
 def mirrored(silhouettes: np.ndarray) -> np.ndarray:
     """Left for right. A walk keeps its class: none of the three names a side of the body."""
-    return np.ascontiguousarray(silhouettes[:, :, ::-1])
+    return np.ascontiguousarray(silhouettes[..., ::-1])
 
 
 def dilated(silhouettes: np.ndarray) -> np.ndarray:
@@ -40,11 +43,11 @@ def eroded(silhouettes: np.ndarray) -> np.ndarray:
 
 def _of_neighbours(silhouettes: np.ndarray, choose: np.ufunc) -> np.ndarray:
     wide = silhouettes.copy()
-    choose(wide[:, :, 1:], silhouettes[:, :, :-1], out=wide[:, :, 1:])
-    choose(wide[:, :, :-1], silhouettes[:, :, 1:], out=wide[:, :, :-1])
+    choose(wide[..., 1:], silhouettes[..., :-1], out=wide[..., 1:])
+    choose(wide[..., :-1], silhouettes[..., 1:], out=wide[..., :-1])
     out = wide.copy()
-    choose(out[:, 1:], wide[:, :-1], out=out[:, 1:])
-    choose(out[:, :-1], wide[:, 1:], out=out[:, :-1])
+    choose(out[..., 1:, :], wide[..., :-1, :], out=out[..., 1:, :])
+    choose(out[..., :-1, :], wide[..., 1:, :], out=out[..., :-1, :])
     return out
 
 
@@ -52,15 +55,15 @@ def tilted(silhouettes: np.ndarray, degrees: float) -> np.ndarray:
     """Turned about the middle of the picture, the head to the right for positive degrees, between pixels bilinear."""
     import cv2  # imported here so that commands answer --help without it
 
-    height, width = silhouettes.shape[1:]
+    height, width = silhouettes.shape[-2:]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1.0)
     out = np.empty_like(silhouettes)
-    for picture, turned in zip(silhouettes, out, strict=True):
+    for picture, turned in zip(silhouettes.reshape(-1, height, width), out.reshape(-1, height, width), strict=True):
         cv2.warpAffine(picture, turn, (width, height), dst=turned, flags=cv2.INTER_LINEAR)
     return out
 
 
-PERTURBATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # each uint8 [s, 64, 44] to [s, 64, 44]
+PERTURBATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # each uint8 [s, ..., 64, 44] to the same axes
     "shifted left": lambda silhouettes: moved(silhouettes, -1),
     "shifted right": lambda silhouettes: moved(silhouettes, 1),
     "mirrored": mirrored,
@@ -70,3 +73,11 @@ PERTURBATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # each uint8 [
     "tilted right": lambda silhouettes: tilted(silhouettes, TILT),
     "every second frame": lambda silhouettes: silhouettes[::2],
 }
+# A skeleton map is centred on the hips and scaled to the body, and its limbs have one width: no camera shifts it or makes it
+# thicker.
+OF_SKELETONS = ("mirrored", "tilted left", "tilted right", "every second frame")
+
+
+def perturbations_of(modality: str) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """The entries of `PERTURBATIONS` that a camera may do to frames of a modality."""
+    return {name: PERTURBATIONS[name] for name in (OF_SKELETONS if modality == SKELETONS else PERTURBATIONS)}

@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from data_pipelines.augment import UNCHANGED, Augmentation, augment
-from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, SequenceSet
+from data_pipelines.schema import CLASSES, DataError, SequenceSet
 from data_pipelines.silhouettes import cut_sides
 
 SHARED_MOST = 7 / 8  # largest fraction of distinct frames among those drawn for which clips share frames
@@ -38,10 +38,10 @@ class SequenceCache:
         self._lock = threading.Lock()
 
     def read_once(self, row: int) -> np.ndarray:
-        """uint8 `[s, 64, 44]`, contiguous, read-only; does not add the sequence to the cache."""
+        """uint8 `[s, 64, 44]` or `[s, 2, 64, 44]`, contiguous, read-only; does not add the sequence to the cache."""
         if row in self._kept:
             return self._kept[row]
-        clip = np.ascontiguousarray(cut_sides(self._data.read(row)))  # s 64 44
+        clip = np.ascontiguousarray(cut_sides(self._data.read(row)))  # s (2) 64 44
         if len(clip) != self._data.n_frames[row]:  # the sampler draws frame numbers below n_frames
             raise DataError(f"{self._data.sequences[row]} has {len(clip)} frames and should have {self._data.n_frames[row]}")
         return clip
@@ -62,7 +62,8 @@ class SequenceCache:
 class TrainSampler:
     """P x K sampling (Hermans et al. 2017, arXiv 1703.07737, section 2): P sequences, K clips of each, random frames.
 
-    Sequences are drawn without replacement from the training part. The frames of a clip are drawn without replacement and in
+    Sequences are drawn without replacement from the training part; if `balanced`, the same number of each class, with
+    replacement, as DRF is trained. The frames of a clip are drawn without replacement and in
     random order; with replacement if the sequence is shorter than the clip.
     """
 
@@ -76,13 +77,21 @@ class TrainSampler:
     process_count: int = 1  # number of equal shares
     cache: SequenceCache | None = None  # None reads every sequence anew
     clips_together: int = 1  # clips of one sequence that share their distinct frames; divides K and the process's share
+    balanced: bool = False  # the same number of sequences of each class
     augmentation: Augmentation = UNCHANGED  # what happens to each clip; clips share no frames then, because these would differ
 
     def __post_init__(self):
         for field in ("subjects_per_batch", "clips_per_subject", "frames_per_clip"):
             if getattr(self, field) < 1:
                 raise DataError(f"data.{field}={getattr(self, field)} must be at least 1")
-        if self.subjects_per_batch > len(self.rows):
+        if self.balanced and self.subjects_per_batch % len(CLASSES):
+            raise DataError(
+                f"data.subjects_per_batch={self.subjects_per_batch} must be a multiple of the {len(CLASSES)} classes where "
+                "data.balanced=True"
+            )
+        if self.balanced and (absent := [name for name, rows in zip(CLASSES, self._by_class, strict=True) if not len(rows)]):
+            raise DataError(f"data.balanced=True, but the training part has no {absent[0]} sequence; pick another partition")
+        if not self.balanced and self.subjects_per_batch > len(self.rows):
             raise DataError(
                 f"data.subjects_per_batch={self.subjects_per_batch} but the training part has {len(self.rows)} sequences; "
                 "lower it or pick another partition"
@@ -94,6 +103,11 @@ class TrainSampler:
             )
         if math.gcd(self.clips_per_subject, self.clips // self.process_count) % self.clips_together:
             raise DataError(f"clips_together={self.clips_together} must divide a sequence's clips and a process's")
+
+    @functools.cached_property
+    def _by_class(self) -> list[np.ndarray]:
+        """Rows of the training part, class by class."""
+        return [self.rows[self.data.labels[self.rows] == label] for label in range(len(CLASSES))]
 
     @property
     def clips(self) -> int:
@@ -108,7 +122,11 @@ class TrainSampler:
     def draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Sequence rows `[P]` and frame numbers `[P, K, S]` of the global batch of a step."""
         rng = np.random.default_rng((self.seed, step))
-        chosen = rng.choice(self.rows, self.subjects_per_batch, replace=False)  # P
+        if self.balanced:
+            each = self.subjects_per_batch // len(CLASSES)
+            chosen = np.concatenate([rng.choice(rows, each) for rows in self._by_class])  # P
+        else:
+            chosen = rng.choice(self.rows, self.subjects_per_batch, replace=False)  # P
         clips, length = self.clips_per_subject, self.frames_per_clip
         frames = np.empty((self.subjects_per_batch, clips, length), np.int64)
         for subject, available in enumerate(self.data.n_frames[chosen]):
@@ -121,8 +139,9 @@ class TrainSampler:
     def __call__(self, step: int) -> Batch:
         """This process's share of the batch.
 
-        `silhouettes` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`. If sharing saves frames, `silhouettes` is
-        `[g, u, 64, 44]`, and `clip_frames` int32 `[g, m, s]` has the positions in u of the frames of the n = g m clips.
+        `frames` uint8 `[n, s, 64, 44]`, or `[n, s, 2, 64, 44]` of skeleton maps, `labels` and `identities` int32 `[n]`, and
+        where the set has them `asymmetry` float32 `[n, 8, 3]`. If sharing saves frames, `frames` is `[g, u, ...]`, and
+        `clip_frames` int32 `[g, m, s]` has the positions in u of the frames of the n = g m clips.
         """
         chosen, frames = self.draw(step)
         groups, clip_frames = self._share_frames(frames)
@@ -131,16 +150,18 @@ class TrainSampler:
         mine = slice(first // together, (first + share) // together)
         subjects = np.arange(len(groups))[mine] * together // self.clips_per_subject  # g
         read = self.cache or SequenceCache(self.data)
-        decoded = {subject: read(int(chosen[subject])) for subject in np.unique(subjects)}  # s 64 44; once for all K clips
-        silhouettes = np.empty((len(subjects), groups.shape[1], FRAME_SIZE, FRAME_WIDTH), np.uint8)
-        for out, subject, numbers in zip(silhouettes, subjects, groups[mine], strict=True):
-            np.take(decoded[subject], numbers, axis=0, out=out, mode="clip")  # u 64 44
+        decoded = {subject: read(int(chosen[subject])) for subject in np.unique(subjects)}  # s ...; once for all K clips
+        drawn = np.empty((len(subjects), groups.shape[1], *self.data.frame_shape), np.uint8)  # g u ...
+        for out, subject, numbers in zip(drawn, subjects, groups[mine], strict=True):
+            np.take(decoded[subject], numbers, axis=0, out=out, mode="clip")  # u ...
         if self.augmentation:
             draws = self.augmentation.draw(self.seed, step, self.clips)
-            for position, clip in enumerate(silhouettes):  # s 64 44
+            for position, clip in enumerate(drawn):  # s ...
                 clip[:] = augment(clip, draws, first + position)
         identities = np.repeat(chosen, self.clips_per_subject)[first : first + share].astype(np.int32)  # n
-        batch = {"frames": silhouettes, "labels": self.data.labels[identities], "identities": identities}
+        batch = {"frames": drawn, "labels": self.data.labels[identities], "identities": identities}
+        if self.data.asymmetry is not None:
+            batch["asymmetry"] = self.data.asymmetry[identities]  # n 8 3
         return batch if clip_frames is None else batch | {"clip_frames": clip_frames[mine]}
 
     def _share_frames(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -228,23 +249,28 @@ class EvalBatcher:
         return len(self._batches)
 
     def __call__(self, index: int) -> Batch:
-        """This process's `silhouettes` uint8 `[n, s, 64, 44]` and `frame_mask` bool `[n, s]`; `rows` int32 of the global batch.
+        """This process's `frames`, `frame_mask` bool `[n, s]` and, where the set has them, `asymmetry`; `rows` int32 of all.
 
-        Padding has row -1. Every process gets all rows, because it also gets the results of all processes.
+        `frames` and `asymmetry` as in `TrainSampler`. Padding has row -1. Every process gets all rows, because it also gets the
+        results of all processes.
         """
         length, rows = self._batches[index]
         share = self.batch_size // self.process_count
         mine = rows[self.process_index * share : (self.process_index + 1) * share]
         read = self.read or SequenceCache(self.data)
-        silhouettes = np.zeros((share, length, FRAME_SIZE, FRAME_WIDTH), np.uint8)  # n s 64 44
+        frames = np.zeros((share, length, *self.data.frame_shape), np.uint8)  # n s ...
         frame_mask = np.zeros((share, length), bool)  # n s
         frame_mask[:, 0] = True  # set pooling takes a maximum, which needs at least one frame
         for position, row in enumerate(mine):
-            clip = read(int(row))[: self.max_frames]  # s 64 44
-            silhouettes[position, : len(clip)] = clip
+            clip = read(int(row))[: self.max_frames]  # s ...
+            frames[position, : len(clip)] = clip
             frame_mask[position, : len(clip)] = True
         padded = np.pad(rows.astype(np.int32), (0, self.batch_size - len(rows)), constant_values=-1)  # n
-        return {"frames": silhouettes, "frame_mask": frame_mask, "rows": padded}
+        batch = {"frames": frames, "frame_mask": frame_mask, "rows": padded}
+        if self.data.asymmetry is not None:
+            batch["asymmetry"] = np.zeros((share, *self.data.asymmetry.shape[1:]), np.float32)  # n 8 3
+            batch["asymmetry"][: len(mine)] = self.data.asymmetry[mine]
+        return batch
 
 
 def eval_batches(batcher: EvalBatcher, threads: int = 2) -> grain.IterDataset:

@@ -17,7 +17,7 @@ from data_pipelines.schema import URL, DataError, cache_folder, local_path, reme
 
 STORES = {"file": "", "gs": "gcsfs", "s3": "s3fs"}  # by scheme: the package that reads it
 CHUNK = 2**23  # bytes that are read at a time
-MOST_METADATA = 2**28  # bytes; those of 1,493 walks have 0.2 MB
+MOST_METADATA = 2**28  # bytes; those of 1,493 walks have 0.2 MB, with poses 1 MB
 FILES = re.compile(r"(dataset_info|features|metadata)\.json|.*\.array_record-[0-9]+-of-[0-9]+")  # of a prepared set
 UNFINISHED = ".unfinished"  # end of the name of a copy that is being made
 

@@ -136,8 +136,10 @@ def printable(text: str) -> str:
 class SequenceSet:
     """Sequences of one modality with random access; every data source returns one.
 
-    `read` gives silhouettes uint8 `[s, 64, 64]`, skeleton maps uint8 `[s, 2, 64, 64]`, or poses float32 `[s, 17, 3]`, from which
-    skeleton maps are drawn before a network reads them (`data_pipelines.poses.drawing`). A *sequence* is one walk. The identity loss separates sequences, so a sequence is also the *identity* of its clips.
+    `read` gives silhouettes uint8 `[s, 64, 64]`, skeleton maps uint8 `[s, 2, 64, 64]`, or poses float32 `[s, 17, 3]`, of which
+    maps are drawn before a network reads them (`data_pipelines.poses.drawing`).
+
+    A *sequence* is one walk. The identity loss separates sequences, so a sequence is also the *identity* of its clips.
     A *subject* is the person who walked; a partition never divides the sequences of a subject.
     """
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,18 +14,22 @@ from jax.sharding import Mesh
 
 from data_pipelines.augment import Augmentation
 from data_pipelines.pipelines import EvalBatcher, SequenceCache, TrainSampler
-from data_pipelines.schema import CLASSES, SequenceSet
+from data_pipelines.poses.drawing import drawn
+from data_pipelines.poses.maps import check_drawing
+from data_pipelines.poses.synthetic import synthetic_poses
+from data_pipelines.schema import CHANNELS, CLASSES, SILHOUETTES, SKELETONS, SequenceSet
 from data_pipelines.sources import open_root
 from data_pipelines.splits import Partition, make_partition, refuse_single_class
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax.errors import RunError
+from scoliojax.models.drf import DRF
 from scoliojax.models.sconet import ScoNet
 from scoliojax.training.losses import ScoNetLoss
 from scoliojax.training.optim import sgd
 from scoliojax.training.state import Tree, split_model
 
 Config = Any  # a ConfigDict; ml_collections types its leaves as a union of everything
-MODELS = {"sconet": ScoNet}
+MODELS: dict[str, type[ScoNet]] = {"sconet": ScoNet, "drf": DRF}
 OPTIMIZERS = {"sgd": sgd}
 DATA = ("scoliosis1k", "synthetic")
 
@@ -52,9 +57,29 @@ def build_model(config: Config) -> tuple[nnx.GraphDef, Tree, Tree]:
     cls, arguments = _pick(MODELS, config.model, "model")
     if config.seed < 0:
         raise RunError(f"seed={config.seed} must not be negative")
-    rng = np.random.default_rng(config.seed)
+    check_modality(config)
+    arguments |= {"classes": len(CLASSES), "inputs": CHANNELS[config.data.modality], "precision": config.precision}
     with section("model"):
-        return split_model(cls(**arguments, classes=len(CLASSES), precision=config.precision, rng=rng))
+        return split_model(cls(**arguments, rng=np.random.default_rng(config.seed)))
+
+
+def reads_asymmetry(config: Config) -> bool:
+    """Whether the network of a config reads the asymmetry vectors of the sequences."""
+    return getattr(MODELS.get(config.model.name), "reads_asymmetry", False)
+
+
+def check_modality(config: Config) -> None:
+    """Raise `RunError` for a modality that there is not, for one that the network cannot read, and for maps that cannot be."""
+    modality = config.data.modality
+    if modality not in CHANNELS:
+        raise RunError(f"data.modality={modality!r} is unknown; known are {', '.join(CHANNELS)}")
+    if modality == SILHOUETTES and reads_asymmetry(config):
+        raise RunError(
+            f"model.name={config.model.name!r} reads poses, and data.modality={modality!r} has none; give "
+            f"--config.data.modality={SKELETONS}"
+        )
+    with section("data.maps"):
+        check_drawing(**config.data.maps)
 
 
 def build_loss(config: Config, mesh: Mesh | None = None) -> ScoNetLoss:
@@ -76,11 +101,13 @@ def build_data(config: Config, report: Callable[[str], None]) -> SequenceSet:
         raise RunError(f"data.name={data.name!r} is unknown; known are {', '.join(DATA)}")
     if data.name == "synthetic" and data.root:
         raise RunError(f"data.root={data.root!r} is given but data.name='synthetic'; add --config.data.name=scoliosis1k")
-    if data.root:
-        return open_root(data.root, report)
-    if data.name == "scoliosis1k":
+    if data.name == "scoliosis1k" and not data.root:
         report("no data.root: using SYNTHETIC walkers, not people; give --config.data.root=FOLDER for real data")
-    return synthetic_walkers(**data.synthetic)
+    if data.modality == SILHOUETTES:
+        return open_root(data.root, report) if data.root else synthetic_walkers(**data.synthetic)
+    poses = open_root(data.root, report, SKELETONS) if data.root else synthetic_poses(**data.synthetic)
+    maps = drawn(poses, **data.maps)
+    return maps if reads_asymmetry(config) else replace(maps, asymmetry=None)
 
 
 def build_partition(config: Config, data: SequenceSet, report: Callable[[str], None] | None = None) -> Partition:
@@ -123,7 +150,15 @@ def build_sampler(config: Config, data: SequenceSet, partition: Partition, cache
     share = jax.process_index(), jax.process_count()
     changes = build_augmentation(data_config)
     return TrainSampler(
-        data, partition.train, config.seed, *sizes, *share, cache=cache, clips_together=together, augmentation=changes
+        data,
+        partition.train,
+        config.seed,
+        *sizes,
+        *share,
+        cache=cache,
+        clips_together=together,
+        balanced=data_config.balanced,
+        augmentation=changes,
     )
 
 

@@ -52,6 +52,11 @@ def run(tmp_path, tiny_config):
         _, params, statistics = build.build_model(tiny_config)
         rng = np.random.default_rng(0)
         moved = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), statistics)
+        if "gates" in moved:
+            moved = jax.tree.map(
+                lambda leaf: leaf / 10.0, moved
+            )  # maps are darker than noise: more would leave nothing of them
+            moved["gates"] = {"low": moved["gates"]["low"], "high": 1.0 + moved["gates"]["high"]}
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf) * spoil, params)
         state = create_state(params, jax.tree.map(jnp.asarray, moved), build.build_optimizer(tiny_config)[0])
         run_directory.claim(workdir, tiny_config.to_dict(), "0")
@@ -127,6 +132,37 @@ def test_an_export_gives_the_packages_logits_where_the_package_is_not(run, tmp_p
         np.testing.assert_allclose(found[f"{name}/logits"], expected.mean(axis=1), rtol=0, atol=1e-5)
     check_the_description(workdir / "export", bare, kept, found["three of a batch/logits"])
     check_the_function_is_frozen_and_folded((workdir / "export" / "network.stablehlo").read_bytes())
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_a_network_that_reads_maps_and_posture_is_exported_with_both(run, tmp_path):
+    config = run.config
+    config.data.modality, config.model.name, config.data.maps.body_only = "skeletons", "drf", True
+    export.main(["--workdir", str(run.make()), "--output", str(tmp_path / "out")])
+    said = json.loads((tmp_path / "out" / "network.json").read_text(encoding="utf-8"))  # having written it, it was within 1e-5
+    assert [port["name"] for port in said["inputs"]] == ["skeleton_maps", "frame_mask", "asymmetry"]
+    assert said["artefact"]["load"].endswith(".call(skeleton_maps, frame_mask, asymmetry)")
+    assert said["network"]["name"] == "DRF"
+    for words in (
+        "0, 0, 0 where a joint was not found; nose, eyes and ears left out",
+        "left ankle",
+        "body_only=True, sigma=8)",
+    ):
+        assert words in said["preprocessing"]
+    network = open_run(run.workdir).network("newest")
+    function = jax.export.deserialize(bytearray((tmp_path / "out" / "network.stablehlo").read_bytes()))
+    for port, array in zip(said["inputs"], function.in_avals, strict=True):
+        assert port["shape"] == [size if isinstance(size, int) else str(size) for size in array.shape]
+    frames, mask, vectors = exporting.synthetic_inputs(network.config)
+    assert np.asarray(frames)[0].any(axis=(2, 3)).all(), "a map of the synthetic walk is empty"
+    other = function.call(frames, mask, 3.0 * vectors)["logits"] - function.call(frames, mask, vectors)["logits"]
+    assert np.abs(other).max() > 1e-4, "the vector changes nothing"
+    gates = network.module().gates
+    inside = jnp.stack([gates.low[...], gates.high[...]])  # the ranges are in the artefact
+    beyond = jnp.stack([gates.low[...] - 1.0, gates.high[...] + 1.0])
+    ends = [function.call(frames[:2], mask[:2], one)["logits"] for one in (inside, beyond)]
+    np.testing.assert_allclose(*ends, atol=1e-6)
 
 
 def check_the_description(folder, network, kept, logits):

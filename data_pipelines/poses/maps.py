@@ -54,10 +54,7 @@ def skeleton_maps(poses: np.ndarray, align: str = "each", body_only: bool = Fals
       body_only: without the joints of the face, which then change nothing.
       sigma: standard deviation in pixels of the canvas, on which a body is 85 pixels high.
     """
-    if align not in ALIGNMENTS:
-        raise DataError(f"align={align!r} is unknown; give {' or '.join(map(repr, ALIGNMENTS))}")
-    if not 0 < sigma <= CANVAS / 2:
-        raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
+    check_drawing(align, body_only, sigma)
     if poses.ndim != 3 or poses.shape[1:] != (len(JOINTS), 3):
         raise ValueError(f"poses of shape {poses.shape}; give [frames, {len(JOINTS)}, 3]")
     first = FACE if body_only else 0
@@ -75,14 +72,38 @@ def skeleton_maps(poses: np.ndarray, align: str = "each", body_only: bool = Fals
     return maps
 
 
+def check_drawing(align: str, body_only: bool, sigma: float) -> None:
+    """Raise `DataError` for arguments of `skeleton_maps` that cannot be."""
+    del body_only  # either will do
+    if align not in ALIGNMENTS:
+        raise DataError(f"align={align!r} is unknown; give {' or '.join(map(repr, ALIGNMENTS))}")
+    if not 0 < sigma <= CANVAS / 2:
+        raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
+
+
+def flat_frames(poses: np.ndarray) -> np.ndarray:
+    """Numbers of the frames of a pose sequence `[s, 17, 3]` of which no map can be drawn: all joints have one height."""
+    heights = poses[..., 1].astype(np.float32)  # s 17
+    found = heights != 0  # s 17
+    extent = np.where(found, heights, -np.inf).max(axis=1) - np.where(found, heights, np.inf).min(axis=1)  # s
+    if (extent >= LEAST_HEIGHT).all():  # what is missing and taken from other frames makes none lower
+        return np.zeros(0, np.int64)
+    return _flat(_imputed(poses[..., :2].astype(np.float32)), poses[..., 2].astype(np.float32))
+
+
+def _flat(places: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Numbers of the frames in which somebody is seen whose places `[s, j, 2]` all have one height; confidences `[s, j]`."""
+    heights = places[..., 1].max(axis=1) - places[..., 1].min(axis=1)  # s
+    return np.flatnonzero((confidence.max(axis=1) >= LEAST_SURE) & ~(heights >= LEAST_HEIGHT))
+
+
 def _placed(poses: np.ndarray, first: int) -> np.ndarray:
     """Places of joints on the canvas, float32 `[s, j, 2]`, of poses float32 `[s, j, 3]` that begin with joint `first`."""
     places = _imputed(poses[..., :2])  # s j 2
     middle = (places[:, HIPS[0] - first] + places[:, HIPS[1] - first]) / 2  # s 2
-    heights = places[..., 1].max(axis=1) - places[..., 1].min(axis=1)  # s
-    seen = poses[..., 2].max(axis=1) >= LEAST_SURE  # s
-    if len(flat := np.flatnonzero(seen & ~(heights >= LEAST_HEIGHT))):
+    if len(flat := _flat(places, poses[..., 2])):
         raise DataError(f"frame {flat[0]}: all its joints have one height, so no body can be scaled; remove it")
+    heights = places[..., 1].max(axis=1) - places[..., 1].min(axis=1)  # s
     scale = BODY_HEIGHT / np.where(heights >= LEAST_HEIGHT, heights, np.float32(BODY_HEIGHT))  # s
     return (places - middle[:, None]) * scale[:, None, None] + CANVAS // 2  # s j 2
 

@@ -16,6 +16,7 @@ from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, abbreviate
 from data_pipelines.scoliosis1k.release_tree import ReleasedSequence, Survey, look_through
 from data_pipelines.scoliosis1k.safe_pickle import load_array
 
+VERSION = 1  # of these rules; sets of poses in the cache that others made are not used
 MOST_BYTES = 2**24  # of a pickle: 41,000 frames in double precision
 MOST_FRAME_BYTES = 2**20  # of a JSON
 NUMBERS = 3 * len(JOINTS)
@@ -38,6 +39,15 @@ class Poses(NamedTuple):
     given: int  # number of frames that were given
     remarks: tuple[str, ...]  # lines for the user about what was not used
     names: tuple[str, ...] = ()  # of the files of a folder, one a frame
+    crowded: int = 0  # number of frames that show several people, of whom the first is taken
+    gaps: int = 0  # number of frames that are missing by their numbers
+
+    @property
+    def never(self) -> list[str]:
+        """Names of the joints that are seen in no frame."""
+        return [
+            joint for joint, sure in zip(JOINTS, self.joints[..., 2].max(axis=0, initial=0), strict=True) if sure < LEAST_SURE
+        ]
 
 
 def survey_poses(root: str | Path, field: str) -> Survey:
@@ -72,7 +82,8 @@ def read_poses(path: Path) -> Poses:
     if gaps := missing_numbers(listing.used, *POSES):
         remarks.append(f"{path}: frames that are missing by their numbers: {gaps}")
     found = check_poses(np.stack([joints for joints, _ in read]), path)
-    return found._replace(remarks=(*remarks, *found.remarks), names=tuple(listing.used))
+    remarks += found.remarks
+    return found._replace(remarks=tuple(remarks), crowded=len(crowded), gaps=gaps, names=tuple(listing.used))
 
 
 def _frame(path: Path) -> tuple[np.ndarray, int]:
@@ -134,9 +145,10 @@ def check_poses(poses: np.ndarray, name: object) -> Poses:
     if len(lost := np.flatnonzero(~seen)):
         numbers = f"{len(lost)} of {len(poses)} frames (number {abbreviate(lost, 3)})"
         remarks.append(f"{name}: no joint is seen in {numbers}; they are left out")
-    if never := [joint for joint, sure in zip(JOINTS, joints[..., 2].max(axis=0), strict=True) if sure < LEAST_SURE]:
+    found = Poses(joints, places, len(poses), ())
+    if never := found.never:
         remarks.append(f"{name}: seen in no frame: {', '.join(never)}")
-    return Poses(joints, places, len(poses), tuple(remarks))
+    return found._replace(remarks=tuple(remarks))
 
 
 def like_poses(shape: tuple[int, ...]) -> bool:
@@ -202,23 +214,8 @@ def _check_places(joints: np.ndarray, name: object) -> None:
             raise DataError(f"{name}: the body {way}; give x to the right and then y down, of a person who stands")
 
 
-def beside(
-    silhouettes: np.ndarray, places: np.ndarray, given: int, poses: Poses, name: object
-) -> tuple[np.ndarray, np.ndarray]:
-    """Silhouettes uint8 `[s, 64, 64]` and poses float32 `[s, 17, 3]` of the frames of a sequence in which both are usable.
-
-    Raises `DataError` where they were not made from the same frames; `name` is the sequence, for messages.
-
-    Args:
-      silhouettes: uint8 `[u, 64, 64]`.
-      places: number of each silhouette among all that were given, int `[u]`, as `masks.read_masks` returns it.
-      given: number of frames from which they were made.
-      poses: of the same sequence.
-    """
-    if given != poses.given:
-        what = f"{given} silhouettes and {poses.given} poses, so nobody knows which belong together"
-        raise DataError(f"{name}: {what}; give both of the same frames, or one of the two")
-    _, of_silhouettes, of_poses = np.intersect1d(places, poses.places, return_indices=True)  # s, s, s
-    if not len(of_poses):
-        raise DataError(f"{name}: no frame has both a silhouette and a pose; give one of the two")
-    return silhouettes[of_silhouettes], poses.joints[of_poses]
+def check_same_frames(silhouettes: int, poses: int, name: object) -> None:
+    """Raise `DataError` where silhouettes and poses of a sequence, `name`, were made of different numbers of frames."""
+    if silhouettes != poses:
+        what = f"{silhouettes} silhouettes and {poses} poses, so nobody knows which belong together"
+        raise DataError(f"{name}: {what}; give both of the same frames, or prepare the two trees one by one")

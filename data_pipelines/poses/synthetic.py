@@ -4,13 +4,15 @@ They belong to the same walks as the silhouettes, frame by frame. The numbers of
 their own, so no silhouette depends on them. The walker comes towards the camera: its left is at the right of the picture.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 
+from data_pipelines.poses.asymmetry import asymmetry_vector
 from data_pipelines.poses.joints import FACE, JOINTS, WRISTS
-from data_pipelines.schema import CLASSES, DataError
-from data_pipelines.synthetic import RASTER, STATURE, draw_walker, move_body
+from data_pipelines.schema import CLASSES, POSES, DataError, SequenceSet
+from data_pipelines.synthetic import RASTER, STATURE, draw_walker, move_body, synthetic_walkers
 
 DETECTOR = 17  # third number of the seed of a detector; silhouettes are drawn with two
 # Of the detector, in body heights and shares of all frames.
@@ -77,3 +79,17 @@ def walk_poses(subject: int, frames: int, seed: int) -> np.ndarray:
         raise DataError(f"data.synthetic.frames={frames} leaves nothing to look at; give at least 1")
     walker = draw_walker(np.random.default_rng((seed, subject)), subject % len(CLASSES))
     return detect(true_joints(walker, frames), np.random.default_rng((seed, subject, DETECTOR)))
+
+
+def synthetic_poses(subjects: int, frames: int, seed: int = 0) -> SequenceSet:
+    """The walks of `synthetic_walkers` as poses, with their asymmetry vectors."""
+    walkers = synthetic_walkers(subjects, frames, seed)
+    vectors = np.stack([asymmetry_vector(walk_poses(row, frames, seed)) for row in range(subjects)])  # n 8 3
+    return replace(
+        walkers,
+        name=f"poses of {walkers.name}",
+        read=lambda row: walk_poses(row, frames, seed),
+        content=f"poses of {walkers.content}",
+        modality=POSES,
+        asymmetry=vectors,
+    )

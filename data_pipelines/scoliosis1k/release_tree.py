@@ -1,11 +1,9 @@
-"""Reader of the released trees: `<root>/<sequence id>/<Class>/<view>/*.pkl` (silhouettes) or `*.png` (raw masks)."""
+"""Reader of the released trees: `<root>/<sequence id>/<Class>/<view>/*.pkl`, or `*.png` (raw masks) or `*.json` (poses)."""
 
 import functools
-import hashlib
-import json
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,22 +23,22 @@ from data_pipelines.files import (
     list_folder,
     open_regular,
     other_frames,
-    remarks,
 )
 from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
+from data_pipelines.poses.joints import JOINTS
 from data_pipelines.schema import FRAME_SIZE, DataError, abbreviate, class_id, existing_folder, is_class
 from data_pipelines.scoliosis1k.safe_pickle import GZIP, MOST_BYTES, load_silhouettes
 from data_pipelines.scoliosis1k.twins import States, same_files, spelt_alike, states_of
 
-LAYOUT = "<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *.png"
 VERSION = "1.0.0"  # version of the prepared data set
 SPLIT = "sequences"  # its only TFDS split; `splits.make_partition` divides it
+POSE_BYTES = 4 * 3 * len(JOINTS)  # of a frame
 
 
 @dataclass(frozen=True)
 class ReleasedSequence:
-    """One sequence of a released tree: one pickle, or PNG frames in order."""
+    """One sequence of a released tree: one pickle, or in order files of one frame each, PNG masks or JSON poses."""
 
     sequence: str
     label: int
@@ -61,9 +59,9 @@ class ReleasedSequence:
 
     @functools.cached_property
     def nbytes(self) -> int:
-        """Approximate size of the silhouettes in bytes, known before they are read."""
+        """Approximate size of the silhouettes or poses in bytes, known before they are read."""
         if not self.pickled:
-            return FRAME_SIZE**2 * len(self.names)
+            return (FRAME_SIZE**2 if has_suffix(self.names[0], MASKS) else POSE_BYTES) * len(self.names)
         try:
             with open_regular(self.folder / self.names[0]) as file:
                 packed, size = file.read(len(GZIP)) == GZIP, file.seek(0, os.SEEK_END)
@@ -99,17 +97,28 @@ class Survey(NamedTuple):
     problems: list[str]  # one line for each folder that cannot be used
     unused: Unused  # paths from the root; harmless
     remarks: list[str]  # lines for the user about what could be meant otherwise
+    frames: tuple[str, ...] = MASKS  # suffixes of what holds one frame
 
 
-def survey(root: str | Path, field: str) -> Survey:
+def layout(frames: tuple[str, ...]) -> str:
+    """How a tree is laid out whose frames have these suffixes, where a sequence is no pickle."""
+    return f"<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *{frames[0]}"
+
+
+def survey(root: str | Path, field: str, frames: tuple[str, ...] = MASKS) -> Survey:
     """What a released tree holds; raises `DataError` with the reason if that is no sequence.
 
-    `field` is the option that gave the tree.
+    `field` is the option that gave the tree, and `frames` are as for `look_through`.
     """
-    found = look_through(root, field)
+    found = look_through(root, field, frames=frames)
+    refuse_empty(found, root, field)
+    return found
+
+
+def refuse_empty(found: Survey, root: str | Path, field: str) -> None:
+    """Raise `DataError`, with the reason, where a tree has no sequence."""
     if not found.sequences:
         raise DataError(f"{field}={str(root)!r} {why_empty(Path(root).expanduser(), found)}")
-    return found
 
 
 def look_through(root: str | Path, field: str, shown: int | None = SHOWN, frames: tuple[str, ...] = MASKS) -> Survey:
@@ -118,11 +127,11 @@ def look_through(root: str | Path, field: str, shown: int | None = SHOWN, frames
     `frames` are the suffixes of what holds one frame, where a sequence is no pickle.
     """
     folder = existing_folder(root, field)
-    found = Survey([], [], Unused(shown), [])
+    found = Survey([], [], Unused(shown), [], frames)
     walker = _Walker(folder, found.unused, frames)
     for part in (folder / "scoliosis1k" / VERSION, folder / VERSION, folder):
         if (part / "features.json").is_file() or (part / "dataset_info.json").is_file() or any(part.glob("*.array_record*")):
-            raise DataError(f"{field}={str(root)!r} {_why_no_set(part.absolute())}")
+            raise DataError(f"{field}={str(root)!r} {_why_no_set(part.absolute(), folder.absolute())}")
     for identity in walker.folders(folder, found.problems):
         try:
             found.sequences.append(_sequence_of(identity, walker))
@@ -148,10 +157,12 @@ def look_through(root: str | Path, field: str, shown: int | None = SHOWN, frames
     return found
 
 
-def _why_no_set(folder: Path) -> str:
-    """What to give instead of a folder within a prepared set; `folder` is that of a version."""
+def _why_no_set(folder: Path, given: Path) -> str:
+    """What to give instead of a prepared set or of a folder within one; `folder` is that of a version."""
     if not (folder / "dataset_info.json").is_file():
         return f"holds a prepared set that is not whole ({folder} lacks dataset_info.json); copy it again, or prepare it anew"
+    if folder.parents[1] == given:
+        return "is prepared already; give it as data.root, or as --input of data_pipelines.prepare --check"
     if (folder.parent.name, folder.name) == ("scoliosis1k", VERSION):
         return f"is a part of a prepared set; give the folder above it, {folder.parents[1]}"
     return f"holds files of a prepared set, whose place is scoliosis1k/{VERSION}; move them there, and give the folder above"
@@ -165,11 +176,11 @@ def why_empty(folder: Path, found: Survey) -> str:
     classes = [child for child in _folders(folder) if is_class(child.name)]
     if any(len(inner := _folders(child)) > 1 or any(map(_folders, inner)) for child in classes):
         names = abbreviate([child.name for child in classes], 3)
-        return f"has the class above the sequence ({names}): the two folders changed places; expected {LAYOUT}"
+        return f"has the class above the sequence ({names}): the two folders changed places; expected {layout(found.frames)}"
     if _is_identity(folder):
         return f"is the folder of one sequence; give the folder above it, {folder.absolute().parent}"
     why = f" ({abbreviate(found.problems, 2)})" if found.problems else ""
-    return f"has no sequence{why}; expected {LAYOUT}"
+    return f"has no sequence{why}; expected {layout(found.frames)}"
 
 
 def _is_identity(folder: Path) -> bool:
@@ -242,7 +253,7 @@ def _sequence_of(identity: Path, walker: _Walker) -> ReleasedSequence:
     if original != identity.name:
         raise DataError(f"{identity}: a second copy by its name; rename it to {original}, or delete it")
     if len(views) != 1:
-        raise DataError(f"{identity}: {len(views)} sequences where one is expected; the layout is {LAYOUT}")
+        raise DataError(f"{identity}: {len(views)} sequences where one is expected; the layout is {layout(walker.frames)}")
     listing, kind = walker.look(views[0], *PICKLES, *walker.frames), walker.frames[0]
     walker.note(DEEPER, views[0], listing.folders)
     pickles = [name for name in listing.used if has_suffix(name, PICKLES)]
@@ -253,48 +264,7 @@ def _sequence_of(identity: Path, walker: _Walker) -> ReleasedSequence:
     return ReleasedSequence(identity.name, class_id(views[0].parent.name), views[0], tuple(pickles or images))
 
 
-def fingerprint(sequences: list[ReleasedSequence], settings: str = "", identities: bool = True) -> str:
-    """Sixteen hexadecimal digits that change with any file's path, size or modification time, and with `settings`.
-
-    Also with any id, class or name of a link, wherever the links lead; without `identities` as sets of old have it.
-    """
-    digest = hashlib.sha256(settings.encode())
-    for sequence in sequences:
-        folder, states = str(sequence.folder.resolve()), sequence.states
-        if identities:
-            digest.update(os.fsencode(f"{sequence.sequence}|{sequence.label}|{'|'.join(sequence.names)}\n"))
-        for name, size, time in zip(sequence.names, states.sizes, states.times, strict=True):
-            path = states.links.get(name) or f"{folder}/{name}"
-            digest.update(os.fsencode(f"{path}|{size}|{time}\n" if size >= 0 else f"{path}|cannot be read\n"))
-    return digest.hexdigest()[:16]
-
-
-def is_of(metadata: Mapping, sequences: list[ReleasedSequence], settings: str) -> bool:
-    """True for metadata of a set that was prepared from these sequences and settings."""
-    if metadata["source"] == fingerprint(sequences, settings):
-        return True
-    labels = {one.sequence: one.label for one in sequences}
-    alike = all(labels.get(name) == label for name, label in zip(metadata["sequences"], metadata["labels"], strict=True))
-    return alike and metadata["source"] == fingerprint(sequences, settings, identities=False)
-
-
 def refuse(problems: list[str]) -> None:
     """Raise `DataError` with the first problems of a tree, if it has any."""
     if problems:
         raise DataError(f"{abbreviate(problems, 3)}; fix the data, or go on without with --skip-bad")
-
-
-def prepared_remarks(metadata: Mapping) -> list[str]:
-    """What a prepared set does not hold of the sequences that it holds, a line for each kind; sets of old say nothing."""
-    dropped = {name: count for name, count in zip(metadata["sequences"], metadata.get("dropped", ()), strict=False) if count}
-    lines = remarks(metadata.get("unused", {}))
-    if dropped:
-        each = abbreviate([f"{name} ({count})" for name, count in dropped.items()], 3)
-        lines.append(f"not used ({sum(dropped.values())}): masks with (almost) nobody in them, by sequence: {each}")
-    return lines
-
-
-def metadata_digest(metadata: Mapping) -> str:
-    """SHA-256 of all metadata except `digest` itself."""
-    content = {name: value for name, value in metadata.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -11,15 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from data_pipelines.schema import FRAME_SIZE, DataError
+from data_pipelines.schema import DataError
 from data_pipelines.video.people import Segmenter
-from data_pipelines.video.walk import Report, Walk, silent
+from data_pipelines.video.walk import Report, silent
 from scoliojax.errors import RunError
 from scoliojax.html import embedded, render
 from scoliojax.runs.run import TrainedNetwork
-from scoliojax.screen.answer import CHUNK, Screener
+from scoliojax.screen.answer import Screener
 from scoliojax.screen.page import png
 from scoliojax.screen.pictures import candidate
 from scoliojax.screen.reader import ChooseError, write_result
@@ -48,7 +46,7 @@ class Desk:
 
     def __init__(self, network: TrainedNetwork, segmenters: list[Segmenter], folder: Path):
         self._screener = Screener(network)
-        self._screener(Walk("nobody", "silhouettes", np.zeros((CHUNK, FRAME_SIZE, FRAME_SIZE), np.uint8), np.arange(CHUNK)))
+        self._screener.warm()
         self._segmenters = {segmenter.name: segmenter for segmenter in segmenters}
         self.synthetic, self.backends = network.synthetic, list(self._segmenters)
         self._folder = folder

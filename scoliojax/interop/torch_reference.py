@@ -1,4 +1,4 @@
-"""ScoNet-MT in plain PyTorch: what scoliojax is compared with, and what it matches written out once more.
+"""ScoNet-MT and DRF in plain PyTorch: what scoliojax is compared with, and what it matches written out once more.
 
 Written from the published description; the attribute names make `state_dict()` that of an OpenGait checkpoint. Tensors follow
 PyTorch's order, channels first: `[n, c, s, h, w]` through the backbone, `[n, c, p]` for strips.
@@ -32,12 +32,19 @@ class BasicBlock(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """The frame-wise backbone: stem without max pooling, four blocks."""
+    """The frame-wise backbone: stem without max pooling, four blocks.
 
-    def __init__(self, channels: Sequence[int]):
+    In files of networks that read two channels the norm of the stem comes first, and so in the optimiser's numbers.
+    """
+
+    def __init__(self, channels: Sequence[int], inputs: int):
         super().__init__()
-        self.conv1 = nn.ModuleDict({"conv": nn.Conv2d(1, channels[0], 3, 1, 1, bias=False)})
-        self.bn1 = nn.BatchNorm2d(channels[0])
+        convolution = nn.ModuleDict({"conv": nn.Conv2d(inputs, channels[0], 3, 1, 1, bias=False)})
+        norm = nn.BatchNorm2d(channels[0])
+        if inputs == 1:
+            self.conv1, self.bn1 = convolution, norm
+        else:
+            self.bn1, self.conv1 = norm, convolution
         self.layer1 = nn.Sequential(BasicBlock(channels[0], channels[0], 1))
         self.layer2 = nn.Sequential(BasicBlock(channels[0], channels[1], 2))
         self.layer3 = nn.Sequential(BasicBlock(channels[1], channels[2], 2))
@@ -71,14 +78,43 @@ class SeparateBNNecks(nn.Module):
         return torch.einsum("ncp,pck->nkp", features, F.normalize(self.fc_bin, dim=1))  # n k p
 
 
-class TorchScoNet(nn.Module):
-    """The whole network, `[n, s, 64, 44]` uint8 clips to `(embeddings [n, c, p], logits [n, k, p])`."""
+class PostureGates(nn.Module):
+    """DRF's gates of normalised asymmetry vectors `[n, 8, 3]`: of the channels, `[n, c, 1]`, and of the strips, `[n, 1, p]`."""
 
-    def __init__(self, channels: Sequence[int], embedding_dim: int, strips: Sequence[int], classes: int = 3):
+    def __init__(self, channels: int):
         super().__init__()
-        self.strips = tuple(strips)
+        self.channel_attention = nn.Linear(24, channels)
+        self.spatial_attention = nn.Conv1d(3, 1, 1)
+        for layer in (self.channel_attention, self.spatial_attention):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, asymmetry: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+        channels = torch.sigmoid(self.channel_attention(asymmetry.flatten(1)))  # n c
+        pairs = self.spatial_attention(asymmetry.transpose(1, 2))  # n 1 i
+        strips = torch.sigmoid(F.interpolate(pairs, size=parts, mode="linear", align_corners=False))  # n 1 p
+        return channels[:, :, None], strips
+
+
+class TorchScoNet(nn.Module):
+    """The whole network, `[n, s, 64, 44]` uint8 clips to `(embeddings [n, c, p], logits [n, k, p])`.
+
+    With `inputs` 2 the clips are `[n, s, 2, 64, 44]`; with `gates` it is DRF.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        embedding_dim: int,
+        strips: Sequence[int],
+        classes: int = 3,
+        inputs: int = 1,
+        gates: bool = False,
+    ):
+        super().__init__()
+        self.strips, self.inputs = tuple(strips), inputs
         parts = sum(strips)
-        self.Backbone = nn.ModuleDict({"forward_block": ResNet9(channels)})
+        self.Backbone = nn.ModuleDict({"forward_block": ResNet9(channels, inputs)})
         self.FCs = SeparateFCs(parts, channels[-1], embedding_dim)
         self.BNNecks = SeparateBNNecks(parts, embedding_dim, classes)
         for module in self.modules():
@@ -86,6 +122,7 @@ class TorchScoNet(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
             elif isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d)):
                 nn.init.normal_(module.weight, 1.0, 0.02)
+        self.PGA = PostureGates(embedding_dim) if gates else None
 
     @property
     def backbone(self) -> ResNet9:
@@ -98,40 +135,60 @@ class TorchScoNet(nn.Module):
         levels = [pooled.reshape(n, c, count, -1) for count in self.strips]  # n c count hw
         return torch.cat([level.mean(-1) + level.max(-1).values for level in levels], dim=-1)
 
-    def frames(self, silhouettes: Tensor) -> Tensor:
-        """uint8 clips to network input, `[n s, 1, 64, 44]` in 0..1."""
-        dtype = self.FCs.fc_bin.dtype
-        return (silhouettes.to(dtype) / 255.0).flatten(0, 1)[:, None]
+    def images(self, frames: Tensor) -> Tensor:
+        """uint8 clips to network input, `[n s, inputs, 64, 44]` in 0..1."""
+        scaled = frames.to(self.FCs.fc_bin.dtype) / 255.0
+        return scaled.reshape(-1, self.inputs, *frames.shape[-2:])
 
-    def forward(self, silhouettes: Tensor) -> tuple[Tensor, Tensor]:
-        n, s = silhouettes.shape[:2]
-        features = self.backbone(self.frames(silhouettes)).unflatten(0, (n, s))  # n s c h w
+    def forward(self, frames: Tensor, asymmetry: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        n, s = frames.shape[:2]
+        features = self.backbone(self.images(frames)).unflatten(0, (n, s))  # n s c h w
         embeddings = self.FCs(self.pool(features))  # n c p
+        if self.PGA is not None:
+            assert asymmetry is not None
+            channels, strips = self.PGA(asymmetry.to(embeddings.dtype), embeddings.shape[-1])  # n c 1, n 1 p
+            embeddings = embeddings * channels * strips  # n c p
         return embeddings, self.BNNecks(embeddings)
 
 
-def triplet_terms(embeddings: Tensor, identities: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+def arrange(pairs: Tensor, alike: Tensor, mixed: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of pairs of clips, `[..., n, n]`, as those of positives, `[..., a, i]`, and of negatives, `[..., a, j]`.
+
+    The third are the triplets among them, `[a, i, j]`. Clips with equal numbers in `alike`, `[n]`, are positives. `mixed`: as
+    the original cuts the list of all positive pairs, and that of all negative ones, into n equal rows. Where the numbers in
+    `alike` are not equally frequent, pairs of several anchors stand in one row.
+    """
+    same = alike[:, None] == alike[None, :]  # n n
+    if not mixed:
+        return pairs, pairs, same[:, :, None] & ~same[:, None, :]
+    rows = (*pairs.shape[:-2], len(alike), -1)
+    positives, negatives = pairs[..., same].reshape(rows), pairs[..., ~same].reshape(rows)  # ... a i, ... a j
+    return positives, negatives, torch.ones(len(alike), positives.shape[-1], negatives.shape[-1], dtype=torch.bool)
+
+
+def triplet_terms(embeddings: Tensor, alike: Tensor, margin: float, mixed: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Every `margin + d(a, i) - d(a, j)`, `[p, a, i, j]`; which are triplets, `[a, i, j]`; and the distances, `[p, n, n]`."""
     x = embeddings.permute(2, 0, 1)  # p n c
     square = (x**2).sum(-1)  # p n
     gap = square[:, :, None] + square[:, None, :] - 2.0 * x @ x.transpose(1, 2)  # p n n
     distances = torch.sqrt(F.relu(gap))  # p n n
-    same = identities[:, None] == identities[None, :]  # n n
-    triplets = same[:, :, None] & ~same[:, None, :]  # a i j
-    return margin + distances[:, :, :, None] - distances[:, :, None, :], triplets, distances
+    positives, negatives, triplets = arrange(distances, alike, mixed)
+    return margin + positives[:, :, :, None] - negatives[:, :, None, :], triplets, distances
 
 
-def triplet_loss(embeddings: Tensor, identities: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch-all, strip by strip: loss, count of violations and mean distance, each `[p]`."""
-    terms, triplets, distances = triplet_terms(embeddings, identities, margin)
+def triplet_loss(embeddings: Tensor, alike: Tensor, margin: float, mixed: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch-all, strip by strip: loss, count of violations and mean distance, each `[p]`; arguments as of `arrange`."""
+    terms, triplets, distances = triplet_terms(embeddings, alike, margin, mixed)
     hinge = F.relu(terms) * triplets  # p a i j
     total, violations = hinge.sum((1, 2, 3)), (hinge > 0).sum((1, 2, 3))  # p
     return total / violations.clamp(min=1), violations, distances.mean((1, 2))
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, scale: float, smoothing: float) -> Tensor:
-    """Smoothed cross entropy of `[n, k, p]` cosines, mean over clips and strips."""
-    return F.cross_entropy(scale * logits, labels[:, None].expand(-1, logits.shape[-1]), label_smoothing=smoothing)
+def cross_entropy(logits: Tensor, labels: Tensor, scale: float, smoothing: float, weights: Sequence[float] = ()) -> Tensor:
+    """Smoothed cross entropy of `[n, k, p]` cosines, mean over clips and strips; `weights`: of the classes, `[k]`, or none."""
+    targets = labels[:, None].expand(-1, logits.shape[-1])  # n p
+    of_classes = torch.tensor(weights, dtype=logits.dtype) if len(weights) else None  # k
+    return F.cross_entropy(scale * logits, targets, of_classes, label_smoothing=smoothing)
 
 
 def sgd(model: nn.Module, optimizer: dict) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.MultiStepLR]:

@@ -35,14 +35,14 @@ class BasicBlock(nnx.Module):
 
 
 class ResNet9(nnx.Module):
-    """Silhouette frames `[b, 64, 44, 1]` to feature maps `[b, 16, 11, c]`, in the frames' dtype.
+    """Frames `[b, 64, 44, inputs]` to feature maps `[b, 16, 11, c]`, in the frames' dtype.
 
-    `channels`: output channels of the four blocks; the stem has as many as the first block.
+    `channels`: output channels of the four blocks; the stem has as many as the first block. `inputs`: channels of a frame.
     """
 
-    def __init__(self, channels: tuple[int, ...], *, rng: np.random.Generator):
-        self.stem_conv = Conv(1, channels[0], 3, 1, rng=rng)
-        self.stem_norm = BatchNorm((channels[0],), rng=rng)  # no pooling after the stem, because silhouettes are small
+    def __init__(self, channels: tuple[int, ...], inputs: int = 1, *, rng: np.random.Generator):
+        self.stem_conv = Conv(inputs, channels[0], 3, 1, rng=rng)
+        self.stem_norm = BatchNorm((channels[0],), rng=rng)  # no pooling after the stem, because frames are small
         self.layer1 = BasicBlock(channels[0], channels[0], 1, rng=rng)
         self.layer2 = BasicBlock(channels[0], channels[1], 2, rng=rng)
         self.layer3 = BasicBlock(channels[1], channels[2], 2, rng=rng)

@@ -1,7 +1,8 @@
-"""ScoNet (Zhou et al., MICCAI 2024, arXiv 2407.05726): silhouettes of a walk to class logits and an embedding per strip.
+"""ScoNet (Zhou et al., MICCAI 2024, arXiv 2407.05726): frames of a walk to class logits and an embedding per strip.
 
-One network serves both published systems: ScoNet trains it with the classification loss alone, ScoNet-MT adds the identity
-loss on the embeddings. Axis letters as in `data_pipelines.schema`.
+One network serves all published systems: ScoNet trains it with the classification loss alone, ScoNet-MT adds the identity
+loss on the embeddings, and ScoNet-MT-ske reads skeleton maps of two channels in place of silhouettes. Axis letters as in
+`data_pipelines.schema`.
 """
 
 from typing import NamedTuple
@@ -88,6 +89,7 @@ class ScoNet(nnx.Module):
       embedding_dim: channels of a strip's embedding; published 256.
       strips: number of strips in each level of the horizontal pyramid, divisors of the 16 feature rows; published (16,).
       classes: number of classes; published 3.
+      inputs: channels of a frame, 1 of silhouettes and 2 of skeleton maps.
       precision: of the backbone's computation, "float32" or "bfloat16". Parameters, statistics, and everything after set
         pooling (a thousandth of the work) are always float32. "float64", where jax keeps 64 bits and with parameters of that
         type, separates rounding from errors in checks.
@@ -97,6 +99,8 @@ class ScoNet(nnx.Module):
       ValueError: for a strip count that does not divide 16, sizes that are not positive, or another precision.
     """
 
+    reads_asymmetry = False  # whether it also needs the postural asymmetry vector of a sequence
+
     def __init__(
         self,
         *,
@@ -104,6 +108,7 @@ class ScoNet(nnx.Module):
         embedding_dim: int,
         strips: tuple[int, ...],
         classes: int = 3,
+        inputs: int = 1,
         precision: str = "float32",
         rng: np.random.Generator,
     ):
@@ -117,45 +122,59 @@ class ScoNet(nnx.Module):
         if precision not in ("float32", "bfloat16") and not (wide and precision == "float64"):
             raise ValueError(f'precision={precision!r} must be "float32" or "bfloat16"')
         self.strips, self.dtype = tuple(strips), jnp.dtype(precision)
-        self.backbone = ResNet9(tuple(channels), rng=rng)
+        self.inputs = inputs
+        self.backbone = ResNet9(tuple(channels), inputs, rng=rng)
         self.fc = SeparateFC(sum(strips), channels[-1], embedding_dim, rng=rng)
         self.neck = BNNeck(sum(strips), embedding_dim, classes, rng=rng)
 
     def __call__(
-        self, silhouettes: jax.Array, frame_mask: jax.Array | None = None, clip_frames: jax.Array | None = None, *, train: bool
+        self,
+        frames: jax.Array,
+        frame_mask: jax.Array | None = None,
+        clip_frames: jax.Array | None = None,
+        asymmetry: jax.Array | None = None,
+        *,
+        train: bool,
     ) -> ScoNetOutput:
         """Run the network.
 
         Args:
-          silhouettes: uint8 `[n, s, 64, 44]`, 0..255; the network scales them to 0..1.
+          frames: uint8 `[n, s, 64, 44]` of silhouettes, or `[n, s, 2, 64, 44]` of skeleton maps, 0..255; the network scales
+            them to 0..1.
           frame_mask: bool `[n, s]`, False where a frame is padding; None when every frame counts.
-          clip_frames: int32 `[g, m, s]` where m clips share frames: the frame numbers of each of the n = g m clips in
-            `silhouettes`, which is then `[g, u, 64, 44]`. The result is that of `draw_clips`, but every frame is computed once.
+          clip_frames: int32 `[g, m, s]` where m clips share frames: the frame numbers of each of the n = g m clips in `frames`,
+            which is then `[g, u, ...]`. The result is that of `draw_clips`, but every frame is computed once.
+          asymmetry: float32 `[n, 8, 3]`, the postural asymmetry vector of each sequence; None for a network that reads none.
           train: normalise with batch statistics and update the running ones. They include padding, so train on full clips.
         """
-        return self.head(self.pool(silhouettes, frame_mask, clip_frames, train=train), train=train)
+        return self.head(self.pool(frames, frame_mask, clip_frames, train=train), asymmetry, train=train)
 
     def pool(
-        self, silhouettes: jax.Array, frame_mask: jax.Array | None = None, clip_frames: jax.Array | None = None, *, train: bool
+        self, frames: jax.Array, frame_mask: jax.Array | None = None, clip_frames: jax.Array | None = None, *, train: bool
     ) -> jax.Array:
         """Frames to one feature map for each clip, `[n, 16, 11, c]`; arguments as in `__call__`.
 
         In evaluation the map of a sequence is the maximum over the maps of its pieces, so a long one can be read in pieces.
         """
-        *groups, h, w = silhouettes.shape
-        frames = (silhouettes.astype(jnp.promote_types(self.dtype, jnp.float32)) / 255.0).astype(self.dtype)  # n s h w
+        groups, (h, w) = frames.shape[:2], frames.shape[-2:]
+        scaled = (frames.astype(jnp.promote_types(self.dtype, jnp.float32)) / 255.0).astype(self.dtype)  # n s (c) h w
+        images = jnp.moveaxis(scaled.reshape(-1, self.inputs, h, w), 1, 3)  # ns h w c
         weights = None
         if clip_frames is not None:
             drawn = clip_frames[..., None] == jnp.arange(groups[1])  # g m s u
             weights = RowWeights(jnp.sum(drawn, axis=(1, 2), dtype=jnp.float32).reshape(-1), float(clip_frames.size))  # gu
-        features = self.backbone(frames.reshape(-1, h, w, 1), weights, train=train)  # ns 16 11 c
+        features = self.backbone(images, weights, train=train)  # ns 16 11 c
         features = features.reshape(*groups, *features.shape[1:])  # n s 16 11 c
         shared = clip_frames is not None
         pooled = shared_set_pooling(features, clip_frames) if shared else set_pooling(features, frame_mask)  # n 16 11 c
         return mask_gradient(pooled)  # n 16 11 c
 
-    def head(self, pooled: jax.Array, *, train: bool) -> ScoNetOutput:
-        """Feature maps of clips, `[n, 16, 11, c]`, to embeddings and logits."""
-        strips = horizontal_pyramid_pooling(widen(pooled), self.strips)  # n p c
-        embeddings = self.fc(strips)  # n p c
+    def head(self, pooled: jax.Array, asymmetry: jax.Array | None = None, *, train: bool) -> ScoNetOutput:
+        """Feature maps of clips, `[n, 16, 11, c]`, to embeddings and logits; `asymmetry` as in `__call__`."""
+        embeddings = self.embed(horizontal_pyramid_pooling(widen(pooled), self.strips), asymmetry)  # n p c
         return ScoNetOutput(embeddings, self.neck(embeddings, train=train))
+
+    def embed(self, strips: jax.Array, asymmetry: jax.Array | None) -> jax.Array:
+        """Pooled strips `[n, p, c]` to embeddings."""
+        del asymmetry  # not read here
+        return self.fc(strips)  # n p c

@@ -1,7 +1,8 @@
 """A report of a run: `python -m scoliojax.report --workdir runs/sconet_mt`.
 
 Writes `report/` in the run directory: `report.html` (one file that needs no internet), the figures as PNG and SVG, `cases.csv`,
-`strips.csv` and `MODEL_CARD.md`. `--compare DIR ...` compares other runs on the same sequences.
+`strips.csv` and `MODEL_CARD.md`; of a network that reads the walker's posture also `asymmetry.csv` and `gates.csv`.
+`--compare DIR ...` compares other runs on the same sequences, also of networks that read something else of them.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, whole_folder
 from scoliojax.runs.command import add_output, add_part, add_run, add_screening, add_step, configure_runtime, report_errors
 
-FILES = {"report.html", "figures", "cases.csv", "strips.csv", "MODEL_CARD.md"}
+FILES = {"report.html", "figures", "cases.csv", "strips.csv", "asymmetry.csv", "gates.csv", "MODEL_CARD.md"}
 
 
 def arguments() -> Parser:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from data_pipelines.schema import abbreviate
+from data_pipelines.schema import SILHOUETTES, abbreviate
 from scoliojax.errors import RunError
+from scoliojax.report import gates as posture
 from scoliojax.report import saliency
+from scoliojax.report.gates import Gates
 from scoliojax.runs.cohort import Cohort
 from scoliojax.runs.directory import flatten
 from scoliojax.runs.environment import read_environment
@@ -19,7 +21,8 @@ from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores import figures, strips
 from scoliojax.scores.bootstrap import Comparison, compare
 from scoliojax.scores.evaluation import Evaluation, Metrics, score
-from scoliojax.scores.metrics import Scorer
+from scoliojax.scores.metrics import Scored, Scorer
+from scoliojax.scores.model_card import modality_of
 from scoliojax.training.log import read_log
 
 UNCERTAIN = 0.2  # least difference between the probabilities of the two most probable classes
@@ -48,6 +51,7 @@ class Evidence:
     figures: dict[str, Figure]  # by file name
     warnings: list[str]
     digest: str  # digest of the data
+    gates: Gates | None = None  # None: the network has none
 
 
 class Rival(NamedTuple):
@@ -71,7 +75,8 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
     labels, classes = evaluation.labels, evaluation.classes
     assert evaluation.embeddings is not None  # as requested
     contribution = strips.strip_contribution(evaluation.strip_logits, labels, evaluation.subjects)
-    silhouettes = strips.mean_silhouettes(cohort.read_once, evaluation.rows, labels, len(classes))  # k 64 44
+    frames = strips.mean_silhouettes(cohort.read_once, evaluation.rows, labels, len(classes))  # k (2) 64 44
+    levels, marks = tuple(network.config.model.strips), _marks(network)
     drawn: dict[str, Figure] = {}
     lines = read_log(network.directory / "metrics.jsonl")
     if any("loss" in line for line in lines):
@@ -79,7 +84,13 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
     drawn["confusion"] = figures.confusion(metrics)
     drawn["curves"] = figures.roc_and_precision_recall(scorer, evaluation.subjects, metrics)
     drawn["reliability"] = figures.reliability(scored._replace(probabilities=evaluation.uncalibrated), scored, metrics)
-    drawn["strips"] = strips.draw_contribution(contribution, silhouettes, tuple(network.config.model.strips), classes)
+    drawn["strips"] = strips.draw_contribution(contribution, frames, levels, classes, marks=marks)
+    found = None
+    if cohort.data.asymmetry is not None:
+        vectors = cohort.data.asymmetry[evaluation.rows]  # n 8 3
+        found = posture.measure_gates(network.module(), vectors, labels, evaluation.subjects, len(classes))
+        drawn["asymmetry"] = posture.draw_vector(found, classes)
+        drawn["gates"] = posture.draw_gates(found, levels, classes, marks)
     drawn["embeddings"] = figures.embedding_map(evaluation.embeddings, labels, scored.predictions, metrics)
     if cases := _saliency(network, cohort, evaluation):
         drawn["saliency"] = saliency.draw_saliency(cases)
@@ -96,7 +107,14 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
         figures=drawn,
         warnings=[*near_duplicate_warning(duplicates), *metrics.notes],
         digest=cohort.data.digest(),
+        gates=found,
     )
+
+
+def _marks(network: TrainedNetwork) -> dict[str, float]:
+    """Names of pixel rows of the network's frames."""
+    data = network.config.data
+    return strips.MARKS if data.modality == SILHOUETTES else strips.map_marks(data.maps.body_only, data.maps.sigma)
 
 
 def _saliency(network: TrainedNetwork, cohort: Cohort, evaluation: Evaluation) -> list[tuple[str, saliency.Saliency]]:
@@ -106,7 +124,8 @@ def _saliency(network: TrainedNetwork, cohort: Cohort, evaluation: Evaluation) -
         called, true = (evaluation.classes[ids[row]] for ids in (scored.predictions, scored.labels))
         verdict = "right" if called == true else f"wrong: is {true}"
         title = f"{evaluation.sequences[row]}\ncalled {called}\nprobability {scored.probabilities[row].max():.2f}\n{verdict}"
-        cases.append((title, find(cohort.cache(int(evaluation.rows[row])))))
+        place, vectors = int(evaluation.rows[row]), cohort.data.asymmetry
+        cases.append((title, find(cohort.cache(place), None if vectors is None else vectors[place])))
     return cases
 
 
@@ -137,18 +156,41 @@ def cases_to_review(evaluation: Evaluation) -> list[Case]:
 
 
 def compare_runs(ours: Evidence, network: TrainedNetwork, cohort: Cohort, part: str, screening: Screening) -> Rival:
-    """Another run against ours, without writing into its folder; `RunError` where its sequences are others."""
-    if ours.digest != cohort.data.digest():
+    """Another run against ours, without writing into its folder; `RunError` where its sequences are others.
+
+    Where it reads something else of them, such as skeletons in place of silhouettes, ids, subjects and labels are compared;
+    else the data have to be equal.
+    """
+    config = network.config.to_dict()
+    if _read_of(ours.config) == _read_of(config) and ours.digest != cohort.data.digest():
         raise RunError(f"--compare={network.directory} has other data than {ours.workdir}; compare runs of one data set")
-    differing = set(ours.evaluation.sequences) ^ {cohort.data.sequences[row] for row in cohort.rows(part)}
+    theirs, rows = cohort.data, cohort.rows(part)
+    differing = set(ours.evaluation.sequences) ^ {theirs.sequences[row] for row in rows}
     if differing:
         raise RunError(
             f"--compare={network.directory} was evaluated on other sequences (the {part} parts differ in "
             f"{abbreviate(sorted(differing))}); compare runs of one partition"
         )
+    places = {theirs.sequences[row]: (theirs.subjects[row], int(theirs.labels[row])) for row in rows}
+    here = zip(ours.evaluation.subjects, ours.evaluation.labels.tolist(), strict=True)
+    others = [name for name, one in zip(ours.evaluation.sequences, here, strict=True) if places[name] != one]
+    if others:
+        raise RunError(
+            f"--compare={network.directory} has other subjects or classes than {ours.workdir} of {abbreviate(others, 3)}; "
+            "compare runs of the same walks"
+        )
     evaluation = evaluate_part(network, cohort, part, [], screening.sensitivity, keep=False, scores_alone=True)
-    comparison = compare(ours.scorer, evaluation.scorer(screening.prevalence), evaluation.subjects)
-    config = network.config.to_dict()
+    rank = {name: place for place, name in enumerate(evaluation.sequences)}
+    order = np.array([rank[name] for name in ours.evaluation.sequences])  # n; a set of another kind may have another order
+    scored = Scored(*(None if part is None else part[order] for part in evaluation.scored))
+    theirs_scored = Scorer(scored, evaluation.classes, screening.prevalence)
+    comparison = compare(ours.scorer, theirs_scored, ours.evaluation.subjects)
     here, there = flatten(ours.config), flatten(config)
     changed = [(key, here.get(key), there.get(key)) for key in sorted(here | there) if here.get(key) != there.get(key)]
     return Rival(network.directory, config, score(evaluation, screening.prevalence), comparison, changed)
+
+
+def _read_of(config: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells the frames of one run from those of another that has the same walks."""
+    modality = modality_of(config)
+    return (modality,) if modality == SILHOUETTES else (modality, config["data"]["maps"])

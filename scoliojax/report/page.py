@@ -5,9 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.schema import SKELETONS
 from scoliojax.files import write_csv
 from scoliojax.html import embedded, render
 from scoliojax.report.evidence import Case, Evidence, Rival, cases_to_review
+from scoliojax.report.gates import gate_rows, vector_rows
 from scoliojax.report.saliency import SALIENCY_FRAMES
 from scoliojax.runs.directory import flatten
 from scoliojax.runs.environment import git_commit
@@ -15,7 +17,7 @@ from scoliojax.scores.assurance import coverage_rows, distance_lines, set_lines
 from scoliojax.scores.bootstrap import FEW_SUBJECTS
 from scoliojax.scores.evaluation import Evaluation, Metrics
 from scoliojax.scores.figures import save
-from scoliojax.scores.model_card import model_card, network, operating_point
+from scoliojax.scores.model_card import FRAMES, modality_of, model_card, network, operating_point
 from scoliojax.scores.results import QUESTIONS, cell, subgroup_headlines
 from scoliojax.scores.robustness import HEADER
 from scoliojax.scores.strips import strip_bounds
@@ -45,8 +47,15 @@ CAPTIONS = {  # title and text of each figure
         "On the dotted line a class called with probability 0.8 is right in 8 of 10 sequences."),
     "strips": ("Which part of the body drives each class",
         "How much higher each strip's logit of a class is for sequences of that class than for the others, over the mean "
-        "silhouette: red is for the class, blue against it. The mean over strips is what the whole network separates the "
+        "frame: red is for the class, blue against it. The mean over strips is what the whole network separates the "
         "class by. Every strip sees some rows above and below it. The names stand at an adult's usual heights."),
+    "asymmetry": ("Postural asymmetry by class",
+        "The vector that the network reads beside the frames: of each pair of joints the mean of the class with its 95 % "
+        "interval over subjects. Grey: the range of the training part, which becomes 0 to 1; what lies outside is clipped. The "
+        "offset of the hips is rounding alone, because they define the midline."),
+    "gates": ("What the posture lets through",
+        "The vector weighs every strip and every channel of the embeddings by a number from 0 to 1: its mean for each class, "
+        "with 95 % intervals over subjects. Where the lines lie upon each other, the gate does not tell the classes apart."),
     "embeddings": ("Embedding map",
         "Each sequence by the first two principal components of its embeddings; crosses were called another class."),
     "saliency": ("Frames behind the most certain answers",
@@ -54,6 +63,7 @@ CAPTIONS = {  # title and text of each figure
         f"gradient of the answer's margin (of walks beyond {SALIENCY_FRAMES} frames, as many evenly spaced ones); "
         "pictures: the frames with the largest shares, with the pixels that matter."),
 }  # fmt: skip
+LEFT_AND_RIGHT = " Each frame has its limbs left and its joints right."
 COMPARED = (
     "accuracy", "macro_f1", "quadratic_kappa", "brier", "ece", "screening/sensitivity", "screening/specificity",
     "screening/auroc", "operating_point/sensitivity", "operating_point/specificity",
@@ -64,9 +74,11 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
     """Write every file of a report into an existing folder."""
     pictures = folder / "figures"
     pictures.mkdir()
+    modality, classes = modality_of(evidence.config), list(evidence.metrics.classes)
     figures = []
     for name, figure in evidence.figures.items():
         title, shows = CAPTIONS[name]
+        shows += LEFT_AND_RIGHT * (name in ("strips", "saliency") and modality == SKELETONS)
         source = embedded(save(figure, pictures, name), "image/svg+xml")
         figures.append({"name": name, "title": title, "shows": shows, "source": source})
     cases = [_case(evidence.evaluation, case) for case in cases_to_review(evidence.evaluation)]
@@ -74,6 +86,11 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
     write_csv(folder / "cases.csv", header, (case.values() for case in cases))
     _write_strips(folder / "strips.csv", evidence)
     metrics = evidence.metrics
+    vector = vector_rows(evidence.gates, classes) if evidence.gates else []
+    if evidence.gates:
+        weights = gate_rows(evidence.gates, evidence.config["model"]["strips"], classes)
+        for name, rows in (("asymmetry.csv", vector), ("gates.csv", weights)):
+            write_csv(folder / name, [*rows[0], "synthetic"], ([*map(_plain, row.values()), metrics.synthetic] for row in rows))
     title = run_title(evidence.workdir, evidence.config, metrics)
     card = model_card(title, evidence.config, evidence.environment, metrics)
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8", errors="backslashreplace")
@@ -82,7 +99,9 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
             "report.html.j2",
             title=title,
             metrics=metrics,
-            classes=list(metrics.classes),
+            classes=classes,
+            frames=FRAMES[modality],
+            entries=[vector[place : place + len(classes)] for place in range(0, len(vector), len(classes))],
             mark=metrics.mark,
             headlines=_headlines(metrics),
             overall=[(name, cell(metrics.scores[key]), metrics.scores[key].note) for key, name in OVERALL.items()],
@@ -104,6 +123,10 @@ def write_page(folder: Path, evidence: Evidence, rivals: list[Rival]) -> None:
         ),
         encoding="utf-8",
     )
+
+
+def _plain(value: str | float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def run_title(workdir: Path, config: dict[str, Any], metrics: Metrics) -> str:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.leaks import NearDuplicate, near_duplicates, refuse_shared_subjects
 from data_pipelines.pipelines import SequenceCache, TrainSampler, eval_batches, train_batches
+from data_pipelines.poses.asymmetry import Normalisation
 from data_pipelines.schema import SequenceSet
 from data_pipelines.splits import Partition
 from scoliojax import build
@@ -18,8 +19,10 @@ from scoliojax.devices import cluster
 from scoliojax.devices.mesh import to_devices
 from scoliojax.errors import RunError
 from scoliojax.files import write_json
+from scoliojax.models.drf import knows_ranges
 from scoliojax.runs.run import Run
 from scoliojax.scores.evaluation import Provenance
+from scoliojax.training.state import TrainState
 
 Cut = Callable[[int, int], Any]  # row and number of frames to an index of frames
 
@@ -106,6 +109,18 @@ class Cohort:
             },
             near_duplicates=[duplicate._asdict() for duplicate in duplicates],
         )
+
+
+def fit_ranges(state: TrainState, cohort: Cohort) -> TrainState:
+    """A state with the ranges of asymmetry vectors over the training part, where its network has such and nobody knows them."""
+    if knows_ranges(state.batch_stats):
+        return state
+    gates = state.batch_stats["gates"]
+    assert cohort.data.asymmetry is not None  # as `build.build_data` gives such a network
+    found = Normalisation.fit(cohort.data.asymmetry[cohort.partition.train])
+    ranges = {"low": found.low, "high": found.high}  # each 8 3
+    fitted = {name: jax.device_put(ranges[name], gates[name].sharding) for name in ranges}
+    return replace(state, batch_stats=state.batch_stats | {"gates": gates | fitted})
 
 
 def parts_of(data: SequenceSet, partition: Partition) -> dict[str, list[str]]:

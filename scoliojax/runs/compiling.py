@@ -10,16 +10,21 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.pipelines import TrainSampler
-from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH, SequenceSet
+from data_pipelines.schema import CHANNELS, CLASSES, FRAME_SIZE, SequenceSet, frame_shape
 from scoliojax import build
 from scoliojax.devices.mesh import replicated, sharded
 from scoliojax.errors import RunError
 from scoliojax.models.cost import forward_flops_per_frame
+from scoliojax.models.drf import MEASURES, PAIRS
 from scoliojax.training.evaluate import make_eval_step
 from scoliojax.training.state import create_state
 from scoliojax.training.step import make_train_step
 
 SEQUENCE_FRAMES = 300  # of a sequence of Scoliosis1K: so many of them, drawn, differ among the clips of one
+
+
+def _flops_per_frame(config: build.Config) -> int:
+    return forward_flops_per_frame(config.model.channels, CHANNELS[config.data.modality])
 
 
 class Program(NamedTuple):
@@ -62,7 +67,9 @@ def training_program(config: build.Config, mesh: Mesh, platform: str, share: boo
     if frames and share is not True:
         frames = share
     groups, drawn = (clips // together, frames) if frames else (clips, length)
-    batch["frames"] = _frames(groups, drawn, mesh)
+    batch["frames"] = _frames(config, groups, drawn, mesh)
+    if build.reads_asymmetry(config):
+        batch["asymmetry"] = _vectors(clips, mesh)
     if frames:
         batch["clip_frames"] = jax.ShapeDtypeStruct((groups, together, length), jnp.int32, sharding=sharded(mesh))
     return program_of_batch(config, mesh, batch, platform)
@@ -82,7 +89,7 @@ def program_of_batch(config: build.Config, mesh: Mesh, batch: Mapping[str, Any],
         length, shared = drawn, ""
     what = f"training step, {config.precision}, {clips} clips x {length} frames{shared}"
     lowered = step.trace(state, batch).lower(**_platforms(platform))
-    return Program(what, lowered, 3 * groups * drawn * forward_flops_per_frame(config.model.channels))
+    return Program(what, lowered, 3 * groups * drawn * _flops_per_frame(config))
 
 
 def shapes_of(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -97,7 +104,9 @@ def shapes_of(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Shap
 def unshared(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     """The shapes of a batch without shared frames, as one of some thousand is in a run that shares them (`TrainSampler`)."""
     groups, together, length = batch["clip_frames"].shape
-    return {name: batch[name] for name in ("labels", "identities")} | {"frames": _frames(groups * together, length, mesh)}
+    shape = (groups * together, length, *batch["frames"].shape[2:])
+    same = {name: array for name, array in batch.items() if name != "clip_frames"}
+    return same | {"frames": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharded(mesh))}
 
 
 def _platforms(platform: str | None) -> dict[str, Any]:
@@ -110,10 +119,12 @@ def evaluation_program(config: build.Config, mesh: Mesh, platform: str | None = 
     step: Any = make_eval_step(graph, replicated(mesh))
     sequences, length = config.data.sequences_per_eval_batch * mesh.size, longest or config.data.max_eval_frames
     mask = jax.ShapeDtypeStruct((sequences, length), bool, sharding=sharded(mesh))
-    arguments = _placed(params, mesh), _placed(batch_stats, mesh), _frames(sequences, length, mesh), mask
+    vectors = (_vectors(sequences, mesh),) if build.reads_asymmetry(config) else ()
+    frames = _frames(config, sequences, length, mesh)
+    arguments = _placed(params, mesh), _placed(batch_stats, mesh), frames, mask, *vectors
     what = f"evaluation, {config.precision}, {sequences} sequences x {length} frames"
     lowered = step.trace(*arguments).lower(**_platforms(platform))
-    return Program(what, lowered, sequences * length * forward_flops_per_frame(config.model.channels))
+    return Program(what, lowered, sequences * length * _flops_per_frame(config))
 
 
 def _placed(tree: Any, mesh: Mesh) -> Any:
@@ -121,5 +132,9 @@ def _placed(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), tree)
 
 
-def _frames(clips: int, length: int, mesh: Mesh) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((clips, length, FRAME_SIZE, FRAME_WIDTH), jnp.uint8, sharding=sharded(mesh))
+def _frames(config: build.Config, clips: int, length: int, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((clips, length, *frame_shape(config.data.modality)), jnp.uint8, sharding=sharded(mesh))
+
+
+def _vectors(clips: int, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((clips, PAIRS, MEASURES), jnp.float32, sharding=sharded(mesh))

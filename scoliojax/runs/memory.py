@@ -1,5 +1,6 @@
 """The memory of the host that a process of a run will need, before it needs it: derived, not measured."""
 
+import math
 import os
 import resource
 import sys
@@ -11,11 +12,9 @@ import jax
 import numpy as np
 
 from data_pipelines.pipelines import EVAL_LENGTH_STEP
-from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH
 from scoliojax import build
 from scoliojax.runs.cohort import Cohort
 
-FRAME = FRAME_SIZE * FRAME_WIDTH  # bytes of a frame whose sides are removed
 COPIES = 2  # of the state while a checkpoint is written: one to take its digest from, one that Orbax writes
 COMPILER = 0.7e9  # bytes, measured on a CPU: what the compiler takes, and the libraries that an evaluation loads
 
@@ -47,20 +46,20 @@ def host_memory(config: build.Config, cohort: Cohort, state: Any) -> HostMemory:
     On a CPU the arrays of the steps come on top, which are the devices' elsewhere: `benchmark.program` states those.
     """
     data, counts, threads = config.data, cohort.data.n_frames, config.data.loader_threads
-    sampler = cohort.sampler
+    sampler, frame = cohort.sampler, math.prod(cohort.data.frame_shape)  # bytes of a frame whose sides are removed
     part = cohort.partition
     read = slice(None) if cohort.data.synthetic else np.concatenate([part.train, part.validation])  # more than once
-    sequences = float(counts[read].sum(dtype=np.int64)) * FRAME
+    sequences = float(counts[read].sum(dtype=np.int64)) * frame
     kept = min(float(cohort.cache.limit), sequences)
     share = sampler.clips // sampler.process_count
     frames = share // sampler.clips_together * sampler.shared_length or share * sampler.frames_per_clip
-    anew = 0.0 if kept == sequences else float(min(share, sampler.subjects_per_batch)) * float(counts.max()) * FRAME
+    anew = 0.0 if kept == sequences else float(min(share, sampler.subjects_per_batch)) * float(counts.max()) * frame
     length = -(-min(int(counts.max()), data.max_eval_frames) // EVAL_LENGTH_STEP) * EVAL_LENGTH_STEP
-    evaluated = float(data.sequences_per_eval_batch * jax.local_device_count() * length) * FRAME
+    evaluated = float(data.sequences_per_eval_batch * jax.local_device_count() * length) * frame
     parts = {
         "so far": _so_far(),
         "sequences": kept,
-        "batches ahead": (2 * threads + 2) * float(frames) * FRAME + threads * anew,
+        "batches ahead": (2 * threads + 2) * float(frames) * frame + threads * anew,
         "evaluation": (threads + 2) * evaluated,
         "checkpoints": COPIES * float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))),
         "compiler and libraries": COMPILER,

@@ -16,6 +16,7 @@ from scoliojax import build
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import data_mesh, replicated
 from scoliojax.errors import RunError
+from scoliojax.models.drf import knows_ranges
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs import settings
 from scoliojax.runs.recipe import change_config
@@ -68,11 +69,12 @@ class Run:
         data = run_directory.read_data(self.directory, self.field)
         return run_directory.origin_of(self.config.to_dict(), data.digest, data.parts)
 
-    def network(self, which: str, sharding: Sharding | None = None) -> "TrainedNetwork":
+    def network(self, which: str, sharding: Sharding | None = None, unfitted: bool = False) -> "TrainedNetwork":
         """The network of a checkpoint, `newest`, `best` (by validation) or a step; the run directory is not changed.
 
         `sharding` is the placement of its arrays; None for the first device of this process. Raises `RunError` for another
-        word, and where there is no such checkpoint.
+        word, where there is no such checkpoint, and, unless `unfitted`, for a network that cannot be evaluated yet: a DRF that
+        was imported without data does not know the ranges of asymmetry vectors.
         """
         check_which(which)
         folder = self.directory / ("best" if which == "best" else "checkpoints")
@@ -90,6 +92,11 @@ class Run:
         checkpoints.close()
         if state is None:
             raise RunError(f"{self.field}={self.directory} has no {which} checkpoint yet; train there first")
+        if not unfitted and not knows_ranges(state.batch_stats):
+            raise RunError(
+                f"{self.field}={self.directory} holds a DRF that was imported without data, so the ranges of its asymmetry "
+                "vectors are not known; import it again with --config.data.root=DATA, or train on there"
+            )
         return TrainedNetwork(self, state)
 
 
@@ -115,6 +122,16 @@ class TrainedNetwork:
     @property
     def step(self) -> int:
         return int(self.state.step)
+
+    @property
+    def modality(self) -> str:
+        """What the network reads: "silhouettes" or "skeletons"."""
+        return self.config.data.modality
+
+    @property
+    def reads_asymmetry(self) -> bool:
+        """Whether it also reads asymmetry vectors."""
+        return build.reads_asymmetry(self.config)
 
     @property
     def scale(self) -> float:
@@ -151,7 +168,7 @@ class TrainedNetwork:
 def recorded_config(directory: Path, field: str = "--workdir", changes: Sequence[str] = ()) -> Any:
     """The config of an existing run directory, with `--config.KEY=VALUE` changes; `field`: option that named it, for messages.
 
-    Raises `RunError` where there is no run, its network does not read silhouettes, or a value of the config cannot be.
+    Raises `RunError` where there is no run, its network is unknown, or a value of the config cannot be.
     """
     if directory.is_file():
         raise RunError(
@@ -162,8 +179,8 @@ def recorded_config(directory: Path, field: str = "--workdir", changes: Sequence
     name = recorded["model"].get("name")
     if isinstance(name, str) and name not in build.MODELS:
         raise RunError(
-            f"{field}={directory} is a checkpoint of another modality: its network {name!r} does not read silhouettes; give a "
-            f"run of {', '.join(sorted(build.MODELS))}"
+            f"{field}={directory} is a checkpoint of another kind: its network {name!r} is unknown here; give a run of "
+            f"{', '.join(sorted(build.MODELS))}"
         )
     try:
         settings.check(ConfigDict(recorded))

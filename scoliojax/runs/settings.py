@@ -36,6 +36,13 @@ FREE_KEYS = {
 # Keys that a config may lack, because it was written before they were there. They get the value of the published recipe, on
 # which no number depends; a recorded run without `data.share_frames` gets False. Any other missing key is an error.
 MAY_LACK = {
+    "data.modality",
+    "data.balanced",
+    "data.maps.align",
+    "data.maps.body_only",
+    "data.maps.sigma",
+    "loss.triplet_label",
+    "loss.weights_by_class",
     "data.allow_missing",
     "data.sequences_per_eval_batch",
     "data.loader_threads",
@@ -69,6 +76,7 @@ LIMITS = {  # least and largest value of what no constructor judges before data 
     "train.checkpoints_to_keep": (1, MOST),
     "train.eval_every": (0, MOST),
 }
+OURS = ("drf",)  # networks and optimisers with the keys of the recipe's
 MOST_ITEMS = 100  # of a list
 MOST_FRAMES = 2**24  # of a training batch; the published one has 1,920
 WORDS = {
@@ -94,6 +102,7 @@ def check(config: build.Config) -> None:
             raise RunError(f"the config has no {key}, e.g. {example!r}; give --config.{key}=VALUE, or a recipe that has it")
         _check_value(key, given[key], example)
     _check_data(config.data)
+    build.check_modality(config)
     build.build_optimizer(config)
     build.build_loss(config)
 
@@ -161,7 +170,7 @@ def _foreign(config: build.Config) -> set[str]:
     for name, table in (("model", build.MODELS), ("optimizer", build.OPTIMIZERS)):
         section = config.get(name)
         chosen = section.get("name") if isinstance(section, ConfigDict) else None
-        if isinstance(chosen, str) and chosen in table and chosen != _recipe()[f"{name}.name"]:
+        if isinstance(chosen, str) and chosen in table and chosen not in (_recipe()[f"{name}.name"], *OURS):
             found.add(name)
     return found
 
@@ -169,10 +178,12 @@ def _foreign(config: build.Config) -> set[str]:
 def _check_value(key: str, value: Any, example: Any) -> None:
     kind, several = type(example), isinstance(value, (list, tuple))
     numbers = value if several else [value]
-    wanted = {tuple: int, float: (int, float)}.get(kind, kind)
+    of = type(example[0]) if kind is tuple else kind
+    wanted = (int, float) if of is float else of
     fits = several == (kind is tuple) and len(numbers) <= MOST_ITEMS
     if not fits or not all(isinstance(one, wanted) and isinstance(one, bool) == (kind is bool) for one in numbers):
-        raise RunError(f"{key}={_shown(value)} must be {WORDS[kind]}, e.g. {example!r}")
+        what = "a list of numbers" if kind is tuple and of is float else WORDS[kind]
+        raise RunError(f"{key}={_shown(value)} must be {what}, e.g. {example!r}")
     if kind is float and not abs(value) < math.inf:
         raise RunError(f"{key}={_shown(value)} must be a finite number, e.g. {example!r}")
     low, high = LIMITS.get(key, (-1e300, 1e300) if kind is float else (-MOST, MOST))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 
-from data_pipelines.schema import is_url, nested
+from data_pipelines.schema import CHANNELS, is_url, nested
 from scoliojax import build
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
@@ -18,7 +18,7 @@ from scoliojax.errors import RunError, one_line
 from scoliojax.models.cost import train_flops_per_step
 from scoliojax.runs import directory as run_directory
 from scoliojax.runs import environment, settings
-from scoliojax.runs.cohort import Cohort, examine_batch
+from scoliojax.runs.cohort import Cohort, examine_batch, fit_ranges
 from scoliojax.runs.evaluation import Screening, validation_scores, write_evaluation
 from scoliojax.runs.lock import only_training
 from scoliojax.runs.memory import host_memory
@@ -107,7 +107,7 @@ def _run_training(config: build.Config, directory: Path, screening: Screening, p
     run_directory.check_data(directory, digest, cohort.parts)  # in every process: all must have the same directory and data
     introduce(run, cohort, moved)
     checkpoints, initial = run.checkpoints(), run.initial_state()
-    state = checkpoints.restore(initial) or initial
+    state = fit_ranges(checkpoints.restore(initial) or initial, cohort)
     start = int(state.step)
     if start:
         cluster.print_once(f"going on from step {start}")
@@ -164,14 +164,14 @@ def _warn_if_long(config: build.Config) -> None:
         return
     data, model = config.data, config.model
     clips = data.subjects_per_batch * data.clips_per_subject
-    flops = config.train.steps * train_flops_per_step(model.channels, clips, data.frames_per_clip)
+    flops = config.train.steps * train_flops_per_step(model.channels, clips, data.frames_per_clip, CHANNELS[data.modality])
     if flops < LONG_RUN * CPU_SPEED:
         return
     hours = flops / CPU_SPEED / 3600.0
     took = f"{hours / 24.0:.0f} days" if hours > 48.0 else f"{hours:.0f} hours"
     cluster.print_once(
         f"this recipe is meant for an accelerator: its {config.train.steps} steps would take about {took} on a CPU of "
-        f"{CPU_SPEED / 1e9:.0f} GFLOP/s; for a first try run --config configs/sconet_mt.py:quickstart"
+        f"{CPU_SPEED / 1e9:.0f} GFLOP/s; for a first try run its variant, such as --config configs/sconet_mt.py:quickstart"
     )
 
 

@@ -9,15 +9,17 @@ fewer than five subjects' worth of errors, or of hits, has at least the exact in
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import special  # not scipy.stats: every evaluation would wait a second for it
 
 from scoliojax.scores.metrics import Scorer, Scores
 
+Name = TypeVar("Name", bound=Hashable)
 LEVEL = 0.95
 DRAWS = 2000
 SEED = 0
@@ -110,8 +112,12 @@ def denominators(scorer: Scorer, subjects: Sequence[str]) -> dict[str, int]:
 
 
 def _resample(
-    score: Callable[[np.ndarray], Scores], subjects: Sequence[str], draws: int, seed: int, trials: dict[str, int]
-) -> dict[str, Estimate]:
+    score: Callable[[np.ndarray], Mapping[Name, np.ndarray]],
+    subjects: Sequence[str],
+    draws: int,
+    seed: int,
+    trials: Mapping[Name, int],
+) -> dict[Name, Estimate]:
     values, count = score(np.ones((1, len(subjects)))), len(set(subjects))
     parts = [score(weights) for weights in subject_draws(subjects, draws, seed)]
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in values}  # each [draws]
@@ -174,3 +180,44 @@ def compare(first: Scorer, second: Scorer, subjects: Sequence[str], draws: int =
     ]
     tests = {name: mcnemar(rights[0][name], rights[1][name]) for name in rights[0] if name in rights[1]}
     return Comparison(_resample(difference, subjects, draws, seed, {}), tests)
+
+
+class SeedScores(NamedTuple):
+    """Scores of several networks, each trained with several seeds, on the same sequences."""
+
+    means: dict[str, dict[str, Estimate]]  # by network and score: the mean over its seeds
+    differences: dict[tuple[str, str], dict[str, Estimate]]  # by two networks and score: the second mean minus the first
+
+
+def compare_seeds(
+    networks: Mapping[str, Sequence[Scorer]],
+    subjects: Sequence[str],
+    names: Sequence[str],
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> SeedScores:
+    """The scores `names` of each network, the mean over its seeds, and the differences of every pair of networks.
+
+    Every draw takes the same subjects for all networks and seeds (paired bootstrap), so the intervals are of people: they say
+    nothing of how much the seeds differ.
+    """
+    pairs = list(itertools.combinations(networks, 2))
+
+    def score(weights: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
+        values: dict[tuple[str, ...], np.ndarray] = {}
+        for network, scorers in networks.items():
+            each = [scorer(weights) for scorer in scorers]
+            values |= {(network, name): np.mean([one[name] for one in each], axis=0) for name in names}
+        with np.errstate(invalid="ignore"):  # infinite minus infinite is undefined
+            return values | {(*pair, name): values[pair[1], name] - values[pair[0], name] for pair in pairs for name in names}
+
+    trials = {
+        (network, name): count
+        for network, scorers in networks.items()
+        for name, count in denominators(scorers[0], subjects).items()
+    }
+    found = _resample(score, subjects, draws, seed, trials)
+    return SeedScores(
+        {network: {name: found[network, name] for name in names} for network in networks},
+        {pair: {name: found[*pair, name] for name in names} for pair in pairs},
+    )

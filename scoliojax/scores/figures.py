@@ -15,6 +15,7 @@ from scoliojax.scores.evaluation import Metrics
 from scoliojax.scores.metrics import CALIBRATION_BINS, Ranking, Scored, Scorer, calibration_bins
 
 COLOURS = {"negative": "#0072b2", "neutral": "#e69f00", "positive": "#cc3311", "screening": "#333333"}  # colour-blind safe
+MODEL_COLOURS = ("#999999", "#cc3311", "#0072b2", "#009e73")  # of the networks of a study
 
 
 def stamp(figure: Figure, synthetic: bool, data: str) -> Figure:
@@ -194,10 +195,10 @@ def class_ratios(
     ratios, models = (list(dict.fromkeys(names)) for names in list(zip(*points, strict=True))[:2])
     figure, (panels,) = new_figure(3.1 * len(titles), 3.6, 1, len(titles), squeeze=False)
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
-        for index, (model, colour) in enumerate(zip(models, ("#999999", "#cc3311"), strict=False)):
+        for index, (model, colour) in enumerate(zip(models, MODEL_COLOURS, strict=False)):
             runs = [(ratios.index(ratio), scores[name].value) for ratio, network, scores in points if network == model]
             lacking = {place for place, value in runs if value is None}  # a mean of the others would be of fewer seeds
-            known = [(place + 0.08 * (2 * index - 1), value) for place, value in runs if value is not None]
+            known = [(place + 0.08 * (2 * index + 1 - len(models)), value) for place, value in runs if value is not None]
             axes.plot(*np.array(known).reshape(-1, 2).T, "o", color=colour, alpha=0.5, markersize=4)
             places = sorted({place for place, _ in runs} - lacking)
             means = [np.mean([value for place, value in runs if place == here and value is not None]) for here in places]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from data_pipelines.schema import CLASSES
+from data_pipelines.schema import CLASSES, SILHOUETTES, SKELETONS
 from scoliojax.scores.assurance import coverage_rows, distance_lines, set_lines
 from scoliojax.scores.evaluation import Metrics
 from scoliojax.scores.results import QUESTIONS, cell, subgroup_headlines
@@ -13,9 +13,64 @@ from scoliojax.scores.robustness import HEADER
 BINARY = ("sensitivity", "specificity", "ppv", "npv", "auroc")
 
 
+FRAMES = {SILHOUETTES: "silhouettes", SKELETONS: "skeleton maps"}  # what a network reads, in words
+SCONET, DRF = "Zhou et al., MICCAI 2024, arXiv 2407.05726", "MICCAI 2025, arXiv 2509.00872"
+
+
 def network(config: dict[str, Any]) -> str:
     """The name of a run's network in the papers."""
-    return "ScoNet-MT" if config["loss"]["triplet_weight"] else "ScoNet"
+    if config["model"].get("name") == "drf":
+        return "DRF"
+    name = "ScoNet-MT" if config["loss"]["triplet_weight"] else "ScoNet"
+    return f"{name}-ske" if modality_of(config) == SKELETONS else name
+
+
+def modality_of(config: dict[str, Any]) -> str:
+    """What a run's network reads."""
+    return config["data"].get("modality", SILHOUETTES)
+
+
+def _model(config: dict[str, Any]) -> list[str]:
+    """What the network is, reads and was trained with."""
+    model, loss, data = config["model"], config["loss"], config["data"]
+    name, modality = network(config), modality_of(config)
+    posture = " and the postural asymmetry vector of its poses" * (name == "DRF")
+    reads = f"{FRAMES[modality]} of a walk{posture}"
+    lines = [
+        f"- {name} ({DRF if name == 'DRF' else SCONET}): {reads} to {', '.join(CLASSES)}.",
+        f"- Channels {tuple(model['channels'])}, embedding {model['embedding_dim']} x {sum(model['strips'])} strips, trained "
+        f"in {config['precision']}, {config['train']['steps']} steps planned, seed {config['seed']}.",
+    ]
+    weights = loss.get("weights_by_class", ())
+    if len(set(weights)) > 1:
+        given = ", ".join(f"{label} {weight:g}" for label, weight in zip(CLASSES, weights, strict=True))
+        lines.append(f"- Weights of the classes in the classification loss: {given}.")
+    if data.get("balanced"):
+        lines.append("- Every training batch has as many sequences of each class, drawn with replacement.")
+    if loss.get("triplet_label") == "class" and loss["triplet_weight"]:
+        lines.append("- In the triplet loss two clips of one class are a positive pair.")
+    if posture:
+        lines.append(
+            "- The ranges that bring the vector to 0..1 are those of the training part and part of the checkpoint; they hold "
+            "for poses of the same detector."
+        )
+    return lines
+
+
+def _input(config: dict[str, Any]) -> str:
+    """What a user gives the network."""
+    if modality_of(config) == SILHOUETTES:
+        return (
+            "Input: binary silhouettes of one person walking towards or away from a camera, 64 x 64 as "
+            "`data_pipelines.prepare` makes them."
+        )
+    maps = config["data"]["maps"]
+    joints = "the joints below the head" if maps["body_only"] else "all joints"
+    return (
+        "Input: skeleton maps of one person walking towards or away from a camera, limbs and joints, 2 x 64 x 64, drawn from "
+        f"poses of COCO's 17 joints as `data_pipelines.poses.maps` does (align={maps['align']!r}, sigma={maps['sigma']:g}, "
+        f"{joints})."
+    )
 
 
 def model_card(
@@ -25,16 +80,13 @@ def model_card(
 
     `notes` are sentences about the file that the card describes.
     """
-    model = config["model"]
     lines = [
         f"# {title}",
         "",
         "**Research software, not a medical device and not a diagnosis.**",
         "",
         "## Model",
-        f"- {network(config)} (Zhou et al., MICCAI 2024, arXiv 2407.05726): silhouettes of a walk to {', '.join(CLASSES)}.",
-        f"- Channels {tuple(model['channels'])}, embedding {model['embedding_dim']} x {sum(model['strips'])} strips, trained "
-        f"in {config['precision']}, {config['train']['steps']} steps planned, seed {config['seed']}.",
+        *_model(config),
         f"- {_origin(environment)}",
         *(
             f"- The learning rate was lowered from {change['old']:g} to {change['new']:g} after step {change['step']}."
@@ -44,12 +96,19 @@ def model_card(
         "",
         "## Intended use",
         "- Research on gait as a marker of scoliosis: comparing methods, and studying who is missed and why.",
-        "- Input: binary silhouettes of one person walking towards or away from a camera, 64 x 64 as `data_pipelines.prepare` "
-        "makes them.",
+        f"- {_input(config)}",
         "",
         "## Out of scope",
         "- Diagnosis, or any decision about a person. It does not measure a Cobb angle.",
         "- Other ages, clothes, cameras, views and walking aids than those of the data below.",
+        *(
+            [
+                "- Poses of another detector than those of the data below: its errors, its confidences and the joints that it "
+                "misses are part of what the network has learnt."
+            ]
+            if modality_of(config) == SKELETONS
+            else []
+        ),
         "",
         "## Data",
     ]

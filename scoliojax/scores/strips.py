@@ -3,7 +3,7 @@
 A network's logit is the mean over strips, so the contribution of a strip can be read off exactly.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from data_pipelines.poses.maps import BODY_HEIGHT, CANVAS, REACH
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH
 from scoliojax.scores.bootstrap import BAND_DRAWS, LEVEL, subject_draws
 from scoliojax.scores.figures import new_figure
@@ -18,6 +19,7 @@ from scoliojax.scores.figures import new_figure
 # Pixel rows of a normalised silhouette, which reaches from row 0 to row 64: the middle of the head, then heights of shoulders,
 # hips, knees and ankles as shares of an adult's height (Drillis and Contini 1966), measured on nobody here.
 MARKS = {"head": 4.2, "shoulders": 11.6, "hips": 30.1, "knees": 45.8, "feet": 61.5}
+HEIGHTS = {"eyes": 0.936, "shoulders": 0.818, "hips": 0.530, "knees": 0.285, "ankles": 0.039}  # the same shares, of joints
 
 
 class StripContribution(NamedTuple):
@@ -30,6 +32,24 @@ class StripContribution(NamedTuple):
     value: np.ndarray  # p k
     low: np.ndarray  # p k; bounds of the interval
     high: np.ndarray  # p k
+
+
+def map_marks(body_only: bool = False, sigma: float = 8.0) -> dict[str, float]:
+    """As `MARKS`, of the joints of a skeleton map that is drawn with these arguments (`poses.maps.skeleton_maps`)."""
+    shown = dict(list(HEIGHTS.items())[body_only:])
+    scale = BODY_HEIGHT / (max(shown.values()) - min(shown.values()))
+    rows = {name: CANVAS / 2 - (height - shown["hips"]) * scale for name, height in shown.items()}  # of the canvas
+    top = max(0, int(min(rows.values()) - REACH * sigma))  # of what is drawn
+    bottom = min(CANVAS - 1, int(max(rows.values()) + REACH * sigma))
+    return {name: (row - top) * FRAME_SIZE / (bottom - top) for name, row in rows.items()}
+
+
+def side_by_side(frame: np.ndarray) -> np.ndarray:
+    """A picture of a frame: `[64, 44]` as it is, `[2, 64, 44]` as `[64, 88]`, limbs left and joints right.
+
+    Not one upon the other, because maps drawn as published do not fit each other.
+    """
+    return frame if frame.ndim == 2 else np.concatenate(list(frame), axis=1)
 
 
 def strip_bounds(strips: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -61,13 +81,13 @@ def strip_contribution(strip_logits: np.ndarray, labels: np.ndarray, subjects: S
 
 
 def mean_silhouettes(read: Callable[[int], np.ndarray], rows: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """The mean frame of each class, `[k, 64, 44]`, 0..255; nan where a class is absent."""
-    totals, counts = np.zeros((classes, FRAME_SIZE, FRAME_WIDTH)), np.zeros(classes)  # k h w, k
+    """The mean frame of each class, `[k, 64, 44]` or `[k, 2, 64, 44]`, 0..255; nan where a class is absent."""
+    totals: list[np.ndarray | float] = [0.0] * classes  # each (2) h w
+    counts = np.bincount(labels, minlength=classes)  # k
     for row, label in zip(rows, labels, strict=True):
-        totals[label] += read(int(row)).mean(axis=0)  # h w
-        counts[label] += 1
-    with np.errstate(invalid="ignore"):
-        return totals / counts[:, None, None]  # k h w
+        totals[label] += read(int(row)).mean(axis=0)  # (2) h w
+    shape = next(np.shape(total) for total, count in zip(totals, counts, strict=True) if count)
+    return np.stack([total / count if count else np.full(shape, np.nan) for total, count in zip(totals, counts, strict=True)])
 
 
 def draw_contribution(
@@ -76,13 +96,18 @@ def draw_contribution(
     strips: Sequence[int],
     classes: Sequence[str],
     first: int = 0,
+    marks: Mapping[str, float] | None = None,
 ) -> Figure:
-    """The mean silhouette of each class, coloured by contribution, side by side for several levels, and bars with intervals.
+    """The mean frame of each class, coloured by contribution, side by side for several levels, and bars with intervals.
 
-    White is no contribution, red is for the class and blue against it. The class `first` comes first.
+    White is no contribution, red is for the class and blue against it. The class `first` comes first. `silhouettes`: as from
+    `mean_silhouettes`; `marks`: names of pixel rows, None for those of silhouettes, or of skeleton maps as published.
     """
-    bounds = strip_bounds(strips)
-    figure, panels = new_figure(3.4 * len(classes), 4.6, 1, 2 * len(classes), width_ratios=[44, 56] * len(classes), sharey=True)
+    bounds, channels = strip_bounds(strips), silhouettes[0].size // (FRAME_SIZE * FRAME_WIDTH)
+    marks = marks or (MARKS if channels == 1 else map_marks())
+    wide = channels * FRAME_WIDTH
+    size = (wide + 56) * 0.034 * len(classes)
+    figure, panels = new_figure(size, 4.6, 1, 2 * len(classes), width_ratios=[wide, 56] * len(classes), sharey=True)
     lowest, highest = float(np.nanmin(contribution, initial=0.0)), float(np.nanmax(contribution, initial=1e-9))
     largest = float(np.nanmax(np.abs(contribution.value), initial=1e-9))
     colouring = ScalarMappable(Normalize(-largest, largest), "RdBu_r")
@@ -98,14 +123,15 @@ def draw_contribution(
             middle = top + thick * (level + 0.5)
             bars.barh(middle, value, height=0.8 * thick, color=colour, edgecolor="#777777", linewidth=0.4)
             bars.plot([low, high], [middle, middle], color="black", linewidth=1.0)
-        body.imshow(painted * silhouettes[index][..., None] / 255.0, extent=(0, FRAME_WIDTH, FRAME_SIZE, 0), aspect="auto")
+        shown = np.tile(painted, (1, channels, 1)) * side_by_side(silhouettes[index])[..., None] / 255.0  # h w 3
+        body.imshow(shown, extent=(0, wide, FRAME_SIZE, 0), aspect="auto")
         for axes, colour in ((body, "#bbbbbb"), (bars, "#999999")):
-            for row in MARKS.values():
+            for row in marks.values():
                 axes.axhline(row, color=colour, linewidth=0.6, linestyle=":", zorder=0.5 if axes is bars else 2)
         bars.axvline(0.0, color="black", linewidth=0.8)
         bars.set(xlim=(1.1 * lowest, 1.1 * highest), ylim=(FRAME_SIZE, 0))
         bars.tick_params(left=False, labelsize=8)
-        body.set(xticks=[], yticks=list(MARKS.values()), yticklabels=list(MARKS), title=classes[index])
+        body.set(xticks=[], yticks=list(marks.values()), yticklabels=list(marks), title=classes[index])
         body.tick_params(left=False, labelsize=9)
     label = "against the class (blue), for it (red); cosine"
     figure.colorbar(colouring, ax=panels, shrink=0.8, pad=0.01).set_label(label, fontsize=9)

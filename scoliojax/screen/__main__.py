@@ -1,7 +1,8 @@
 """Screen walks: `python -m scoliojax.screen WALK.mp4 --checkpoint runs/sconet_mt`.
 
-An input is a video, a folder of mask PNGs, a prepared pickle, or a folder of videos. Of each, `result.json`, `report.html` and
-the silhouettes are written; for several, `screening.csv` has a row each. Nothing is sent anywhere, no frame of a video is kept.
+An input is a video, a folder of mask PNGs or of poses, a prepared pickle, or a folder of videos. Of each, `result.json`,
+`report.html` and what the network read are written; for several, `screening.csv` has a row each. Nothing is sent anywhere, no
+frame of a video is kept.
 """
 
 import argparse
@@ -31,9 +32,13 @@ def arguments() -> Parser:
         "scoliojax.screen walk.mp4 --checkpoint runs/quickstart",
     )
     add = parser.add_argument
-    add("inputs", nargs="+", type=walk_path, metavar="INPUT", help="video, folder of mask PNGs, pickle, or folder of videos")
+    help_text = "video, folder of mask PNGs or poses, pickle, or folder of videos"
+    add("inputs", nargs="+", type=walk_path, metavar="INPUT", help=help_text)
     add_run(parser, "--checkpoint", "--workdir")
     add_step(parser)
+    help_text = "run of another network that reads the same walk, e.g. one of silhouettes beside one of skeletons"
+    add("--beside", type=walk_path, metavar="DIR", help=help_text)
+    add("--beside-step", metavar="STEP", help="state of that run, as --step")
     add("--output", type=walk_path, metavar="DIR", help="folder to make; default screening/<input>")
     add("--backend", default="auto", choices=("auto", "pose", "background", "onnx"), help="way to find people; default auto")
     add("--models", type=walk_path, metavar="DIR", help="folder of the pose models, if not where fetch puts them")
@@ -53,7 +58,10 @@ def arguments() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = arguments().parse_args(argv)
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if args.beside_step and not args.beside:
+        parser.error(f"--beside-step={args.beside_step} is of the run of --beside, which is not given")
     without = 0
     with report_errors("the answers so far are whole"):
         without = screen(args)
@@ -97,9 +105,10 @@ def screen(args: argparse.Namespace) -> int:
             refuse_foreign(folder, {*names, "screening.csv"}, "a screening")
         for target in targets:
             check_target(target, inputs, anew=args.output is None and not several)
-        network = open_run(args.directory, "--checkpoint").network(args.step)
-        screener = Screener(network, args.window)
-        write = partial(write_result, screener, segmenter, person=args.person, keep_frames=args.keep_frames, wanted=wanted)
+        screener = Screener(open_run(args.directory, "--checkpoint").network(args.step), args.window)
+        beside = args.beside and Screener(open_run(args.beside, "--beside").network(args.beside_step or "newest"), args.window)
+        choices = {"person": args.person, "keep_frames": args.keep_frames, "wanted": wanted, "beside": beside}
+        write = partial(write_result, screener, segmenter, **choices)
         if several:
             return _screen_all(write, inputs, targets, folder)
         result = write(inputs[0], folder)

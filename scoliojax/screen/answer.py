@@ -9,10 +9,12 @@ import numpy as np
 from flax import nnx
 
 from data_pipelines.perturbations import PERTURBATIONS
-from data_pipelines.schema import CLASSES, FRAME_SIZE, FRAME_WIDTH
+from data_pipelines.poses.asymmetry import asymmetry_vector
+from data_pipelines.poses.maps import skeleton_maps
+from data_pipelines.quality import Quality
+from data_pipelines.schema import CLASSES, SILHOUETTES, SKELETONS, DataError, frame_shape
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.walk import Report, Walk, silent
-from scoliojax.errors import RunError
 from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.posture.measures import Posture, posture_of
 from scoliojax.runs.run import TrainedNetwork
@@ -22,7 +24,10 @@ from scoliojax.scores.reference import Typicality
 from scoliojax.training.state import Tree
 
 CHUNK = 15  # frames in one call of the network
-ALSO_READ = ("shifted left", "shifted right", "mirrored")  # perturbations that should change no decision
+ALSO_READ = {  # perturbations that should change no decision, by modality
+    SILHOUETTES: ("shifted left", "shifted right", "mirrored"),
+    SKELETONS: ("mirrored", "every second frame"),
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,24 @@ class Answer:
     whole: Reading  # of all frames used
     windows: list[Reading]  # in order
     perturbed: dict[str, Reading]  # the whole walk by each perturbation of `ALSO_READ`
-    frames_used: int  # the first frames of the walk, at most as many as evaluation uses
+    frames: np.ndarray  # uint8 [s, 64, 64], or [s, 2, 64, 64] of skeleton maps; what was read, before the sides were cut
+
+    @property
+    def frames_used(self) -> int:
+        """Number of frames read, the first ones of the walk, at most as many as evaluation uses."""
+        return len(self.frames)
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """The frames as pictures, uint8 `[s, 64, 64]`; of a skeleton map the brighter one of limbs and joints."""
+        return self.frames if self.frames.ndim == 3 else self.frames.max(axis=1)  # s 64 64
+
+    @property
+    def qualities(self) -> list[Quality]:
+        """The judgements of the walk: of its silhouettes where it has some, and of its poses where the network reads these."""
+        walk = self.walk
+        read = [walk.pose_quality] if self.network.modality == SKELETONS else []
+        return read if walk.kind == "poses" else [walk.quality, *read]
 
     @cached_property
     def posture(self) -> Posture | None:
@@ -97,8 +119,24 @@ def _pool(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, frames: jax.Arra
 
 
 @partial(jax.jit, static_argnums=0)
-def _read(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, pooled: jax.Array) -> ScoNetOutput:
-    return nnx.merge(graph, params, batch_stats, copy=True).head(pooled, train=False)
+def _read(graph: nnx.GraphDef, params: Tree, batch_stats: Tree, pooled: jax.Array, asymmetry: jax.Array | None) -> ScoNetOutput:
+    return nnx.merge(graph, params, batch_stats, copy=True).head(pooled, asymmetry, train=False)
+
+
+def frames_of(walk: Walk, network: TrainedNetwork) -> np.ndarray:
+    """What a network reads of a walk, uint8 `[s, 64, 64]` or `[s, 2, 64, 64]`; `DataError` where the walk has nothing of it."""
+    most, name = int(network.config.data.max_eval_frames), network.directory.name
+    if network.modality == SKELETONS:
+        if walk.poses is None:
+            remedy = "give a video with --backend pose, or poses" if walk.kind == "video" else "give poses, or a video"
+            raise DataError(f"{walk.name}: the network {name} reads skeletons, and there are silhouettes alone; {remedy}")
+        return skeleton_maps(walk.poses, **network.config.data.maps)[:most]  # s 2 64 64
+    if walk.kind == "poses":
+        raise DataError(
+            f"{walk.name}: the network {name} reads silhouettes, and there are poses alone; give masks or a video, or a "
+            "network of skeletons, such as one of configs/sconet_mt_ske.py"
+        )
+    return walk.silhouettes[:most]  # s 64 64
 
 
 class Screener:
@@ -114,35 +152,54 @@ class Screener:
         self._pool = partial(_pool, graph, state.params, state.batch_stats)
         self._read = partial(_read, graph, state.params, state.batch_stats)
 
-    def __call__(self, walk: Walk, report: Report = silent) -> Answer:
-        """Read one walk; `report` as in `read_walk`; raises `RunError` for poses alone, and where a logit is not finite."""
-        if not len(walk.silhouettes):
-            remedy = "give a video or silhouettes, or measure them: python -m scoliojax.posture"
-            raise RunError(f"{walk.name} holds poses, and this network reads silhouettes; {remedy}")
-        silhouettes = cut_sides(walk.silhouettes[: int(self._network.config.data.max_eval_frames)])  # s 64 44
-        bounds = window_bounds(len(silhouettes), self._window)
-        pooled = [self._pooled(silhouettes[first:last]) for first, last in bounds]
-        whole = self._reading(walk, 0, len(silhouettes), jnp.max(jnp.stack(pooled), axis=0))
-        windows = [self._reading(walk, *bound, maps) for bound, maps in zip(bounds, pooled, strict=True)]
-        perturbed, frames = {}, len(silhouettes)
-        for name in ALSO_READ:
-            report("reading the walk", 0, None)
-            perturbed[name] = self._reading(walk, 0, frames, self._pooled(PERTURBATIONS[name](silhouettes)))
-        return Answer(walk, self._network, whole, windows, perturbed, len(silhouettes))
+    @property
+    def network(self) -> TrainedNetwork:
+        return self._network
 
-    def _pooled(self, silhouettes: np.ndarray) -> jax.Array:
-        """The pooled feature map of at least one frame, uint8 `[s, 64, 44]` to `[1, 16, 11, c]`."""
+    def warm(self) -> None:
+        """Compile now what every walk needs."""
+        shape = frame_shape(self._network.modality)
+        blank, asymmetry = np.zeros((CHUNK, *shape), np.uint8), np.zeros((1, 8, 3), np.float32)
+        self._read(self._pooled(blank), asymmetry if self._network.reads_asymmetry else None)
+
+    def __call__(self, walk: Walk, report: Report = silent) -> Answer:
+        """Read one walk; `report` as in `read_walk`.
+
+        Raises `DataError` where the walk has nothing of what the network reads, and `RunError` where a logit is not finite.
+        """
+        frames = frames_of(walk, self._network)
+        cut = cut_sides(frames)  # s (2) 64 44
+        bounds = window_bounds(len(cut), self._window)
+        pooled = [self._pooled(cut[first:last]) for first, last in bounds]
+        whole = self._reading(walk, 0, len(cut), jnp.max(jnp.stack(pooled), axis=0))
+        windows = [self._reading(walk, *bound, maps) for bound, maps in zip(bounds, pooled, strict=True)]
+        perturbed = {}
+        for name in ALSO_READ[self._network.modality]:
+            report("reading the walk", 0, None)
+            perturbed[name] = self._reading(walk, 0, len(cut), self._pooled(PERTURBATIONS[name](cut)))
+        return Answer(walk, self._network, whole, windows, perturbed, frames)
+
+    def _pooled(self, frames: np.ndarray) -> jax.Array:
+        """The pooled feature map of at least one frame, uint8 `[s, ..., 64, 44]` to `[1, 16, 11, c]`."""
         maps = []
-        for start in range(0, len(silhouettes), CHUNK):
-            piece = silhouettes[start : start + CHUNK]  # s 64 44
-            frames = np.zeros((1, CHUNK, FRAME_SIZE, FRAME_WIDTH), np.uint8)  # 1 s 64 44
-            frames[0, : len(piece)] = piece
-            maps.append(self._pool(frames, np.arange(CHUNK)[None] < len(piece)))  # 1 16 11 c
+        for start in range(0, len(frames), CHUNK):
+            piece = frames[start : start + CHUNK]  # s ... 64 44
+            padded = np.zeros((1, CHUNK, *piece.shape[1:]), np.uint8)  # 1 s ... 64 44
+            padded[0, : len(piece)] = piece
+            maps.append(self._pool(padded, np.arange(CHUNK)[None] < len(piece)))  # 1 16 11 c
         return reduce(jnp.maximum, maps)  # 1 16 11 c
+
+    def _asymmetry(self, walk: Walk, first: int, last: int) -> np.ndarray | None:
+        """The asymmetry vector `[1, 8, 3]` of frames of the walk; of all its frames, as in training, if all are read."""
+        if not self._network.reads_asymmetry:
+            return None
+        assert walk.poses is not None  # as `frames_of` makes sure
+        whole = first == 0 and last >= min(len(walk.poses), int(self._network.config.data.max_eval_frames))
+        return asymmetry_vector(walk.poses if whole else walk.poses[first:last])[None]  # 1 8 3
 
     def _reading(self, walk: Walk, first: int, last: int, pooled: jax.Array) -> Reading:
         network = self._network
-        output = jax.device_get(self._read(pooled))
+        output = jax.device_get(self._read(pooled, self._asymmetry(walk, first, last)))
         embeddings, strip_logits = output.embeddings[0], output.logits[0]  # p c, p k
         logits = strip_logits.mean(axis=0, keepdims=True)  # 1 k
         refuse_not_finite(logits, [walk.name])

@@ -6,6 +6,7 @@ from data_pipelines.video.walk import Flag
 from scoliojax.scores.reference import Typicality
 from scoliojax.screen.answer import Answer
 
+REFERRED = {True: ", above its threshold", False: ", below its threshold", None: ""}
 STEADY = 2 / 3  # least share of windows with the class of the whole walk
 
 
@@ -18,7 +19,8 @@ class Reason(NamedTuple):
 
 def reasons_of(answer: Answer) -> list[Reason]:
     """Why there is no answer for this walk; empty where there is one."""
-    reasons = [Reason(finding.name, finding.message) for finding in answer.walk.quality.grave]
+    found = {finding.name: finding.message for quality in answer.qualities for finding in quality.grave}
+    reasons = [Reason(name, message) for name, message in found.items()]
     typicality = answer.typicality
     if typicality is not None and typicality.beyond:
         message = f"unlike anything this network has learnt from ({_far(typicality)}), so what it says means nothing"
@@ -35,7 +37,10 @@ def _far(typicality: Typicality) -> str:
 
 def flags_of(answer: Answer) -> list[Flag]:
     """All remarks about an answer: those of the walk, of the network, and, where there is an answer, of both together."""
-    flags, usable = list(answer.walk.flags), len(answer.walk.silhouettes)
+    flags, usable = list(answer.walk.flags), len(answer.walk.frames)
+    known = {flag.name for flag in flags}
+    findings = [finding for quality in answer.qualities for finding in quality.findings if not finding.grave]
+    flags += [Flag(one.name, one.frames, one.message) for one in findings if one.name not in known]
     if answer.network.synthetic:
         message = "this network was trained on synthetic walkers, not people: its answer says nothing about anybody"
         flags.insert(0, Flag("synthetic network", None, message))
@@ -67,3 +72,21 @@ def flags_of(answer: Answer) -> list[Flag]:
         message = f"unlike anything this network has learnt from ({_far(typicality)}): trust the answer less"
         flags.append(Flag("unlike training", None, message))
     return flags
+
+
+def disagreement(answer: Answer, beside: Answer) -> Flag | None:
+    """The remark that two networks do not give one answer for a walk; None where they do."""
+    names = [f"{one.network.directory.name} ({one.network.modality})" for one in (answer, beside)]
+    known = [not reasons_of(one) for one in (answer, beside)]
+    if known == [True, True]:
+        decided = [(one.whole.called, one.whole.referred) for one in (answer, beside)]
+        if decided[0] == decided[1]:
+            return None
+        says = [
+            f"{name} calls it {called}{REFERRED[referred]}" for name, (called, referred) in zip(names, decided, strict=True)
+        ]
+        return Flag("networks disagree", None, f"{' and '.join(says)}: trust neither by itself")
+    if any(known):
+        without = names[known.index(False)]
+        return Flag("networks disagree", None, f"{without} has no answer for this walk: trust the other one less")
+    return None

@@ -38,21 +38,20 @@ class Pictures:
 
 def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
     """Write every file of an answer into an existing folder; `result` from `result.as_dict`."""
-    walk = answer.walk
-    silhouettes = walk.silhouettes[: answer.frames_used]  # s 64 64
+    walk, shown, read = answer.walk, answer.pictures, answer.network.modality  # shown: s 64 64
     write_json(folder / "result.json", result)
-    sheet = png(contact_sheet(silhouettes, walk.frames))
-    (folder / "silhouettes.png").write_bytes(sheet)
-    write_animation(folder / "silhouettes.gif", silhouettes, walk.times)
+    sheet = png(contact_sheet(shown, walk.frames))
+    (folder / f"{read}.png").write_bytes(sheet)
+    write_animation(folder / f"{read}.gif", shown, walk.times)
     candidates = None
     if result["people"] is not None and walk.shape is not None:
         candidates = png(candidates_sheet(walk.people, walk.shape))
         (folder / "candidates.png").write_bytes(candidates)
     known = result["answer"] is not None
     pictures = Pictures(
-        on_top=[(number, embedded(png(frame), "image/png")) for number, frame in eight(silhouettes, walk.frames)],
+        on_top=[(number, embedded(png(frame), "image/png")) for number, frame in eight(shown, walk.frames)],
         sheet=embedded(sheet, "image/png"),
-        animation=embedded((folder / "silhouettes.gif").read_bytes(), "image/gif"),
+        animation=embedded((folder / f"{read}.gif").read_bytes(), "image/gif"),
         windows=embedded(svg(draw_windows(answer), "windows"), "image/svg+xml") if known and not result["too_short"] else "",
         strips=embedded(svg(draw_strips(answer), "strips"), "image/svg+xml") if known else "",
         candidates="" if candidates is None else embedded(candidates, "image/png"),

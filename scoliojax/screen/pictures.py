@@ -112,13 +112,13 @@ def draw_windows(answer: Answer) -> Figure:
 
 
 def draw_strips(answer: Answer) -> Figure:
-    """Contribution of each strip to each class, over the mean silhouette of the walk; lines: the range over the windows.
+    """Contribution of each strip to each class, over the mean frame of the walk; lines: the range over the windows.
 
     The class called comes first.
     """
     centred = np.stack([reading.centred for reading in (answer.whole, *answer.windows)])  # v p k
     contribution = StripContribution(centred[0], centred.min(axis=0), centred.max(axis=0))
-    mean = cut_sides(answer.walk.silhouettes[: answer.frames_used]).mean(axis=0)  # 64 44
+    mean = cut_sides(answer.pictures).mean(axis=0)  # 64 44
     silhouettes, first = np.stack([mean] * len(CLASSES)), CLASSES.index(answer.whole.called)
     figure = draw_contribution(contribution, silhouettes, answer.network.config.model.strips, CLASSES, first)
     return _stamped(figure, answer)

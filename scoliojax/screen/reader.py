@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.schema import CHANNELS
 from data_pipelines.video.people import Person, Segmenter, SeveralPeopleError
 from data_pipelines.video.walk import Report, needs_segmenter, read_walk, silent
 from scoliojax.errors import RunError
@@ -14,7 +15,8 @@ from scoliojax.screen.page import png, write_answer, write_frames
 from scoliojax.screen.pictures import candidates_sheet
 from scoliojax.screen.result import NOTHING_MORE, Wanted, as_dict
 
-FILES = {"result.json", "report.html", "silhouettes.png", "silhouettes.gif", "frames", "candidates.png"}
+FILES = {"result.json", "report.html", "frames", "candidates.png"}
+FILES |= {f"{modality}.{kind}" for modality in CHANNELS for kind in ("png", "gif")}
 
 
 class ChooseError(RunError):
@@ -45,9 +47,11 @@ def write_result(
     keep_frames: bool,
     wanted: Wanted = NOTHING_MORE,
     report: Report = silent,
+    beside: Screener | None = None,
 ) -> dict[str, Any]:
     """Write the answer for one input into `folder`, as a whole, and return the content of `result.json`.
 
+    `beside` reads the same walk with another network.
     `person` as in `people.choose`; `keep_frames` also writes the frames of the video that were used. A walk that gets no
     answer has its report, too, which says why. `DataError` or `RunError` where there is no walk; `ChooseError`
     where several people walk, whom `candidates.png` in the folder shows. `report` as in `read_walk`.
@@ -62,9 +66,10 @@ def write_result(
         raise ChooseError(message, error.candidates, error.shape) from None
     report("reading the walk", 0, None)
     answer = screener(walk, report)
+    other = beside and beside(walk, report)
     name, models = (used.name, used.models) if used else (None, {})
     kept = keep_frames and used is not None
-    result = as_dict(answer, name, models, person, wanted) | {"kept_frames": kept}
+    result = as_dict(answer, name, models, person, wanted, other) | {"kept_frames": kept}
     report("writing the report", 0, None)
     with whole_folder(folder) as fresh:
         write_answer(fresh, answer, result)

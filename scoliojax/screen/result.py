@@ -16,13 +16,15 @@ from scoliojax.scores.metrics import check_prevalence, predictive_values
 from scoliojax.scores.model_card import network
 from scoliojax.scores.strips import strip_bounds
 from scoliojax.screen.answer import Answer, Reading
-from scoliojax.screen.limits import flags_of, reasons_of
+from scoliojax.screen.limits import disagreement, flags_of, reasons_of
 
 SCHEMA = "scoliojax.screening/2"  # with its version; described in docs/screening.md
 COLUMNS = (
     "input", "class", *(f"p_{name}" for name in CLASSES), "referred", "prediction_set", "windows", "windows_agreeing",
-    "usable_frames", "bad_frames", "fragile", "distance", "flags", "no_answer", "synthetic", "error",
+    "usable_frames", "bad_frames", "fragile", "distance", "flags", "no_answer", "synthetic", "error", "beside_class",
+    "beside_referred", "beside_no_answer",
 )  # fmt: skip
+SAID = {True: "yes", False: "no", None: "no operating point"}  # of a decision at the operating point
 
 
 @dataclass(frozen=True)
@@ -42,33 +44,54 @@ NOTHING_MORE = Wanted()
 
 
 def as_dict(
-    answer: Answer, backend: str | None, models: dict[str, str], person: list[int] | None, wanted: Wanted
+    answer: Answer,
+    backend: str | None,
+    models: dict[str, str],
+    person: list[int] | None,
+    wanted: Wanted,
+    beside: Answer | None = None,
 ) -> dict[str, Any]:
     """The content of `result.json`; without `answer`, `windows` and `strips` where `reasons_of` gives a reason.
 
-    `backend`: name of the segmenter, None for an input of silhouettes; `models`: SHA-256 of its model files by name;
-    `person`: numbers of the candidates that the user chose, if any.
+    `backend`: name of the segmenter, None for an input that needs none; `models`: SHA-256 of its model files by name;
+    `person`: numbers of the candidates that the user chose, if any; `beside`: the answer of another network for the same walk.
     """
-    walk, trained = answer.walk, answer.network
-    strips = [
-        {"level": level, "first_row": top, "last_row": bottom - 1, "contribution": _by_class(centred, 6)}
-        for (level, top, bottom), centred in zip(strip_bounds(trained.config.model.strips), answer.whole.centred, strict=True)
-    ]
-    reasons, typicality = reasons_of(answer), answer.typicality
-    config, used = trained.config.to_dict(), answer.frames_used
+    walk, used = answer.walk, answer.frames_used
     silhouettes = {"backend": backend, "models": models, "person": person, "candidates": len(walk.people)}
-    frames = {"usable": len(walk.silhouettes), "used": used, "frames": walk.frames[:used].tolist()}
-    run = {"name": network(config), "run": trained.directory.name, "step": trained.step, "digest": trained.digest}
-    known, evaluation = not reasons, _evaluation(answer)
+    frames = {"usable": len(walk.frames), "used": used, "frames": walk.frames[:used].tolist()}
+    flags, apart = flags_of(answer), beside and disagreement(answer, beside)
     return {
         "schema": SCHEMA,
         "disclaimer": DISCLAIMER,
         "synthetic": answer.network.synthetic,
         "input": {"name": walk.name, "kind": walk.kind, **walk.source},
         "silhouettes": silhouettes | frames,
-        "network": run | {"evaluation": evaluation},
-        "quality": _quality(walk.quality),
+        "quality": _quality(answer.qualities[-1]),
         "people": walk.choice,
+        **_judged(answer, wanted),
+        "posture": None if answer.posture is None else section(answer.posture),
+        "flags": [flag._asdict() for flag in [*flags, *([apart] if apart else [])]],
+        "beside": beside
+        and {
+            "synthetic": beside.network.synthetic,
+            **_judged(beside, wanted),
+            "flags": [flag._asdict() for flag in flags_of(beside) if flag not in flags],
+        },
+    }
+
+
+def _judged(answer: Answer, wanted: Wanted) -> dict[str, Any]:
+    """What one network says of a walk."""
+    walk, trained = answer.walk, answer.network
+    strips = [
+        {"level": level, "first_row": top, "last_row": bottom - 1, "contribution": _by_class(centred, 6)}
+        for (level, top, bottom), centred in zip(strip_bounds(trained.config.model.strips), answer.whole.centred, strict=True)
+    ]
+    reasons, typicality, evaluation = reasons_of(answer), answer.typicality, _evaluation(answer)
+    run = {"name": network(trained.config.to_dict()), "run": trained.directory.name, "step": trained.step}
+    known = not reasons
+    return {
+        "network": run | {"digest": trained.digest, "modality": trained.modality, "evaluation": evaluation},
         "typicality": typicality and typicality._asdict(),
         "no_answer": [reason._asdict() for reason in reasons],
         "answer": _answer(answer, wanted, evaluation) if known else None,
@@ -76,8 +99,6 @@ def as_dict(
         "windows_agreeing": answer.agreeing if known else 0,
         "too_short": len(answer.windows) == 1,
         "strips": strips if known else [],
-        "posture": None if answer.posture is None else section(answer.posture),
-        "flags": [flag._asdict() for flag in flags_of(answer)],
     }
 
 
@@ -193,6 +214,10 @@ def as_row(name: str, result: dict[str, Any] | None, error: str = "") -> dict[st
         "no_answer": "; ".join(reason["name"] for reason in result["no_answer"]),
         "synthetic": "yes" if result["synthetic"] else "no",
     }
+    if (beside := result["beside"]) is not None:
+        row["beside_no_answer"] = "; ".join(reason["name"] for reason in beside["no_answer"])
+        if beside["answer"] is not None:
+            row |= {"beside_class": beside["answer"]["class"], "beside_referred": SAID[beside["answer"]["referred"]]}
     answer = result["answer"]
     if answer is None:
         return row
@@ -200,7 +225,7 @@ def as_row(name: str, result: dict[str, Any] | None, error: str = "") -> dict[st
     return row | {
         "class": answer["class"],
         **{f"p_{name}": f"{value:.6f}" for name, value in answer["probabilities"].items()},
-        "referred": {True: "yes", False: "no", None: "no operating point"}[answer["referred"]],
+        "referred": SAID[answer["referred"]],
         "prediction_set": "unknown" if chosen["classes"] is None else " ".join(chosen["classes"]),
         "windows": len(result["windows"]),
         "windows_agreeing": result["windows_agreeing"],

@@ -57,7 +57,10 @@ def side(reading: dict[str, Any], limit: float | None) -> str:
 
 
 def summary(result: dict[str, Any]) -> str:
-    """The answer in one sentence, or that there is none and why; with a mark if the network knows synthetic walkers only."""
+    """The answer in one sentence, or that there is none and why; with a mark if the network knows synthetic walkers only.
+
+    `result`: the whole, or its part `beside`, the answer of another network.
+    """
     mark, answer = " (synthetic)" if result["synthetic"] else "", result["answer"]
     if answer is None:
         return f"No answer, because {'; '.join(reason['message'] for reason in result['no_answer'])}."
@@ -69,10 +72,11 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def quality(result: dict[str, Any]) -> str:
-    """How many silhouettes are damaged, and by what; gait cycles and cadence where they were found."""
+    """How many frames are damaged, and by what; gait cycles and cadence where they were found."""
     found = result["quality"]
     damage = ", ".join(f"{count} {kind}" for kind, count in found["damage"].items() if count)
-    bad = f"{found['bad_frames'] or 'None'} of {found['frames']} silhouettes damaged{f' ({damage})' if damage else ''}"
+    of = f"{found['frames']} {result['network']['modality']}"
+    bad = f"{found['bad_frames'] or 'None'} of {of} damaged{f' ({damage})' if damage else ''}"
     cycles, cadence = found["gait_cycles"], found["cadence"]
     if cycles is None:
         return f"{bad}; no gait cycle found."

@@ -1,3 +1,4 @@
-"""`python -m scoliojax.study`: the paper's class-ratio study."""
+"""`python -m scoliojax.study`: networks and class ratios compared on the same walks."""
 
-MODELS = ("sconet", "sconet_mt")
+MODELS = ("sconet", "sconet_mt", "sconet_mt_ske", "drf")
+DEFAULT = ("sconet", "sconet_mt")  # what the paper's study compares

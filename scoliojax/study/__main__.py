@@ -1,4 +1,4 @@
-"""The paper's class-ratio study: `python -m scoliojax.study --config configs/sconet_mt.py --workdir runs/study`.
+"""The paper's class-ratio study, also of other networks: `python -m scoliojax.study --config FILE --workdir runs/study`.
 
 Every ratio x network x seed has its own run directory under `--workdir`. Finished runs are skipped and a stopped run is
 continued: after a stop, run the same command again.
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from data_pipelines.command import Parser, expanded_path, make_parser, whole_number
 from scoliojax.runs.command import add_allow_missing, add_hosts, add_recipe, configure_runtime, refuse_rest, report_errors
-from scoliojax.study import MODELS
+from scoliojax.study import DEFAULT, MODELS
 
 
 def arguments() -> Parser:
@@ -17,13 +17,15 @@ def arguments() -> Parser:
         "Train every ratio x network x seed, or go on with them, then write one table and one picture.",
         "--config FILE --workdir DIR [options]",
         "scoliojax.study --config configs/sconet_mt.py --seeds 3 --workdir runs/study --config.data.root=prepared",
+        f"scoliojax.study --config configs/sconet_mt.py:quickstart --models {','.join(MODELS)} --workdir runs/all",
     )
     add_recipe(parser, required=True)
     add_allow_missing(parser)
     parser.add_argument(
         "--ratios", default="1:1:2,1:1:4,1:1:8,1:1:16", metavar="A,B", help="ratios or partition files; default %(default)s"
     )
-    parser.add_argument("--models", default=",".join(MODELS), metavar="A,B", help="networks; default %(default)s")
+    help_text = f"some of {', '.join(MODELS)}, on the same walks; default %(default)s"
+    parser.add_argument("--models", default=",".join(DEFAULT), metavar="A,B", help=help_text)
     parser.add_argument(
         "--seeds", type=whole_number(1, 10000), default=3, metavar="N", help="number of seeds, from the recipe's on; default 3"
     )
@@ -41,11 +43,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         configure_runtime()
         from scoliojax.devices import cluster
         from scoliojax.runs.recipe import read_recipe
+        from scoliojax.study.networks import variant_of
         from scoliojax.study.ratios import cells, check, finish, write_study
 
         cluster.join(args.coordinator, args.processes, args.process)  # before anything touches a device
         recipe = read_recipe(args.config, changes)
-        study = cells(recipe, args.ratios.split(","), args.models.split(","), args.seeds, args.workdir)
+        names = args.ratios.split(","), args.models.split(",")
+        study = cells(recipe, *names, args.seeds, args.workdir, variant_of(args.config), changes)
         check(study)
         metrics = [finish(cell) for cell in study]
         if cluster.is_first():

@@ -1,16 +1,17 @@
-"""The paper's class-ratio study: train every class ratio x network x seed, then write one table and one picture.
+"""The paper's class-ratio study: train every class ratio x network x seed, then write tables and one picture.
 
 A ratio is positive:neutral:negative of the training part, or an official partition file. Each cell has its own run directory;
 finished cells are skipped and a stopped cell is continued.
 """
 
-import copy
 import itertools
 import re
 import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipelines.schema import SequenceSet
 from data_pipelines.splits import RATIO
 from scoliojax import build
 from scoliojax.devices import cluster
@@ -20,8 +21,10 @@ from scoliojax.runs import directory as run_directory
 from scoliojax.runs import settings
 from scoliojax.runs.cohort import parts_of
 from scoliojax.runs.training import run_training
+from scoliojax.scores.bootstrap import Estimate, McNemar
 from scoliojax.scores.evaluation import Metrics, find_metrics
-from scoliojax.study import MODELS
+from scoliojax.study import MODELS, networks
+from scoliojax.study.pairs import Pairs, Predicted, pair_up, read_predicted
 
 SCORES = {
     "accuracy": "accuracy",
@@ -51,8 +54,20 @@ class Cell(NamedTuple):
     config: build.Config
 
 
-def cells(recipe: build.Config, ratios: list[str], models: list[str], seeds: int, workdir: Path) -> list[Cell]:
-    """Every combination; raises `RunError` for an unknown model, a name given twice, or fewer than one seed."""
+def cells(
+    recipe: build.Config,
+    ratios: list[str],
+    models: list[str],
+    seeds: int,
+    workdir: Path,
+    variant: str = "",
+    changes: Sequence[str] = (),
+) -> list[Cell]:
+    """Every combination, of the variant of the networks' recipes and with what the user gave, `--config.KEY=VALUE`.
+
+    Raises `RunError` for an unknown model, a name given twice, fewer than one seed, or a recipe that is none of silhouettes.
+    """
+    networks.check_base(recipe)
     if unknown := [model for model in models if model not in MODELS]:
         raise RunError(f"--models={','.join(models)}: {unknown[0]!r} is unknown; known are {', '.join(MODELS)}")
     if seeds < 1:
@@ -63,10 +78,9 @@ def cells(recipe: build.Config, ratios: list[str], models: list[str], seeds: int
             raise RunError(f"--{option}={','.join(ratios if option == 'ratios' else models)} names one twice, or none")
     study = []
     for ratio, model, seed in itertools.product(ratios, models, range(recipe.seed, recipe.seed + seeds)):
-        config = copy.deepcopy(recipe)
+        config = networks.network_config(recipe, model, variant, changes, _as_ratio(ratio))
         config.data.partition, config.seed = ratio, seed
         config.data.allow_missing = recipe.data.allow_missing and not RATIO.fullmatch(ratio)  # it belongs to a file
-        config.loss.triplet_weight = (recipe.loss.triplet_weight or 1.0) if model == "sconet_mt" else 0.0
         study.append(Cell(ratio, model, seed, workdir / names[ratio] / model / f"seed-{seed}", config))
     return study
 
@@ -75,9 +89,13 @@ def check(study: list[Cell]) -> None:
     """Raise the errors that a cell would raise later, before hours of training."""
     for cell in study:
         settings.check(cell.config)
-    with cluster.first_alone("data"):  # the first process may prepare the data
-        data = build.build_data(study[0].config, report=cluster.print_once)
+    opened: dict[tuple, SequenceSet] = {}  # by what networks read
     for cell in study:
+        if networks.reads(cell.config) not in opened:
+            with cluster.first_alone("data"):  # the first process may prepare the data
+                data = opened[networks.reads(cell.config)] = build.build_data(cell.config, report=cluster.print_once)
+            networks.refuse_other_walks(next(iter(opened.values())), data)
+        data = opened[networks.reads(cell.config)]
         partition = build.build_partition(cell.config, data)
         build.build_sampler(cell.config, data, partition)
         build.build_model(cell.config)
@@ -123,6 +141,8 @@ class Row(NamedTuple):
     seeds: int | None  # None for published values
     scores: Spreads
     source: str = "ours"
+    intervals: dict[str, Estimate] = {}  # of the means over seeds, by score  # noqa: RUF012, nobody writes to it
+    tests: Sequence[McNemar] = ()  # of a difference: of the class called, for each seed
 
 
 def _spread(values: list[float | None]) -> Spread:
@@ -133,25 +153,31 @@ def _spread(values: list[float | None]) -> Spread:
     return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
 
 
-def summarise(study: list[Cell], metrics: list[Metrics]) -> list[Row]:
-    """Rows in the order of the study: each model, its published scores, and the second model minus the first."""
+def summarise(study: list[Cell], metrics: list[Metrics], pairs: Mapping[str, Pairs] | None = None) -> list[Row]:
+    """Rows in the order of the study: each model, its published scores, and the differences of every pair of models.
+
+    `pairs`: by ratio the intervals and tests, None for none.
+    """
     rows = []
     models = list(dict.fromkeys(cell.model for cell in study))
     for ratio in dict.fromkeys(cell.ratio for cell in study):
-        values = {}  # by model and score, one for each seed
+        values, found = {}, pairs[ratio] if pairs else None  # by model and score, one for each seed
         for model in models:
             runs = [run for cell, run in zip(study, metrics, strict=True) if (cell.ratio, cell.model) == (ratio, model)]
             values[model] = {name: [run.scores[name].value for run in runs] for name in SCORES}
-            rows.append(Row(ratio, model, len(runs), {name: _spread(values[model][name]) for name in SCORES}))
+            spreads = {name: _spread(values[model][name]) for name in SCORES}
+            rows.append(Row(ratio, model, len(runs), spreads, intervals=found.scores.means[model] if found else {}))
             if published := PUBLISHED.get((_as_ratio(ratio), model)):
                 scores: Spreads = {name: (published.get(name), None) for name in SCORES}
                 rows.append(Row(ratio, model, None, scores, f"published on Scoliosis1K, {SOURCE}"))
-        if len(models) == 2:
+        for pair in itertools.combinations(models, 2):
             differences: Spreads = {}
             for name in SCORES:
-                pairs = zip(*(values[model][name] for model in models), strict=True)
-                differences[name] = _spread([None if None in pair else pair[1] - pair[0] for pair in pairs])
-            rows.append(Row(ratio, f"{models[1]} - {models[0]}", len(runs), differences, "ours, seed by seed"))
+                both = zip(*(values[model][name] for model in pair), strict=True)
+                differences[name] = _spread([None if None in two else two[1] - two[0] for two in both])
+            intervals, tests = (found.scores.differences[pair], found.tests[pair]) if found else ({}, ())
+            title = f"{pair[1]} - {pair[0]}"
+            rows.append(Row(ratio, title, len(runs), differences, "ours, seed by seed", intervals, tests))
     return rows
 
 
@@ -163,31 +189,52 @@ def _as_ratio(ratio: str) -> str:
 
 def table(rows: list[Row], data: str, synthetic: bool) -> str:
     """The rows as Markdown; our rows on synthetic data are marked, and so is a published score of doubtful meaning."""
-    lines = [f"Test part of {data}. Mean and standard deviation over seeds.", ""]
-    lines += ["| ratio | network | seeds | " + " | ".join(SCORES.values()) + " | source |", "|---" * (len(SCORES) + 4) + "|"]
+    lines = [
+        f"Test part of {data}. Mean and standard deviation over seeds; in brackets the 95 % interval of that mean over "
+        "subjects. Differences: of the same walks (paired bootstrap), and McNemar's exact test of the class called, seed by "
+        "seed.",
+        "",
+    ]
+    titles = ["ratio", "network", "seeds", *SCORES.values(), "McNemar's p", "source"]
+    lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
         mark = " (synthetic)" if synthetic and row.source.startswith("ours") else ""
         missing = "undefined" if row.source.startswith("ours") else "not given"
-        cells = [_cell(*row.scores[name], missing) for name in SCORES]
+        cells = [_cell(*row.scores[name], row.intervals.get(name), missing) for name in SCORES]
         if row.seeds is None and row.scores[DOUBTFUL][0] is not None:
             cells[list(SCORES).index(DOUBTFUL)] += " (a)"
-        lines.append(f"| {row.ratio} | {row.model} | {row.seeds or missing} | {' | '.join(cells)} | {row.source}{mark} |")
+        tests = ", ".join("never unequal" if one.p_value is None else f"{one.p_value:.2g}" for one in row.tests)
+        lines.append(
+            f"| {row.ratio} | {row.model} | {row.seeds or missing} | {' | '.join([*cells, tests])} | {row.source}{mark} |"
+        )
     if any(row.seeds is None and row.scores[DOUBTFUL][0] is not None for row in rows):
         lines += ["", FOOTNOTE]
     return "\n".join(lines) + "\n"
 
 
-def _cell(mean: float | None, spread: float | None, missing: str) -> str:
+def _cell(mean: float | None, spread: float | None, interval: Estimate | None, missing: str) -> str:
     if mean is None:
         return missing
-    return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
+    text = f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
+    if interval is None or interval.low is None or interval.high is None:
+        return text
+    return f"{text} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def compare_cells(study: list[Cell], metrics: list[Metrics]) -> dict[str, Pairs]:
+    """Intervals and paired tests by ratio, from what the cells predicted."""
+    predicted: dict[str, dict[str, list[Predicted]]] = {}
+    for cell, run in zip(study, metrics, strict=True):
+        predicted.setdefault(cell.ratio, {}).setdefault(cell.model, []).append(read_predicted(cell.folder, run.step))
+    return {ratio: pair_up(runs, tuple(SCORES)) for ratio, runs in predicted.items()}
 
 
 def write_study(workdir: Path, study: list[Cell], metrics: list[Metrics]) -> str:
-    """Write `study.md`, `study.csv` (a line for each cell), `study.png` and `study.svg`; returns the table."""
+    """Write `study.md`, `study.csv` (a line for each cell), `pairs.csv`, `study.png` and `study.svg`; returns the table."""
     from scoliojax.scores.figures import class_ratios, save
 
-    rows = summarise(study, metrics)
+    pairs = compare_cells(study, metrics)
+    rows = summarise(study, metrics, pairs)
     data, synthetic = metrics[0].data, metrics[0].synthetic
     text = table(rows, data, synthetic)
     with whole_file(workdir / "study.md") as fresh:
@@ -198,9 +245,22 @@ def write_study(workdir: Path, study: list[Cell], metrics: list[Metrics]) -> str
         numbers = [number for name in SCORES for number in run.scores[name][:3]]
         lines.append([cell.ratio, cell.model, cell.seed, run.step, synthetic, *numbers])
     write_csv(workdir / "study.csv", ["ratio", "model", "seed", "step", "synthetic", *bounds], lines)
+    _write_pairs(workdir / "pairs.csv", pairs, list(dict.fromkeys(cell.seed for cell in study)), synthetic)
     points = [(cell.ratio, cell.model, run.scores) for cell, run in zip(study, metrics, strict=True)]
     published = [] if synthetic else [row for row in rows if row.source.startswith("published")]
     stars = [(row.ratio, {name: mean for name, (mean, _) in row.scores.items()}) for row in published]
     titles = SCORES | ({DOUBTFUL: f"{SCORES[DOUBTFUL]} (star: see (a))"} if stars else {})
     save(class_ratios(points, titles, stars, synthetic, data), workdir, "study")
     return text
+
+
+def _write_pairs(path: Path, pairs: Mapping[str, Pairs], seeds: Sequence[int], synthetic: bool) -> None:
+    """A line for each ratio, pair of networks and score, and one for each seed's test."""
+    header = ["ratio", "first", "second", "score", "seed", "synthetic", "difference", "low", "high"]
+    lines = []
+    for ratio, found in pairs.items():
+        for pair, differences in found.scores.differences.items():
+            lines += [[ratio, *pair, name, "", synthetic, *one[:3], "", "", ""] for name, one in differences.items()]
+            tests = zip(seeds, found.tests[pair], strict=True)
+            lines += [[ratio, *pair, "McNemar", seed, synthetic, "", "", "", *one] for seed, one in tests]
+    write_csv(path, [*header, "first_only", "second_only", "p_value"], lines)

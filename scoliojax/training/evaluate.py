@@ -12,7 +12,7 @@ from scoliojax.devices.mesh import compiler_options
 from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.training.state import Tree
 
-EvalStep = Callable[[Tree, Tree, jax.Array, jax.Array], ScoNetOutput]
+EvalStep = Callable[..., ScoNetOutput]
 
 
 class Predictions(NamedTuple):
@@ -29,15 +29,23 @@ class Predictions(NamedTuple):
 
 
 def make_eval_step(graph: nnx.GraphDef, replicated: Sharding | None = None) -> EvalStep:
-    """Compile `(params, batch_stats, silhouettes, frame_mask) -> ScoNetOutput` with running statistics.
+    """Compile `(params, batch_stats, frames, frame_mask, asymmetry=None) -> ScoNetOutput` with running statistics.
 
-    `graph`: the model's, from `split_model`; `replicated`: sharding of the output, so that every process has all of it.
+    The arrays are as in `ScoNet.__call__`. `graph`: the model's, from `split_model`; `replicated`: sharding of the output, so
+    that every process has all of it.
     """
 
-    def step(params: Tree, batch_stats: Tree, silhouettes: jax.Array, frame_mask: jax.Array) -> ScoNetOutput:
-        return nnx.merge(graph, params, batch_stats, copy=True)(silhouettes, frame_mask, train=False)
+    def step(
+        params: Tree, batch_stats: Tree, frames: jax.Array, frame_mask: jax.Array, asymmetry: jax.Array | None = None
+    ) -> ScoNetOutput:
+        return nnx.merge(graph, params, batch_stats, copy=True)(frames, frame_mask, asymmetry=asymmetry, train=False)
 
     return jax.jit(step, out_shardings=replicated, compiler_options=compiler_options(replicated))
+
+
+def inputs_of(batch: dict[str, Any]) -> tuple[Any, ...]:
+    """What an evaluation step takes of a batch, in its order."""
+    return tuple(batch[name] for name in ("frames", "frame_mask", "asymmetry") if name in batch)
 
 
 def evaluate(
@@ -45,8 +53,8 @@ def evaluate(
 ) -> Predictions:
     """Predict every sequence of `batches` once; padded rows (`rows` = -1) are left out of the result.
 
-    A batch holds `silhouettes` and `frame_mask` on the devices, and `rows` of all processes. `embeddings`: keep the embeddings,
-    too; at the published sizes these take 16 KB per sequence, the logits 192 bytes.
+    A batch holds `frames`, `frame_mask` and what else the network reads on the devices, and `rows` of all processes.
+    `embeddings`: keep the embeddings, too; at the published sizes these take 16 KB per sequence, the logits 192 bytes.
     """
     rows: list[np.ndarray] = []
     outputs: list[ScoNetOutput] = []
@@ -55,7 +63,7 @@ def evaluate(
         outputs[index] = jax.device_get(outputs[index] if embeddings else outputs[index]._replace(embeddings=None))
 
     for batch in batches:
-        outputs.append(eval_step(params, batch_stats, batch["frames"], batch["frame_mask"]))
+        outputs.append(eval_step(params, batch_stats, *inputs_of(batch)))
         rows.append(np.asarray(batch["rows"]))  # n
         if len(outputs) > 1:  # one batch late, so that the devices compute the next one meanwhile
             fetch(-2)

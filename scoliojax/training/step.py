@@ -17,7 +17,10 @@ Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
 
 
 def fingerprint(batch: dict[str, jax.Array]) -> jax.Array:
-    """A uint32 checksum of every pixel, label and identity and its place; the same on any number of devices."""
+    """A uint32 checksum of every pixel, label and identity and its place; the same on any number of devices.
+
+    Asymmetry vectors are those of the identities.
+    """
     frames = batch["frames"]
     if "clip_frames" in batch:
         frames = jax.vmap(lambda shared, numbers: shared[numbers])(frames, batch["clip_frames"])  # g m s ...
@@ -49,7 +52,8 @@ def make_train_step(
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         def objective(params):
             model = nnx.merge(graph, params, state.batch_stats, copy=True)
-            output = model(batch["frames"], clip_frames=batch.get("clip_frames"), train=True)
+            inputs = {name: batch.get(name) for name in ("clip_frames", "asymmetry")}
+            output = model(batch["frames"], **inputs, train=True)
             total, terms = loss(output, batch["labels"], batch["identities"])
             return total, (terms, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 

@@ -20,8 +20,8 @@ from data_pipelines import masks, sources
 from data_pipelines.locks import alone
 from data_pipelines.prepare import main
 from data_pipelines.schema import DataError, cache_folder
-from data_pipelines.scoliosis1k.builder import metadata_digest
-from data_pipelines.scoliosis1k.release_tree import fingerprint, survey
+from data_pipelines.scoliosis1k.metadata import fingerprint, metadata_digest
+from data_pipelines.scoliosis1k.release_tree import survey
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.sources import LOCK, is_prepared, open_prepared, open_root, prepare, prepared_folder
 from tests.conftest import as_silhouettes, assert_one_clear_error, damage, held_preparation, run_module, write_tree

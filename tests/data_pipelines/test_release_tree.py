@@ -18,7 +18,8 @@ from data_pipelines.check import check
 from data_pipelines.files import COPIES, DEEPER, LEFT, OTHERS, list_folder
 from data_pipelines.names import natural
 from data_pipelines.schema import DataError
-from data_pipelines.scoliosis1k.release_tree import fingerprint, is_of, look_through, survey
+from data_pipelines.scoliosis1k.metadata import fingerprint, is_of
+from data_pipelines.scoliosis1k.release_tree import look_through, survey
 from data_pipelines.scoliosis1k.safe_pickle import MOST_BYTES
 from data_pipelines.silhouettes import normalise_sequence
 from data_pipelines.sources import open_prepared, open_root, prepare, prepared_folder, read_metadata

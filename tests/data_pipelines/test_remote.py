@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from data_pipelines import remote
 from data_pipelines.schema import DataError, cache_folder, is_url, local_path
-from data_pipelines.scoliosis1k.release_tree import metadata_digest
+from data_pipelines.scoliosis1k.metadata import metadata_digest
 from data_pipelines.sources import open_prepared, open_root, prepare
 from data_pipelines.splits import make_partition
 from data_pipelines.texts import LARGEST, text_of

@@ -42,16 +42,18 @@ def write_recording(
     """
     folder.mkdir(parents=True, exist_ok=True)
     start = random_start(sizes, seed)
-    walkers = np.stack([cut_sides(walk(one, frames, seed + row)[1]) for row, one in enumerate(identities)])  # n s 64 44
-    noise = random_batches(seed, steps, identities, 1, sizes.classes)
-    batches = [dataclasses.replace(batch, silhouettes=walkers) for batch in noise]  # on an empty ground: many equal values
+    walkers = np.stack([walk(one, frames, seed + row)[1] for row, one in enumerate(identities)])  # n s 64 64
+    if sizes.inputs == 2:
+        walkers = np.stack([walkers, walkers[..., ::-1, :]], axis=2)  # n s 2 64 64
+    noise = random_batches(seed, steps, identities, 1, sizes)
+    batches = [dataclasses.replace(batch, frames=cut_sides(walkers)) for batch in noise]  # on an empty ground: equal values
     run = theirs(start, sizes, batches, PUBLISHED_OPTIMIZER | {"milestones": falls}, torch.float32)
     train = {f"init/{name}": value for name, value in start.items()} | {
         f"grad0/{name}": value for name, value in run[0].gradients.items()
     }
     for i, (batch, step) in enumerate(zip(batches, run, strict=True)):
         values = {
-            "sils": np.pad(batch.silhouettes, ((0, 0), (0, 0), (0, 0), (10, 10))),
+            "sils" if sizes.inputs == 1 else "maps": walkers,
             "labels": batch.labels,
             "pids": batch.identities,
             "embeddings": step.embeddings,

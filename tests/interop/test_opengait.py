@@ -31,17 +31,7 @@ from scoliojax.runs.evaluation import Screening, open_network, write_evaluation 
 from scoliojax.runs.run import open_run  # noqa: E402
 from scoliojax.runs.training import run_training  # noqa: E402
 from scoliojax.scores.evaluation import evaluation_folder  # noqa: E402
-from tests.conftest import shared_folder, write_tree  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    return shared_folder("SCOLIOJAX_GOLDEN", "golden/sconet_tiny")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(golden) -> Path:
-    return next(golden.glob("*.pt"))
+from tests.conftest import write_tree  # noqa: E402
 
 
 def distances(ours, theirs) -> dict[str, float]:

@@ -14,12 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
 from data_pipelines.perturbations import PERTURBATIONS
+from data_pipelines.poses.joints import JOINTS, PAIRS
+from data_pipelines.poses.maps import skeleton_maps
 from data_pipelines.schema import FRAME_SIZE
 from scoliojax.errors import RunError
+from scoliojax.models.drf import DRF
 from scoliojax.models.sconet import ScoNet
-from scoliojax.report import evidence, saliency
+from scoliojax.report import evidence, gates, saliency
 from scoliojax.report.__main__ import main
 from scoliojax.runs.evaluation import Screening
 from scoliojax.scores import strips
@@ -33,8 +37,9 @@ FIGURES = {"confusion", "curves", "embeddings", "reliability", "saliency", "stri
 
 
 def check_report(one: Path, other: Path, tmp_path: Path, capsys) -> None:
-    """The report of a trained run beside another of the same partition."""
+    """The report of a trained run of ScoNet beside one of DRF of the same partition, and the report of that."""
     main(["--workdir", str(one), "--compare", str(other), "--prevalence", "0.04"])
+    check_a_report_of_the_posture(other)
     check_the_page_is_whole_and_asks_for_nothing(one, other)
     check_cases_and_strips_can_be_read_by_a_program(one)
     check_reports_replace_reports_and_nothing_else(one, tmp_path, capsys)
@@ -42,6 +47,28 @@ def check_report(one: Path, other: Path, tmp_path: Path, capsys) -> None:
     if not browser:
         pytest.skip("all checked but the look in a browser: install Chromium for that")
     check_a_browser_shows_it_without_a_word(one, browser, tmp_path)
+
+
+def check_a_report_of_the_posture(run: Path) -> None:
+    main(["--workdir", str(run)])
+    report = run / "report"
+    figures = {path.stem for path in (report / "figures").iterdir()}
+    assert figures == FIGURES | {"asymmetry", "gates"}
+    text = (report / "report.html").read_text(encoding="utf-8")
+    assert "by a hash of the skeleton maps:" in text
+    assert text.count("Each frame has its limbs left and its joints right.") == 2
+    assert "<td>ankle: angle</td><td>rad</td>" in text
+    with (report / "asymmetry.csv").open(encoding="utf-8") as file:
+        entries = list(csv.DictReader(file))
+    assert len(entries) == 24 * 3
+    with (report / "gates.csv").open(encoding="utf-8") as file:
+        weights = list(csv.DictReader(file))
+    assert len(weights) == (16 + 4 + 1 + 4) * 3
+    assert all(row["synthetic"] == "True" for row in entries + weights)
+    card = (report / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "- DRF (MICCAI 2025, arXiv 2509.00872): skeleton maps of a walk and the postural asymmetry vector" in card
+    assert "Weights of the classes in the classification loss: negative 0.6, neutral 1.2, positive 1.2." in card
+    assert "Poses of another detector" in card
 
 
 class Page(HTMLParser):
@@ -85,7 +112,7 @@ def check_the_page_is_whole_and_asks_for_nothing(run, other):
         assert re.search(rf"<td>{name}</td>(<td>[01]\.\d{{3}}</td>){{3,4}}", text), name
     metrics = json.loads((run / "evaluation" / "test-step-000004" / "metrics.json").read_text(encoding="utf-8"))
     assert f"{metrics['n']} sequences of {metrics['subjects']} subjects" in text
-    assert f"Compared with ScoNet, partition 1:1:2, seed 0 ({other.name}, step 4)" in text
+    assert f"Compared with DRF, partition 1:1:2, seed 0 ({other.name}, step 4)" in text
     assert "PPV at the prevalence given" in text
     for value in re.findall(r"<th>[^<]*</th>", text):
         if any(word in value for word in ("three classes", "question", "McNemar", "score")):
@@ -103,9 +130,7 @@ def check_cases_and_strips_can_be_read_by_a_program(run):
     predictions = (run / "evaluation" / "test-step-000004" / "predictions.csv").read_text(encoding="utf-8")
     wrong = sum(row["label"] != row["prediction"] for row in csv.DictReader(predictions.splitlines()))
     assert sum(case["true"] != case["called"] for case in cases) == wrong > 0
-    assert f"# ScoNet-MT, partition 1:1:2, seed 0 ({run.name}, step 4)" in (report / "MODEL_CARD.md").read_text(
-        encoding="utf-8"
-    )
+    assert f"# ScoNet, partition 1:1:2, seed 0 ({run.name}, step 4)" in (report / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def check_a_browser_shows_it_without_a_word(run, browser, tmp_path):
@@ -165,17 +190,49 @@ def check_reports_replace_reports_and_nothing_else(run, tmp_path, capsys):
     assert_one_clear_error(run_module("scoliojax.report", "--workdir", tmp_path / "nothing"), "holds no run")
 
 
-def test_a_run_on_other_data_or_sequences_is_not_compared():
-    ours = SimpleNamespace(evaluation=evidence_of([0, 1, 2], [0, 1, 2]), digest="f00d", workdir="here")
-    network = SimpleNamespace(directory="elsewhere")
-    cohort = SimpleNamespace(
-        data=SimpleNamespace(digest=lambda: "f00d", sequences=["00000", "00001", "00009"]), rows=lambda part: [0, 1, 2]
+SKELETONS = {"modality": "skeletons", "maps": {"align": "each"}}
+UNFIT = {  # what the other run reads, digest, sequences and labels of its data, and words of the line
+    "other sequences": ({}, "f00d", "00000 00001 00009", [0, 1, 2], r"differ in 00002, 00009\); compare runs of one partition"),
+    "other data": ({}, "cafe", "00000 00001 00002", [0, 1, 2], "has other data than here"),
+    "poses of others": (SKELETONS, "cafe", "00000 00001 00009", [0, 1, 2], r"differ in 00002, 00009\)"),
+    "poses with another class": (
+        SKELETONS,
+        "cafe",
+        "00000 00001 00002",
+        [0, 2, 1],
+        "subjects or classes than here of 00001, 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_a_run_on_other_data_or_sequences_is_not_compared(kind):
+    data, digest, sequences, labels, words = UNFIT[kind]
+    ours = SimpleNamespace(evaluation=evidence_of([0, 1, 2], [0, 1, 2]), digest="f00d", workdir="here", config={"data": {}})
+    network = SimpleNamespace(directory="elsewhere", config=ConfigDict({"data": data}))
+    theirs = SimpleNamespace(
+        digest=lambda: digest, sequences=sequences.split(), subjects=["0", "1", "2"], labels=np.array(labels)
     )
-    with pytest.raises(RunError, match=r"--compare=elsewhere .* differ in 00002, 00009\); compare runs of one partition"):
+    cohort = SimpleNamespace(data=theirs, rows=lambda part: [0, 1, 2])
+    with pytest.raises(RunError, match=rf"--compare=elsewhere .*{words}"):
         evidence.compare_runs(ours, network, cohort, "test", Screening())
-    cohort.data.digest = lambda: "cafe"
-    with pytest.raises(RunError, match="--compare=elsewhere has other data than here"):
-        evidence.compare_runs(ours, network, cohort, "test", Screening())
+
+
+def test_a_run_that_reads_the_walks_in_another_order_is_compared_walk_by_walk(monkeypatch):
+    ours = evidence_of([0, 1, 2, 0], [0, 1, 2, 2])
+    mine = SimpleNamespace(evaluation=ours, digest="f00d", workdir="here", config={"data": {}}, scorer=ours.scorer())
+    turned = [3, 1, 0, 2]
+    theirs = evidence_of(ours.labels[turned], np.array([0, 1, 2, 2])[turned])
+    object.__setattr__(theirs, "sequences", [ours.sequences[row] for row in turned])
+    object.__setattr__(theirs, "subjects", [ours.subjects[row] for row in turned])
+    monkeypatch.setattr(evidence, "evaluate_part", lambda *_, **__: theirs)
+    monkeypatch.setattr(evidence, "score", lambda *_: None)
+    data = SimpleNamespace(sequences=theirs.sequences, subjects=theirs.subjects, labels=theirs.labels, digest=lambda: "cafe")
+    network = SimpleNamespace(directory="elsewhere", config=ConfigDict({"data": SKELETONS}))
+    cohort = SimpleNamespace(data=data, rows=lambda part: range(4))
+    found = evidence.compare_runs(mine, network, cohort, "test", Screening())
+    assert found.comparison.mcnemar["class"] == (0, 0, None), "both networks say the same of every walk"
+    assert found.comparison.differences["accuracy"].value == 0.0
 
 
 def evidence_of(labels, predictions, certainty=0.9, referred=None):
@@ -231,19 +288,23 @@ def test_strips_lie_where_the_pyramid_puts_them():
     assert strips.strip_bounds((16,))[-1] == (0, 60, FRAME_SIZE)
 
 
-def test_saliency_is_the_gradient_of_the_margin():
+@pytest.mark.parametrize("network", [ScoNet, DRF])
+def test_saliency_is_the_gradient_of_the_margin(network):
     rng = np.random.default_rng(0)
-    model = ScoNet(channels=(2, 3, 4, 5), embedding_dim=4, strips=(16,), rng=rng)
+    frame, inputs = ((64, 44), 1) if network is ScoNet else ((2, 64, 44), 2)
+    model = network(channels=(2, 3, 4, 5), embedding_dim=4, strips=(16,), inputs=inputs, rng=rng)
+    vector = rng.uniform(size=(8, 3)).astype(np.float32) if network is DRF else None
     graph, params, batch_stats = split_model(model)
-    clip = rng.integers(0, 256, (5, 64, 44), dtype=np.uint8)
+    clip = rng.integers(0, 256, (5, *frame), dtype=np.uint8)
     find = saliency.make_saliency(graph, SimpleNamespace(params=params, batch_stats=batch_stats))
-    found = find(clip)
+    found = find(clip, vector)
     assert found.gradient.shape == clip.shape
     np.testing.assert_array_equal(found.numbers, np.arange(5))
 
     def margin(frames):
         whole = nnx.merge(graph, params, batch_stats, copy=True)
-        logits = np.sort(np.asarray(whole(jnp.asarray(frames[None]), train=False).logits.mean(1)[0], np.float64))
+        output = whole(jnp.asarray(frames[None]), asymmetry=None if vector is None else vector[None], train=False)
+        logits = np.sort(np.asarray(output.logits.mean(1)[0], np.float64))
         return logits[-1] - logits[-2]
 
     place = np.unravel_index(np.argmax(found.gradient), clip.shape)
@@ -251,5 +312,70 @@ def test_saliency_is_the_gradient_of_the_margin():
     moved[0][place] += 2.0
     moved[1][place] -= 2.0
     assert found.gradient[place] == pytest.approx(abs(margin(moved[0]) - margin(moved[1])) / 4.0, rel=0.1)
-    long = rng.integers(0, 256, (130, 64, 44), dtype=np.uint8)
-    assert len(find(long).numbers) == 60
+    long = rng.integers(0, 256, (130, *frame), dtype=np.uint8)
+    assert len(find(long, vector).numbers) == 60
+    figure = saliency.draw_saliency([("a walk", found)])
+    shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(shown) == (5 if network is ScoNet else 3)
+    top = int(np.argmax(found.gradient.reshape(5, -1).sum(axis=1)))
+    assert any(np.array_equal(picture, strips.side_by_side(clip[top])) for picture in shown)
+
+
+def test_limbs_lie_left_of_joints():
+    frame = np.stack([np.full((64, 44), 1), np.full((64, 44), 2)])
+    assert strips.side_by_side(frame)[0].tolist() == [1] * 44 + [2] * 44
+    assert strips.side_by_side(frame[0]) is not None
+    means = strips.mean_silhouettes(lambda row: np.stack([frame, 3 * frame]) * row, np.array([1, 2, 5]), np.array([0, 0, 2]), 3)
+    assert means.shape == (3, 2, 64, 44)
+    assert means[:, 1, 0, 0].tolist()[::2] == [6.0, 20.0]
+    assert np.isnan(means[1]).all(), "a class that is absent"
+
+
+@pytest.mark.parametrize(("body_only", "sigma"), [(False, 8.0), (True, 8.0), (False, 4.0), (True, 12.0)])
+def test_the_names_beside_a_skeleton_map_stand_where_its_joints_are_drawn(body_only, sigma):
+    heights = {"nose": 0.93, "eye": 0.936, "ear": 0.93, "elbow": 0.63, "wrist": 0.485}
+    heights |= {name.removesuffix("s"): height for name, height in strips.HEIGHTS.items()}
+    pose = np.array([[[500, 1000 - 1000 * heights[name.split()[-1]], 0.9] for name in JOINTS]], np.float32)  # 1 17 3
+    marks = strips.map_marks(body_only, sigma)
+    assert list(marks) == list(strips.HEIGHTS)[body_only:]
+    plain = skeleton_maps(pose, body_only=body_only, sigma=sigma)[0, 1].astype(int)  # 64 64
+    for name, row in marks.items():
+        surer = pose.copy()
+        surer[:, [index for index, joint in enumerate(JOINTS) if joint.endswith(name.removesuffix("s"))], 2] = 1.0
+        brighter = (skeleton_maps(surer, body_only=body_only, sigma=sigma)[0, 1] - plain).max(axis=1)  # 64
+        assert row == pytest.approx(np.flatnonzero(brighter == brighter.max()).mean() + 0.5, abs=1.0), name
+
+
+def test_the_gates_of_a_class_are_the_mean_of_those_of_its_walks():
+    rng = np.random.default_rng(0)
+    model = DRF(channels=(2, 3, 4, 5), embedding_dim=4, strips=(16,), inputs=2, rng=rng)
+    model.gates.high[...] = jnp.full((8, 3), 2.0)
+    vectors = rng.uniform(0.0, 2.0, (40, 8, 3)).astype(np.float32)
+    labels, subjects = np.repeat([0, 2], 20), [str(row) for row in range(40)]
+    found = gates.measure_gates(model, vectors, labels, subjects, 3)
+    ones = model.gates(jnp.ones((40, 16, 4)), jnp.asarray(vectors))  # n p c: what the network multiplies by
+    for label in (0, 2):
+        product = np.asarray(ones)[labels == label]
+        alone = [gates.measure_gates(model, vectors[[row]], labels[[row]], ["0"], 3) for row in np.flatnonzero(labels == label)]
+        for row, one in enumerate(alone):
+            whole = one.strips.value[label][:, None] * one.channels.value[label]  # p c
+            np.testing.assert_allclose(whole, product[row], rtol=1e-5)
+        mean = np.mean([one.strips.value[label] for one in alone], axis=0)
+        np.testing.assert_allclose(found.strips.value[label], mean, rtol=1e-6)
+        assert (found.channels.low[label] <= found.channels.value[label]).all()
+        assert (found.channels.value[label] <= found.channels.high[label]).all()
+    assert np.isnan(found.vector.value[1]).all(), "a class that is absent"
+    classes = ("negative", "neutral", "positive")
+    rows = gates.vector_rows(found, classes)
+    assert len(rows) == 24 * 3
+    named = {(row["entry"], row["class"]): row for row in rows}
+    shoulder = named["shoulder: angle", "positive"]
+    assert shoulder["unit"] == "rad"
+    assert shoulder["mean"] == pytest.approx(vectors[20:, 2, 2].mean())
+    assert (shoulder["training_low"], shoulder["training_high"]) == (0.0, 2.0)
+    weights = gates.gate_rows(found, (16,), classes)
+    assert [row["gate"] for row in weights].count("strip") == 16 * 3
+    assert (weights[3]["first_row"], weights[3]["last_row"]) == (4, 7)
+    drawn = gates.draw_gates(found, (16,), classes, strips.map_marks()), gates.draw_vector(found, classes)
+    assert [axes.get_title() for axes in drawn[0].axes] == ["strips", "channels"]
+    assert [text.get_text() for text in drawn[1].axes[0].get_yticklabels()] == list(PAIRS)

@@ -8,8 +8,9 @@ import pytest
 
 from data_pipelines.pipelines import SequenceCache
 from scoliojax.runs.cohort import Cohort
-from scoliojax.runs.memory import FRAME, HostMemory, host_memory
+from scoliojax.runs.memory import HostMemory, host_memory
 
+FRAME = 64 * 44  # bytes
 STATE = {"kernel": jax.ShapeDtypeStruct((10, 100), np.float32), "step": jax.ShapeDtypeStruct((), np.int32)}  # 4,004 bytes
 
 

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -27,14 +28,37 @@ def kept_run(tmp_path_factory):
 def run(kept_run, tiny_config, tmp_path):
     """A run directory with an untrained network and a calibration."""
     if not kept_run.exists():
-        run_directory.claim(kept_run, tiny_config.to_dict(), "walkers")
-        _, params, batch_stats = build.build_model(tiny_config)
-        checkpoints = Checkpoints(kept_run / "checkpoints", 1, print)
-        checkpoints.save(create_state(params, batch_stats, build.build_optimizer(tiny_config)[0]))
-        checkpoints.close()
-        fitted = Calibration(open_run(kept_run).network("newest").digest, True, 0.8, 0.5, 0.9, 0.92, 0.85, 60, 50)
-        calibration.write(calibration.calibration_file(kept_run, 0), fitted)
+        untrained(kept_run, tiny_config)
     return Path(shutil.copytree(kept_run, tmp_path / "run"))
+
+
+def untrained(folder: Path, config) -> Path:
+    """A run directory with an untrained network and a calibration."""
+    run_directory.claim(folder, config.to_dict(), "walkers")
+    _, params, batch_stats = build.build_model(config)
+    if "gates" in batch_stats:
+        batch_stats["gates"]["high"] = np.full((8, 3), 10.0, np.float32)
+    checkpoints = Checkpoints(folder / "checkpoints", 1, print)
+    checkpoints.save(create_state(params, batch_stats, build.build_optimizer(config)[0]))
+    checkpoints.close()
+    fitted = Calibration(open_run(folder).network("newest").digest, True, 0.8, 0.5, 0.9, 0.92, 0.85, 60, 50)
+    calibration.write(calibration.calibration_file(folder, 0), fitted)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept_skeleton_run(tmp_path_factory):
+    """Where the run directory of a skeleton network is built once."""
+    return tmp_path_factory.mktemp("kept") / "run"
+
+
+@pytest.fixture
+def skeleton_run(kept_skeleton_run, tiny_config, tmp_path):
+    """As `run`, of DRF, which reads skeletons and asymmetry vectors."""
+    if not kept_skeleton_run.exists():
+        tiny_config.data.modality, tiny_config.model.name = "skeletons", "drf"
+        untrained(kept_skeleton_run, tiny_config)
+    return Path(shutil.copytree(kept_skeleton_run, tmp_path / "skeleton_run"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.schema import CLASSES
+from data_pipelines.schema import CLASSES, SILHOUETTES
 from data_pipelines.synthetic import synthetic_walkers
 from data_pipelines.video.walk import Walk
 from scoliojax.runs.inputs import folder_names
@@ -97,12 +97,12 @@ def test_a_walk_far_from_training_gets_no_answer_and_one_near_the_bound_a_flag(r
 def test_an_answer_that_one_pixel_changes_is_fragile(run):
     network = open_run(run).network("newest")
     answer = Screener(network)(Walk("walk", "masks", synthetic_walkers(3, 60).read(1), np.arange(60)))
-    assert tuple(answer.perturbed) == ALSO_READ
+    assert tuple(answer.perturbed) == ALSO_READ[SILHOUETTES]
     moved = [np.roll(answer.walk.silhouettes, by, axis=2) for by in (-1, 1)] + [answer.walk.silhouettes[:, :, ::-1]]
-    for name, silhouettes in zip(ALSO_READ, moved, strict=True):
+    for name, silhouettes in zip(ALSO_READ[SILHOUETTES], moved, strict=True):
         alone = Screener(network)(Walk("walk", "masks", np.ascontiguousarray(silhouettes), np.arange(60))).whole
         np.testing.assert_allclose(answer.perturbed[name].strip_logits, alone.strip_logits, atol=2e-6)
-    same = dict.fromkeys(ALSO_READ, answer.whole)
+    same = dict.fromkeys(ALSO_READ[SILHOUETTES], answer.whole)
     other = replace(answer.whole, strip_logits=np.roll(answer.whole.strip_logits, 1, axis=1))
     for perturbed, expected in ((same, []), (same | {"mirrored": other}, ["mirrored"])):
         changed = replace(answer, perturbed=perturbed)

@@ -66,7 +66,14 @@ def made(
             "used": 60,
             "frames": [],
         },
-        "network": {"name": "ScoNet-MT", "run": "quickstart", "step": 360, "digest": 64 * "b", "evaluation": None},
+        "network": {
+            "name": "ScoNet-MT",
+            "run": "quickstart",
+            "step": 360,
+            "digest": 64 * "b",
+            "modality": "silhouettes",
+            "evaluation": None,
+        },
         "quality": {
             "frames": 60,
             "bad_frames": 5,
@@ -85,6 +92,7 @@ def made(
         "too_short": False,
         "strips": [],
         "flags": [],
+        "beside": None,
         "kept_frames": False,
     }
     return result | {key: value for key, value in changed.items() if key in result}

@@ -224,7 +224,7 @@ def test_a_folder_that_may_not_be_read_stops_no_other(run, clip, tmp_path, capsy
     assert said.err.count("error:") == 1
 
 
-def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tiny_config, no_figures):
+def test_mistakes_are_one_line_and_lose_nothing(run, skeleton_run, clip, tmp_path, capsys, tiny_config, no_figures):
     capsys.readouterr()
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -234,8 +234,6 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
     people = write_clip(tmp_path / "two.mp4", two)
     pickled = tmp_path / "walk.pkl"
     pickled.write_bytes(pickle.dumps(synthetic_walkers(3, 20).read(0)))
-    poses = tmp_path / "poses.pkl"
-    poses.write_bytes(pickle.dumps(walk_poses(0, 20, 1)))
     other = tmp_path / "skeletons"
     changed = tiny_config.to_dict()
     changed["model"]["name"] = "skeletongait"
@@ -244,10 +242,12 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
     torch.touch()
     out = tmp_path / "out"
     base = ["--output", out, "--backend", "background"]
+    poses = tmp_path / "poses.pkl"
+    poses.write_bytes(pickle.dumps(walk_poses(0, 30, 0)))
     for arguments, words in (
         ([clip, "--checkpoint", tmp_path, *base], f"--checkpoint={tmp_path} holds no run"),
         ([clip, "--checkpoint", torch, *base], "scoliojax.interop.opengait import"),
-        ([clip, "--checkpoint", other, *base], "of another modality: its network 'skeletongait' does not read silhouettes"),
+        ([clip, "--checkpoint", other, *base], "of another kind: its network 'skeletongait' is unknown here"),
         ([clip, "--checkpoint", run, "--step", "best", *base], "was not validated during training"),
         ([clip, "--checkpoint", run, "--step", "7", *base], "--step=7: no such checkpoint"),
         ([clip, "--checkpoint", run, "--step", "last", *base], "--step=last is neither newest nor best"),
@@ -264,10 +264,11 @@ def test_mistakes_are_one_line_and_lose_nothing(run, clip, tmp_path, capsys, tin
             "is a file; give a new folder",
         ),
         ([pickled, "--checkpoint", run, *base], "are of videos, and no input is one"),
-        (
-            [poses, "--checkpoint", run, "--output", out],
-            "poses, and this network reads silhouettes; give a video or silhouettes",
-        ),
+        ([poses, "--checkpoint", run, "--output", out], "run reads silhouettes, and there are poses alone"),
+        ([pickled, "--checkpoint", skeleton_run, "--output", out], "reads skeletons, and there are silhouettes alone"),
+        ([clip, "--checkpoint", skeleton_run, *base], "give a video with --backend pose, or poses"),
+        ([pickled, "--checkpoint", run, "--beside", skeleton_run, "--output", out], "skeleton_run reads skeletons"),
+        ([clip, "--checkpoint", run, "--beside", tmp_path, *base], f"--beside={tmp_path} holds no run"),
         ([tmp_path / "none.mp4", "--checkpoint", run, *base], "none.mp4 does not exist"),
         ([people, "--checkpoint", run, *base], "candidates.png shows them"),
         ([clip, "--checkpoint", run, "--person", "2", *base], "--person 2 is not there; there are 1 to 1"),

@@ -16,6 +16,7 @@ import torch
 from flax import nnx
 
 from data_pipelines.command import unwritable
+from data_pipelines.poses.asymmetry import Normalisation
 from data_pipelines.schema import CLASSES, abbreviate
 from scoliojax.errors import RunError, one_line
 from scoliojax.files import whole_file
@@ -31,8 +32,9 @@ from scoliojax.interop.opengait.contents import (
     find_tensors,
     to_float32,
 )
-from scoliojax.interop.opengait.names import Sizes, entries, from_tree, to_tree, trained
+from scoliojax.interop.opengait.names import Sizes, entries, from_tree, to_tree, trained, with_ranges
 from scoliojax.interop.opengait.networks import find_network
+from scoliojax.models.drf import DRF
 from scoliojax.models.sconet import ScoNet
 from scoliojax.training.optim import sgd
 from scoliojax.training.state import TrainState, Tree, create_state, split_model
@@ -64,6 +66,11 @@ class Checkpoint:
         """The network that holds these numbers, in float32."""
         return nnx.merge(make_graph(self.sizes, "float32"), self.params, self.batch_stats, copy=True)
 
+    def fitted(self, asymmetry: np.ndarray) -> "Checkpoint":
+        """The same DRF with the ranges of asymmetry vectors `[n, 8, 3]`, which its file does not hold."""
+        ranges = Normalisation.fit(asymmetry)
+        return dataclasses.replace(self, batch_stats=with_ranges(self.batch_stats, ranges.low, ranges.high))
+
     def state(self) -> TrainState:
         """The state from which training goes on: same step, same momentum, same learning rate."""
         rule, _ = sgd(**(self.optimizer or PUBLISHED_OPTIMIZER))  # the state has the same form for any settings
@@ -74,7 +81,9 @@ class Checkpoint:
 
 def make_graph(sizes: Sizes, precision: str) -> nnx.GraphDef:
     """The graph of a network of these sizes, to be merged with parameters and statistics."""
-    return split_model(ScoNet(**sizes._asdict(), precision=precision, rng=np.random.default_rng(0)))[0]
+    arguments = sizes._asdict()
+    network = DRF if arguments.pop("gates") else ScoNet
+    return split_model(network(**arguments, precision=precision, rng=np.random.default_rng(0)))[0]
 
 
 def load(path: str | Path, strips: tuple[int, ...] | None = None, classes: Sequence[str] = CLASSES) -> ScoNet:
@@ -100,8 +109,8 @@ def read(
       classes: the order of the classes in the file, which it does not state (`scoliojax.interop.opengait.classes`).
       weights_only: leave out the optimiser and the step.
 
-    `RunError` when the file is missing, cut off, damaged or something else, or its tensors are not those of a ScoNet; it counts
-    the differences and names the first.
+    `RunError` when the file is missing, cut off, damaged or something else, or its tensors are not those of a ScoNet or
+    DRF; it counts the differences and names the first.
     """
     path, problems = Path(path), Problems()
     with archive.opened(path) as file:
@@ -110,7 +119,7 @@ def read(
         sizes = find_sizes(path, tensors, strips)
         wanted = find_tensors(tensors, {entry.name: entry for entry in entries(sizes)}, problems)
         step = find_step(content, file.plain, problems)
-        moved, optimizer = find_optimizer(content, sizes, step, problems)
+        moved, optimizer = find_optimizer(content, tensors, sizes, step, problems)
         problems.refuse(path)
         found = to_float32(file.numbers(wanted | {f"{MOMENTUM}{name}": tensor for name, tensor in moved.items()}), problems)
     variances = [entry.name for entry in entries(sizes) if entry.path[-1:] == ("var",) and entry.name in found]
@@ -151,7 +160,9 @@ def save(
     _, params, batch_stats = split_model(model)
     shapes = (params["backbone"][f"layer{number}"]["conv1"]["kernel"].shape for number in (1, 2, 3, 4))
     _, embedding_dim, count = params["neck"]["kernel"].shape
-    sizes = Sizes(tuple(shape[-1] for shape in shapes), embedding_dim, model.strips, count)
+    sizes = Sizes(
+        tuple(shape[-1] for shape in shapes), embedding_dim, model.strips, count, model.inputs, isinstance(model, DRF)
+    )
     arrays = from_tree(sizes, "params", params) | from_tree(sizes, "batch_stats", batch_stats)
     buffers = {} if momentum is None or step == 0 else from_tree(sizes, "params", momentum)
     if tuple(classes) != CLASSES:

@@ -11,10 +11,9 @@ from tqdm import tqdm
 
 from data_pipelines.command import unwritable
 from data_pipelines.locks import alone, wait_for_holder
-from data_pipelines.schema import CLASSES, SequenceSet
+from data_pipelines.schema import CLASSES, SILHOUETTES, SKELETONS, SequenceSet
 from data_pipelines.silhouettes import cut_sides
-from data_pipelines.sources import open_root
-from data_pipelines.synthetic import walk
+from scoliojax import build
 from scoliojax.errors import RunError
 from scoliojax.files import whole_file, whole_folder
 from scoliojax.interop import torch_reference
@@ -31,6 +30,8 @@ from scoliojax.interop.opengait.classes import (
     from_ours,
 )
 from scoliojax.interop.opengait.layers import layer_distances
+from scoliojax.models.drf import knows_ranges
+from scoliojax.runs.cohort import Cohort, fit_ranges
 from scoliojax.runs.directory import claim
 from scoliojax.runs.environment import read_environment, record_environment
 from scoliojax.runs.recipe import read_recipe
@@ -41,10 +42,15 @@ from scoliojax.scores.model_card import model_card
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.evaluate import make_eval_step
 
-PUBLISHED = "configs/sconet_mt.py"
+RECIPES = {  # by `model.name` and `data.modality`
+    ("sconet", SILHOUETTES): "configs/sconet_mt.py",
+    ("sconet", SKELETONS): "configs/sconet_mt_ske.py",
+    ("drf", SKELETONS): "configs/drf.py",
+}
 RELATIVE_TOLERANCE = 1e-4  # of a layer's largest value
 OUTPUT_TOLERANCE = 2e-5  # of the embeddings and logits, beside it: absolute, and of their largest value where that exceeds 1
 
+MOST_SEQUENCES = 8  # that layers are compared on
 ORDER_FRAMES = 30  # of each sequence that the order of the classes is judged by, as many as a clip of training has
 HINT = f"{OLD_FILES} have {','.join(OLD_CLASSES)}; verify --data DIR tells them apart"
 
@@ -53,11 +59,21 @@ def import_checkpoint(args: Namespace) -> None:
     """Make a run directory of an OpenGait checkpoint, from which `scoliojax.main` evaluates and trains on."""
     order = args.classes or CLASSES
     found = opengait.read(args.checkpoint, args.strips, order, args.weights_only)
-    config = read_recipe(args.config or PUBLISHED, args.changes)
+    kind = found.sizes.network, found.sizes.modality
+    config = read_recipe(args.config or RECIPES[kind], args.changes)
     given = {change.split("=")[0] for change in args.changes}
+    for key, value, wanted in zip(
+        ("model.name", "data.modality"), (config.model.name, config.data.modality), kind, strict=True
+    ):
+        if value != wanted:
+            option = f"--config.{key}={value}" if f"--config.{key}" in given else f"--config={args.config} has {key}={value!r}"
+            raise RunError(
+                f"{option}, but {args.checkpoint} is of a network {kind[0]!r} that reads {kind[1]}; leave it out, or give "
+                f"--config {RECIPES[kind]}"
+            )
     if args.config is None and "--config.precision" not in given:
         config.precision = "float32"  # the numbers of the original first; a recipe may say otherwise
-    sizes = found.sizes._asdict()
+    sizes = {name: value for name, value in found.sizes._asdict().items() if name in ("classes", *config.model)}
     if sizes.pop("classes") != len(CLASSES):
         raise RunError(
             f"{args.checkpoint} has {found.sizes.classes} classes; a run here has {', '.join(CLASSES)} (a network that tells "
@@ -69,15 +85,24 @@ def import_checkpoint(args: Namespace) -> None:
     config.model.update(sizes)
     settings = found.optimizer or {}
     config.optimizer.update({key: value for key, value in settings.items() if f"--config.optimizer.{key}" not in given})
-    workdir, record = args.directory, _taken(args.classes)
+    workdir, record, state = args.directory, _taken(args.classes), found.state()
     _refuse_old(workdir)
+    if config.data.root or config.data.name == "synthetic":
+        if not knows_ranges(state.batch_stats):
+            state = fit_ranges(state, Cohort(config))
+            print("the ranges of asymmetry vectors, which are not in the file, are those of the training part of the data")
+    elif not knows_ranges(state.batch_stats):
+        print(
+            "the ranges of asymmetry vectors are not in the file, and no data were given to fit them on: import with "
+            "--config.data.root=DATA to evaluate; training on fits them, too"
+        )
     try:
         with whole_folder(workdir, replace=False) as fresh:
             _refuse_old(workdir)  # another import may have been under way
             claim(fresh, config.to_dict(), None)
             record_environment(fresh, imported_from=f"{args.checkpoint.name}, step {found.step}, class order {record}")
             checkpoints = Checkpoints(fresh / "checkpoints", 1, print)
-            checkpoints.save(found.state())
+            checkpoints.save(state)
             checkpoints.close()
     except OSError as error:
         raise RunError(f"--workdir={workdir} {unwritable(error)}") from None
@@ -100,7 +125,7 @@ def _refuse_old(workdir: Path) -> None:
 def export_checkpoint(args: Namespace) -> None:
     """Write a checkpoint of a run directory as an OpenGait checkpoint."""
     title, order, card = args.output.name, args.classes or CLASSES, _card_beside(args.output, args.directory)
-    network = open_run(args.directory).network(args.step)
+    network = open_run(args.directory).network(args.step, unfitted=True)  # the ranges are in no file
     settings = {key: value for key, value in network.config.optimizer.to_dict().items() if key != "name"}
     momentum = optax.tree_utils.tree_get(network.state.opt_state, "trace")
     metrics, written = find_metrics(args.directory, network.step), f"{', '.join(order)} ({_when(order)})"
@@ -156,17 +181,22 @@ def _taken(given: Sequence[str] | None) -> str:
 def verify(args: Namespace) -> None:
     """Print the differences layer by layer; raises `RunError` beyond the tolerance."""
     found = opengait.read(args.checkpoint, args.strips, args.classes or CLASSES, args.weights_only)
-    data = None
+    config = read_recipe(RECIPES[found.sizes.network, found.sizes.modality])
     if args.data:
-        data = open_root(args.data, print)
-        sequences = [data.read(row) for row in range(min(8, len(data)))]
+        config.data.root = args.data
     else:
         print("no --data: comparing on synthetic walkers")
-        sequences = [walk(subject, 30, seed=0)[1] for subject in range(3)]
+        config.data.name = "synthetic"
+        config.data.synthetic.update({"subjects": 3, "frames": 30})
+    data = build.build_data(config, print)
+    sequences = [data.read(row) for row in range(min(MOST_SEQUENCES, len(data)))]
     for note in found.notes:
         print(note)
+    if data.asymmetry is not None:
+        found = found.fitted(data.asymmetry)
+        print("asymmetry vectors are normalised by their ranges in these data, for the file holds none")
     reference = torch_reference.holding(found.sizes, found.tensors).eval()
-    worst = layer_distances(found.model(), reference, map(cut_sides, sequences))
+    worst = layer_distances(found.model(), reference, map(cut_sides, sequences), data.asymmetry)
     print(f"{'layer':<12} {'largest difference':>20} {'of largest value':>18}")
     for name, (absolute, relative, _) in worst.items():
         print(f"{name:<12} {absolute:>20.2e} {relative:>18.2e}")
@@ -178,17 +208,17 @@ def verify(args: Namespace) -> None:
             f"more than {OUTPUT_TOLERANCE:g}"
         )
     print(f"{len(sequences)} sequences agree within {RELATIVE_TOLERANCE:g} of the largest value")
-    if found.sizes.classes == len(CLASSES) and data is not None:
+    if found.sizes.classes == len(CLASSES) and args.data:
         judge_order(found, data, args.classes)
     elif found.sizes.classes == len(CLASSES):
         print(f"class order of the file: {_taken(args.classes)}, not judged without --data; {HINT}")
 
 
 def judge_order(found: opengait.Checkpoint, data: SequenceSet, given: tuple[str, ...] | None) -> None:
-    """Print which order of the classes of the file fits labelled data.
+    """Print which order of the classes of the file fits labelled data, of what its network reads.
 
-    `found` was read in the order `given`, None for OpenGait's present one. Raises `RunError` where the data clearly say another
-    one than was given.
+    `found` was read in the order `given`, None for OpenGait's present one; a DRF is fitted. Raises `RunError` where the data
+    clearly say another one than was given.
     """
     rows, assumed = chosen_rows(data), given or CLASSES
     counts = [int(np.sum(data.labels[rows] == label)) for label in range(len(CLASSES))]
@@ -202,9 +232,10 @@ def judge_order(found: opengait.Checkpoint, data: SequenceSet, given: tuple[str,
     step = make_eval_step(opengait.make_graph(found.sizes, "float32"))
     logits = []
     for row in tqdm(rows, desc="class order", disable=None, leave=False):
-        frames = cut_sides(data.read(row))  # s 64 44
-        chosen = frames[np.linspace(0, len(frames) - 1, ORDER_FRAMES).astype(int)][None]  # 1 s 64 44
-        output = step(found.params, found.batch_stats, jnp.asarray(chosen), jnp.ones((1, ORDER_FRAMES), bool))
+        frames = cut_sides(data.read(row))  # s (2) 64 44
+        chosen = frames[np.linspace(0, len(frames) - 1, ORDER_FRAMES).astype(int)][None]  # 1 s (2) 64 44
+        vector = None if data.asymmetry is None else data.asymmetry[[row]]  # 1 8 3
+        output = step(found.params, found.batch_stats, jnp.asarray(chosen), jnp.ones((1, ORDER_FRAMES), bool), vector)
         logits.append(np.asarray(output.logits)[0].mean(axis=0)[from_ours(assumed)])  # k
     refuse_not_finite(np.array(logits), [data.sequences[row] for row in rows])
     ranking = fits(np.array(logits), data.labels[rows])

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,12 @@ import numpy as np
 from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError, one_line
 from scoliojax.interop.opengait.archive import FLOATS
-from scoliojax.interop.opengait.names import STEM, Entry, Sizes, entries, infer_sizes, trained
+from scoliojax.interop.opengait.names import Entry, Sizes, entries, infer_sizes, trained
 from scoliojax.interop.opengait.networks import PUBLISHED_SIZES
 from scoliojax.interop.opengait.stored import Stored, label, shown
 from scoliojax.training.optim import multi_step, sgd
 
-OTHER_NETWORKS = {  # by how a name of theirs begins
-    "PGA.": "a DRF, which reads skeleton maps", "attention_layer.": "a DRF, which reads skeleton maps",
-    "layer0.": "a network named like DeepGaitV2", "set_block1.": "a network named like GaitSet",
-}  # fmt: skip
+OTHER_NETWORKS = {"layer0.": "DeepGaitV2", "set_block1.": "GaitSet"}  # by how a name of theirs begins
 MOMENTUM = "momentum of "
 OPTIONAL = "optimiser and step (--weights-only leaves them out)"
 MOST_MILESTONES = 1000
@@ -43,22 +40,21 @@ class Problems:
             texts = [text for each in self._kinds.values() for text in each]
             if OPTIONAL not in self._kinds and any(text.startswith(MOMENTUM) for text in texts):
                 parts.append("--weights-only leaves the momentum out")
-            raise RunError(f"{path} is no usable checkpoint of a ScoNet; {'; '.join(parts)}; save it again, or give another")
+            raise RunError(
+                f"{path} is no usable checkpoint of a ScoNet or DRF; {'; '.join(parts)}; save it again, or give another"
+            )
 
 
 def find_sizes(path: Path, tensors: dict[str, Any], strips: tuple[int, ...] | None) -> Sizes:
     """The network's sizes; `RunError` with what the file seems to be where it has none."""
     shapes = {name: tensor.shape for name, tensor in tensors.items() if isinstance(tensor, Stored)}
-    stem = shapes.get(f"{STEM}.conv1.conv.weight", ())
     first = next(iter(shapes), "")
     prefixes = ("", *(first[: at + 1] for at, sign in enumerate(first) if sign == "."))
     shared = [prefix for prefix in prefixes if all(name.startswith(prefix) for name in shapes)]
     begins = {prefix + start: kind for prefix in shared for start, kind in OTHER_NETWORKS.items()}
     kind = next((kind for begin, kind in begins.items() if any(name.startswith(begin) for name in shapes)), None)
-    if kind is None and stem[1:2] == (2,):
-        kind = "a network that reads two channels (skeleton maps), such as ScoNet-MT-ske"
     if kind:
-        raise RunError(f"{path} is a checkpoint of {kind}; here is a place for a ScoNet that reads silhouettes, one channel")
+        raise RunError(f"{path} is a checkpoint of a network named like {kind}; give one of a ScoNet or DRF")
     try:
         return infer_sizes(shapes, strips)
     except ValueError as error:  # without sizes only the names can be compared
@@ -136,12 +132,31 @@ def _number(section: dict[str, Any], key: str) -> float:
     return float(value)
 
 
+def _numbered(names: Iterable[str], sizes: Sizes, momentum: Mapping[int, Any]) -> list[Entry]:
+    """The parameters by the optimiser's numbers, which are those of a network's modules in the order they were made.
+
+    Two orders are known, with convolution or norm of the stem first; where the shapes fit neither, it is that of the names in
+    the file. `momentum`: tensors by places in that order.
+    """
+    known = trained(sizes)
+    places = {entry.name: place for place, entry in enumerate(known)}
+    stem, rest = known[:3], known[3:]
+    turned = [stem[-1], *stem[:-1]] if stem[0].path[-1] != "kernel" else [*stem[1:], stem[0]]
+    listed = [known[places[name]] for name in names if name in places]
+
+    def fits(order: list[Entry]) -> bool:
+        return all(getattr(tensor, "shape", None) == order[place].shape for place, tensor in momentum.items())
+
+    orders = [known, [*turned, *rest], *([listed] if len(listed) == len(known) else [])]
+    return next((order for order in orders if fits(order)), known)
+
+
 def find_optimizer(
-    content: dict[str, Any], sizes: Sizes, step: int | None, problems: Problems
+    content: dict[str, Any], names: Iterable[str], sizes: Sizes, step: int | None, problems: Problems
 ) -> tuple[dict[str, Stored], dict[str, Any] | None]:
     """Momentum by name and settings; a checkpoint without an optimiser (weights alone) has neither.
 
-    A parameter that has not moved yet has no momentum.
+    A parameter that has not moved yet has no momentum. `names` are those of the network's tensors, as the file lists them.
     """
     if content.get("optimizer") is None:
         return {}, None
@@ -154,14 +169,16 @@ def find_optimizer(
         group = groups[0]
         if not all(isinstance(number, int) for number in group["params"]):
             raise ValueError("params are no numbers")
-        names = dict(zip(group["params"], expected, strict=True))
+        places = {number: place for place, number in enumerate(group["params"])}
         states = content["optimizer"]["state"]
-        problems.add("unknown", *(f"{MOMENTUM}parameter {label(number)}" for number in states if number not in names))
-        tensors = {
-            names[number].name: state["momentum_buffer"]
+        problems.add("unknown", *(f"{MOMENTUM}parameter {label(number)}" for number in states if number not in places))
+        buffers = {
+            places[number]: state["momentum_buffer"]
             for number, state in states.items()
-            if number in names and state.get("momentum_buffer") is not None
+            if number in places and state.get("momentum_buffer") is not None
         }
+        order = _numbered(names, sizes, buffers)
+        tensors = {order[place].name: buffer for place, buffer in buffers.items()}
         moved = find_tensors(tensors, {entry.name: entry for entry in expected if entry.name in tensors}, problems, MOMENTUM)
         milestones = scheduler["milestones"]
         if len(milestones) > MOST_MILESTONES:

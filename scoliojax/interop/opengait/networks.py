@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 from data_pipelines.schema import abbreviate
 from scoliojax.errors import RunError
-from scoliojax.interop.opengait.names import Sizes, entries
+from scoliojax.interop.opengait.names import AUTHORS_GATES, GATES, Sizes, entries
 from scoliojax.interop.opengait.stored import Other, Stored, label, shown
 
 PUBLISHED_SIZES = Sizes((64, 128, 256, 512), 256, (16,), 3)
 NETWORK_KEYS = ("model", "state_dict", "model_state_dict", "model_state", "net", "network")  # where trainers keep a network
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # parts of names that wrappers add
-STARTS = re.compile(r"(?:^|(?<=\.))(?:Backbone|FCs|BNNecks)\.")  # how the names of a ScoNet's tensors begin
+NAMES = {entry.name for entry in entries(PUBLISHED_SIZES._replace(inputs=2, gates=True))}
+NAMES |= {name.replace(GATES, AUTHORS_GATES) for name in NAMES if name.startswith(GATES)}
+STARTS = re.compile(r"(?:^|(?<=\.))(?:Backbone|FCs|BNNecks|PGA|attention_layer)\.")  # how these names begin
 
 
 class _Found(NamedTuple):
@@ -42,7 +44,6 @@ def _bare(name: Any) -> str:
 
 def _find_all(content: dict[Any, Any]) -> tuple[list[_Found], list[_Found]]:
     """The networks in a file, however deep: those with names of a ScoNet below one prefix each, and any other tensors."""
-    ours = {entry.name for entry in entries(PUBLISHED_SIZES)}
     networks, others, seen, splits = [], [], {id(content)}, {}
     queue: list[tuple[tuple[str, ...], dict[Any, Any], tuple[dict[Any, Any], ...]]] = [((), content, ())]
     for keys, found, around in queue:
@@ -54,7 +55,7 @@ def _find_all(content: dict[Any, Any]) -> tuple[list[_Found], list[_Found]]:
             if isinstance(value, Stored | Other) and isinstance(key, str):
                 if key not in splits:
                     bare, at = _bare(key), [match.start() for match in STARTS.finditer(_bare(key))]
-                    splits[key] = next(((bare[:i], bare[i:]) for i in at if bare[i:] in ours), None)
+                    splits[key] = next(((bare[:i], bare[i:]) for i in at if bare[i:] in NAMES), None)
                 if splits[key]:
                     names.setdefault(splits[key][0], set()).add(splits[key][1])
         networks += [_Found(keys, prefix, len(each), found, around) for prefix, each in names.items()]
@@ -105,6 +106,12 @@ def find_network(path: Path, content: Any) -> tuple[dict[str, Any], dict[Any, An
                 f"{path} holds {both}, one name without what wrappers add ({abbreviate(WRAPPERS, 2)}); keep one of them"
             )
         tensors[bare], given[bare] = tensor, name
+    gates, authors = ([name for name in tensors if name.startswith(start)] for start in (GATES, AUTHORS_GATES))
+    if gates and authors:
+        raise RunError(
+            f"{path} holds {label(given[gates[0]])} and {label(given[authors[0]])}, gates by two names; keep those of one"
+        )
+    tensors = {GATES + name.removeprefix(AUTHORS_GATES) if name in authors else name: tensors[name] for name in tensors}
     if outside:
         notes.append(f"left out, because their names do not begin with {label(taken.prefix)}: {abbreviate(outside, 3)}")
     return tensors, next((one for one in taken.around[::-1] if "optimizer" in one or "iteration" in one), {}), notes

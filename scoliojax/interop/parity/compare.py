@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from data_pipelines.schema import CLASSES
+from data_pipelines.schema import CLASSES, frame_shape
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax import build
@@ -22,10 +22,11 @@ from scoliojax.errors import RunError
 from scoliojax.interop import torch_reference
 from scoliojax.interop.opengait import checkpoint as opengait
 from scoliojax.interop.opengait.checkpoint import PUBLISHED_OPTIMIZER, make_graph
-from scoliojax.interop.opengait.names import Sizes
+from scoliojax.interop.opengait.names import Sizes, with_ranges
 from scoliojax.interop.parity.recording import AGAIN, Recording
 from scoliojax.interop.parity.replay import Arrays, Run, Step, ours, random_batches, random_start, shaken, theirs
 from scoliojax.interop.parity.rows import SAMPLES, SLACK, TOLERANCE, Row, apart, compare_exactly, compare_steps
+from scoliojax.models.drf import MEASURES, PAIRS
 from scoliojax.runs.run import open_run
 from scoliojax.scores.metrics import published_scores
 from scoliojax.training.evaluate import Predictions, evaluate, make_eval_step
@@ -51,7 +52,8 @@ def compare_training(
         return plain if recorded and number == 0 else theirs(shaken(start, SHAKE, number), *run, torch.float32)
 
     found = ours(start, *run, "float32", options)
-    yield from compare_steps(found, recorded or plain, exact, run[1][0].identities, sample)
+    sizes, batches, _ = run
+    yield from compare_steps(found, recorded or plain, exact, batches[0], sizes, sample)
     if exactly:
         moved = theirs(shaken(start, SHAKE_EXACT), *run, torch.float64)
         yield from compare_exactly(ours(start, *run, "float64", options), exact, moved)
@@ -61,7 +63,7 @@ def compare_live(
     sizes: Sizes, identities: Sequence[int], frames: int, seed: int, steps: int = 1, exactly: bool = True
 ) -> Iterator[Row]:
     """Rows for training steps on clips of noise against our PyTorch reference: float32, then float64 where `exactly`."""
-    batches = random_batches(seed, steps, identities, frames, sizes.classes)
+    batches = random_batches(seed, steps, identities, frames, sizes)
     run = (sizes, batches, PUBLISHED_OPTIMIZER | {"milestones": (2, 4)})
     yield from compare_training(random_start(sizes, seed), run, None, UNOPTIMISED, exactly)
 
@@ -83,21 +85,33 @@ def compare_evaluation(recording: Recording, options: dict | None = None) -> Ite
     if found.sizes != recording.sizes:
         raise RunError(f"{recording.checkpoint} has {found.sizes}, train.npz beside it {recording.sizes}; {AGAIN}")
     whole, alone = (_evaluation(found.sizes, tuple((chosen or {}).items())) for chosen in (options, UNOPTIMISED))
-    truth = recording.evaluation
-    sequences = [np.ascontiguousarray(cut_sides(truth[f"seq{i}"])) for i in range(len(truth["pred"]))]  # each s 64 44
-    clips = np.zeros((len(sequences), max(map(len, sequences)), 64, 44), np.uint8)  # n s 64 44
+    truth, statistics, vectors = recording.evaluation, found.batch_stats, None
+    if found.sizes.gates:  # the recorded vectors are in 0..1
+        statistics = with_ranges(statistics, np.zeros((PAIRS, MEASURES)), np.ones((PAIRS, MEASURES)))
+        vectors = truth["pav"].astype(np.float32)  # n 8 3
+    sequences = [np.ascontiguousarray(cut_sides(truth[f"seq{i}"])) for i in range(len(truth["pred"]))]  # each s (2) 64 44
+    clips = np.zeros((len(sequences), max(map(len, sequences)), *frame_shape(found.sizes.modality)), np.uint8)  # n s (2) 64 44
     mask = np.zeros(clips.shape[:2], bool)  # n s
     for row, sequence in enumerate(sequences):
         clips[row, : len(sequence)], mask[row, : len(sequence)] = sequence, True
 
-    def evaluate_ours(step: Any, clips: np.ndarray, mask: np.ndarray | None) -> Outputs:
-        output = jax.device_get(step(found.params, found.batch_stats, clips, mask))
+    def vector(row: int) -> np.ndarray | None:
+        return None if vectors is None else vectors[row : row + 1]  # 1 8 3
+
+    def evaluate_ours(step: Any, clips: np.ndarray, mask: np.ndarray | None, vectors: np.ndarray | None) -> Outputs:
+        output = jax.device_get(step(found.params, statistics, clips, mask, vectors))
         return output.embeddings.swapaxes(1, 2), output.logits.swapaxes(1, 2)  # n c p, n k p
 
     def evaluate_theirs(tensors: Mapping, dtype: torch.dtype) -> Outputs:
         net = torch_reference.holding(found.sizes, tensors, dtype).eval()
+
+        def outputs(row: int) -> Iterable[np.ndarray]:
+            given = vector(row)
+            both = net(torch.from_numpy(sequences[row])[None], None if given is None else torch.from_numpy(given))
+            return map(torch.Tensor.numpy, both)
+
         with torch.no_grad():
-            return _joined(map(torch.Tensor.numpy, net(torch.from_numpy(sequence)[None])) for sequence in sequences)
+            return _joined(outputs(row) for row in range(len(sequences)))
 
     exact = evaluate_theirs(found.tensors, torch.float64)
     starts = [found.tensors, *(shaken(found.tensors, SHAKE, seed) for seed in range(1, SAMPLES))]
@@ -107,8 +121,8 @@ def compare_evaluation(recording: Recording, options: dict | None = None) -> Ite
     noise = np.max([np.abs(logits.mean(axis=2) - scores) for _, logits in samples])
     decided = first - second > 2.0 * SLACK * noise  # n
     ways = {
-        "one by one": _joined(evaluate_ours(alone, sequence[None], None) for sequence in sequences),
-        "one padded batch": evaluate_ours(whole, clips, mask),
+        "one by one": _joined(evaluate_ours(alone, one[None], None, vector(row)) for row, one in enumerate(sequences)),
+        "one padded batch": evaluate_ours(whole, clips, mask, vectors),
     }
     for way, outputs in ways.items():
         for place, name in enumerate(("embeddings", "logits")):
@@ -124,8 +138,10 @@ def _joined(outputs: Iterable[Iterable[np.ndarray]]) -> Outputs:
 
 
 def compare_metrics(recording: Recording) -> Iterator[Row]:
-    """Rows for the four figures that the original's evaluator reports."""
+    """Rows for the four figures that the original's evaluator reports, where the recording holds them."""
     truth = recording.metrics
+    if truth is None:
+        return
     predictions = truth["logits"].mean(axis=2).argmax(axis=1)
     found = published_scores(truth["labels"], predictions, len(CLASSES))
     for name in ("accuracy", "macro_precision", "macro_recall", "macro_f1"):

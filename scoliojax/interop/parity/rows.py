@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from scoliojax.interop.parity.replay import LOSS, Step
-from scoliojax.interop.torch_reference import triplet_terms
+from scoliojax.interop.opengait.names import Sizes
+from scoliojax.interop.parity.replay import LOSS, Batch, Step
+from scoliojax.interop.torch_reference import arrange, triplet_terms
 
 TOLERANCE = 1e-5  # float32, of the largest value or of a tensor's norm: about 100 roundings of 2^-23
 EXACT = 1e-6  # float64
@@ -58,7 +59,8 @@ def apart(ours: object, theirs: object) -> float:
 
 def distances(ours: Step, theirs: Step, wanted: Step) -> dict[str, np.ndarray]:
     """Distances of the statistics that `wanted` holds, by the names of their rows: `[1]`, or one for each tensor, `[t]`."""
-    found = {name.replace("_", " "): np.array([apart(getattr(ours, name), getattr(theirs, name))]) for name in NUMBERS}
+    held = [name for name in NUMBERS if getattr(wanted, name) is not None]
+    found = {name.replace("_", " "): np.array([apart(getattr(ours, name), getattr(theirs, name))]) for name in held}
     found["loss, relative"] = np.array([abs(ours.loss / theirs.loss - 1.0)])
     for kind in ("gradients", "parameters", "statistics"):
         mine, yours = getattr(ours, kind), getattr(theirs, kind)
@@ -74,13 +76,13 @@ def distances(ours: Step, theirs: Step, wanted: Step) -> dict[str, np.ndarray]:
 
 
 def compare_steps(
-    found: list[Step], other: list[Step], exact: list[Step], identities: np.ndarray, sample: Callable[[int], list[Step]]
+    found: list[Step], other: list[Step], exact: list[Step], first: Batch, sizes: Sizes, sample: Callable[[int], list[Step]]
 ) -> Iterator[Row]:
     """Rows for float32 steps of scoliojax against `other`, float32 steps of PyTorch, recorded or computed.
 
     `exact` are the PyTorch reference's steps in float64; `sample(number)` gives its steps in float32, rounded differently for
     each number, and never `other`. Rounding jumps where a maximum is taken elsewhere or a clip crosses the margin: before a row
-    is called beyond, more samples are drawn. `identities` are the first batch's, `[n]`.
+    is called beyond, more samples are drawn. `first` is the first batch.
     """
     samples = [sample(number) for number in range(SAMPLES)]
 
@@ -99,7 +101,7 @@ def compare_steps(
                 if name != "violations" and (number == 0 or name.startswith(LATER))
             ]
             if number == 0:
-                rows.append(_violations(found[0], theirs, exact[0], identities, [run[0] for run in samples]))
+                rows.append(_violations(found[0], theirs, exact[0], first, sizes, [run[0] for run in samples]))
             if len(samples) == MOST or all(row.passes for row in rows):
                 break
             samples.append(sample(len(samples)))
@@ -118,20 +120,22 @@ def _furthest(name: str, measured: np.ndarray, rounding: np.ndarray, later: bool
     return rows[np.argmax([row.measured / row.limit for row in rows])]  # the first NaN where there is one
 
 
-def _violations(found: Step, other: Step, exact: Step, identities: np.ndarray, samples: Sequence[Step]) -> Row:
+def _violations(found: Step, other: Step, exact: Step, batch: Batch, sizes: Sizes, samples: Sequence[Step]) -> Row:
     """The row of the triplets that violate the margin; its rounding is those that rounding may move across it, at most.
 
     Undecided is a triplet whose hinge is nearer to zero than `SLACK` times the rounding of its two distances. A clip's distance
     from itself, rounding noise in PyTorch, has a rounding of its own.
     """
+    alike, mixed = torch.as_tensor(batch.alike(sizes)), batch.mixed(sizes)
     (terms, triplets, distances), *rounded = (
-        [value.numpy() for value in triplet_terms(torch.as_tensor(step.embeddings), torch.as_tensor(identities), LOSS.margin)]
+        [value.numpy() for value in triplet_terms(torch.as_tensor(step.embeddings), alike, LOSS.margin, mixed)]
         for step in (exact, *samples)
     )  # p a i j, a i j, p n n each
     errors = np.max([np.abs(values[2] - distances) for values in rounded], axis=(0, 1))  # n n
     itself = np.eye(len(errors), dtype=bool)
     errors = np.where(itself, errors[itself].max(), errors[~itself].max(initial=0.0))  # n n
-    undecided = triplets & (np.abs(terms) <= SLACK * (errors[:, :, None] + errors[:, None, :]))  # p a i j
+    near, far, _ = (value.numpy() for value in arrange(torch.from_numpy(errors), alike, mixed))  # a i, a j
+    undecided = triplets & (np.abs(terms) <= SLACK * (near[:, :, None] + far[:, None, :]))  # p a i j
     every = max(int(triplets.sum()), 1)  # of a strip
     differing = np.abs(found.violations - other.violations)  # p
     most = undecided.sum(axis=(1, 2, 3))  # p

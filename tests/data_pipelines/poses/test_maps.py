@@ -6,7 +6,7 @@ import pytest
 
 from data_pipelines.poses import maps
 from data_pipelines.poses.joints import LIMBS, MIRRORED, mirrored
-from data_pipelines.poses.maps import skeleton_maps
+from data_pipelines.poses.maps import flat_frames, skeleton_maps
 from data_pipelines.poses.synthetic import walk_poses
 from data_pipelines.schema import DataError
 from data_pipelines.silhouettes import cut_sides
@@ -251,3 +251,20 @@ def test_the_other_side_of_the_other_side_is_the_same():
     poses = seen_poses(1)
     assert [MIRRORED[joint] for joint in MIRRORED] == list(range(17))
     np.testing.assert_allclose(mirrored(mirrored(poses, 500), 500), poses, atol=1e-4)
+
+
+def test_the_preparation_refuses_the_frames_of_which_no_map_can_be_drawn():
+    poses = walk_poses(0, 12, seed=1)
+    poses[3, :, 1] = 7
+    poses[5, 1:] = 0  # what is missing comes from other frames
+    poses[8, :, 1] = np.where(np.arange(17) < 9, 30, 0)  # likewise
+    poses[9, :, 1], poses[9, :, 2] = 7, 0  # nobody
+    assert flat_frames(poses).tolist() == [3]
+    with pytest.raises(DataError, match="frame 3: all its joints have one height"):
+        skeleton_maps(poses)
+    assert skeleton_maps(np.delete(poses, 3, axis=0)).any(axis=(1, 2, 3)).sum() == 10
+    never = walk_poses(0, 12, seed=1)
+    never[:, 4] = 0  # so nothing comes from elsewhere: 0 is a height
+    never[6, :, 1] = np.where(np.arange(17) != 4, 7, 0)
+    assert flat_frames(never).tolist() == []
+    assert skeleton_maps(never)[6].any()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.poses.reading import beside, check_poses, read_poses, read_sequence, survey_poses
+from data_pipelines.poses.reading import check_poses, read_poses, read_sequence, survey_poses
 from data_pipelines.poses.synthetic import walk_poses
 from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.scoliosis1k.release_tree import survey
@@ -235,17 +235,3 @@ def test_silhouettes_and_poses_are_told_apart(tree, tmp_path):
     (silhouettes / "00000/Negative/000_180/000_180.pkl").rename(silhouettes / "00000/Negative/000_180/0.png")
     problems = survey_poses(silhouettes, "--input").problems
     assert "0 .pkl and 0 .json files (but 1 frames of silhouettes, .png); expected" in problems[0]
-
-
-def test_silhouettes_and_poses_of_one_sequence_are_kept_where_both_are_usable():
-    silhouettes = np.arange(10, dtype=np.uint8)[:, None, None].repeat(64, 1).repeat(64, 2)  # without the frames 0 and 5
-    poses = POSES.copy()
-    poses[[5, 6]] = 0
-    places = np.delete(np.arange(12), [0, 5])
-    kept, joints = beside(silhouettes, places, 12, check_poses(poses, "00001"), "00001")
-    assert places[kept[:, 0, 0]].tolist() == [1, 2, 3, 4, 7, 8, 9, 10, 11]
-    np.testing.assert_array_equal(joints, POSES[[1, 2, 3, 4, 7, 8, 9, 10, 11]])
-    with pytest.raises(DataError, match="00001: 13 silhouettes and 12 poses, so nobody knows which belong together; give both"):
-        beside(silhouettes, places, 13, check_poses(poses, "00001"), "00001")
-    with pytest.raises(DataError, match="00001: no frame has both"):
-        beside(silhouettes[:2], np.array([5, 6]), 12, check_poses(poses, "00001"), "00001")
