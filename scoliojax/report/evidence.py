@@ -182,9 +182,10 @@ def compare_runs(ours: Evidence, network: TrainedNetwork, cohort: Cohort, part: 
     evaluation = evaluate_part(network, cohort, part, [], screening.sensitivity, keep=False, scores_alone=True)
     rank = {name: place for place, name in enumerate(evaluation.sequences)}
     order = np.array([rank[name] for name in ours.evaluation.sequences])  # n; a set of another kind may have another order
-    scored = Scored(*(None if part is None else part[order] for part in evaluation.scored))
-    theirs_scored = Scorer(scored, evaluation.classes, screening.prevalence)
-    comparison = compare(ours.scorer, theirs_scored, ours.evaluation.subjects)
+    labels, probabilities, predictions, referred = evaluation.scored
+    scored = Scored(labels[order], probabilities[order], predictions[order], None if referred is None else referred[order])
+    scorer = Scorer(scored, evaluation.classes, screening.prevalence)
+    comparison = compare(ours.scorer, scorer, ours.evaluation.subjects)
     here, there = flatten(ours.config), flatten(config)
     changed = [(key, here.get(key), there.get(key)) for key in sorted(here | there) if here.get(key) != there.get(key)]
     return Rival(network.directory, config, score(evaluation, screening.prevalence), comparison, changed)

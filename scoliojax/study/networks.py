@@ -14,7 +14,7 @@ from scoliojax import build
 from scoliojax.errors import RunError
 from scoliojax.study import MODELS
 
-RECIPES = dict(zip(MODELS, (sconet, sconet_mt, sconet_mt_ske, drf), strict=True))
+RECIPES: dict[str, Any] = dict(zip(MODELS, (sconet, sconet_mt, sconet_mt_ske, drf), strict=True))
 MAKES = ("data.modality", "model.name", "loss.triplet_weight")  # what makes a network; a study sets it, whatever was given
 
 
