@@ -189,7 +189,7 @@ def test_a_recipe_of_another_network_is_refused_by_name(network, options, words,
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("network", ["ScoNet-MT-ske", "DRF"])
+@pytest.mark.parametrize("network", [pytest.param("ScoNet-MT-ske", marks=pytest.mark.slow), "DRF"])
 def test_verify_compares_the_layers_of_networks_that_read_maps(network, tmp_path, capsys, monkeypatch):
     path = drawn_checkpoint(tmp_path, network)
     commands.main(["verify", str(path)])
