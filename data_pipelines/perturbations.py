@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from data_pipelines.schema import SKELETONS
+
 TILT = 3.0  # degrees of the tilt that an evaluation looks at
 
 
@@ -71,3 +73,11 @@ PERTURBATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # each uint8 [
     "tilted right": lambda silhouettes: tilted(silhouettes, TILT),
     "every second frame": lambda silhouettes: silhouettes[::2],
 }
+# A skeleton map is centred on the hips and scaled to the body, and its limbs have one width: no camera shifts it or makes it
+# thicker.
+OF_SKELETONS = ("mirrored", "tilted left", "tilted right", "every second frame")
+
+
+def perturbations_of(modality: str) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """The entries of `PERTURBATIONS` that a camera may do to frames of a modality."""
+    return {name: PERTURBATIONS[name] for name in (OF_SKELETONS if modality == SKELETONS else PERTURBATIONS)}

@@ -18,6 +18,7 @@ from data_pipelines.command import Parser, expanded_path, make_parser, report_er
 from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SequenceSet, nested
 from data_pipelines.silhouettes import normalise_sequence
 
+SYNTHETIC = "a synthetic walker, not a person"  # comment in video files that show one
 RASTER = (96, 72)  # rows and columns of the raw mask
 STATURE = 86.0  # rows; height of a standing body
 SEEN = 6.0  # pixels; largest distance from the edge of a body part at which it changes the mask

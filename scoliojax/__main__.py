@@ -10,6 +10,7 @@ COMMANDS = {
     "scoliojax.report": "one page with everything that is known of a run, and comparisons of runs",
     "scoliojax.study": "the paper's class-ratio study: ratios x networks x seeds",
     "scoliojax.screen": "screen a video, a folder of masks, or many of them",
+    "scoliojax.posture": "shoulder and pelvis line, shift, arm swing and steps of a walk, without a network",
     "scoliojax.app": "screen a video on a page in the browser, on this computer alone",
     "scoliojax.export": "a trained network for other runtimes",
     "scoliojax.interop.opengait": "import, export and verify OpenGait checkpoints",

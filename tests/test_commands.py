@@ -79,6 +79,8 @@ OURS = [
     ("scoliojax.study", RECIPE, *SMALL[1:], *PREPARED, "--ratios=1:1:1", "--models=sconet_mt", "--seeds=1",
      "--workdir={folder}/study"),  # which finds its only cell finished
     ("scoliojax.benchmark.collectives", RECIPE, *SMALL),
+    ("data_pipelines.synthetic", "--output={folder}/walks", "--poses={folder}/poses", "--subjects=3", "--frames=30"),
+    ("scoliojax.posture", "{folder}/poses/00000/Negative/000_180/000_180.pkl", "--output={folder}/posture"),
 ]  # fmt: skip
 SCREENING = [
     ("data_pipelines.video.synthetic_clip", "--output={folder}/walk.mp4", "--frames=40"),
@@ -316,6 +318,8 @@ NUMBERS = [  # a command, its option, and values beside -1, nan and the like tha
     ("scoliojax.main --mode=eval --workdir=x", "--process"),
     ("scoliojax.screen x --checkpoint=x", "--window", "0"),
     ("scoliojax.screen x --checkpoint=x", "--person", "0"),
+    ("scoliojax.posture x", "--person", "0"),
+    ("scoliojax.posture x", "--rate", "0", "1001"),
     ("scoliojax.app --checkpoint=x", "--port", "65536"),
     ("scoliojax.app --checkpoint=x", "--megabytes", "0"),
     ("scoliojax.benchmark", "--rounds", "0"),
@@ -518,6 +522,9 @@ PATHS = [  # commands with an option that is a path, and what else they need
     ("scoliojax.screen", "--models={}", "x.mp4", "--checkpoint=x"),
     ("scoliojax.screen", "--onnx-model={}", "x.mp4", "--checkpoint=x"),
     ("scoliojax.screen", "{}", "--checkpoint=x"),
+    ("scoliojax.posture", "{}"),
+    ("scoliojax.posture", "--output={}", "x.mp4"),
+    ("scoliojax.posture", "--models={}", "x.mp4"),
     ("scoliojax.app", "--checkpoint={}"),
     ("scoliojax.app", "--models={}", "--checkpoint=x"),
     ("scoliojax.interop.opengait", "import {}", "--workdir=x"),
@@ -544,6 +551,7 @@ PATHS = [  # commands with an option that is a path, and what else they need
     ("data_pipelines.synthetic", "--output={}"),
     ("data_pipelines.synthetic", "--output=x", "--poses={}"),
     ("data_pipelines.synthetic", "--sheet={}"),
+    ("data_pipelines.synthetic", "--output=x", "--poses={}"),
     ("data_pipelines.video.fetch", "--output={}"),
     ("data_pipelines.video.fetch", "--archive={}"),
     ("data_pipelines.video.synthetic_clip", "--output={}"),
@@ -551,7 +559,7 @@ PATHS = [  # commands with an option that is a path, and what else they need
 
 
 KINDS = {  # the functions that judge the text of an option, and the table above that holds them to it
-    **dict.fromkeys(["expanded_path", "expanded_text", "expanded_root", "_path", "_recipe_name"], "path"),
+    **dict.fromkeys(["expanded_path", "expanded_text", "expanded_root", "walk_path", "_recipe_name"], "path"),
     "whole_number.<locals>.number": "number", "float": "", "parse_order": "", "steps_between": "",
 }  # fmt: skip
 

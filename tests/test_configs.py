@@ -12,9 +12,9 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from configs import sconet, sconet_mt
+from configs import drf, sconet, sconet_mt, sconet_mt_ske
 from data_pipelines.pipelines import train_batches
-from data_pipelines.schema import DataError
+from data_pipelines.schema import CHANNELS, DataError
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax import build
 from scoliojax.errors import RunError
@@ -27,15 +27,19 @@ from scoliojax.training.losses import ScoNetLoss
 from scoliojax.training.state import create_state
 from tests.conftest import make_set
 
+RECIPES = [sconet_mt, sconet, sconet_mt_ske, drf]
 
-@pytest.mark.parametrize("recipe", [sconet_mt, sconet])
+
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("variant", sconet_mt.VARIANTS)
-def test_every_config_builds(recipe, variant):
+def test_every_config_builds(recipe, variant, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 2)  # the 66 clips of DRF do not divide over four
     config = recipe.get_config(variant)
     build.build_loss(config)
     build.build_optimizer(config)
     training_schedule(config)
-    jax.eval_shape(lambda: build.build_model(config)[1:])
+    params, _ = jax.eval_shape(lambda: build.build_model(config)[1:])
+    assert params["backbone"]["stem_conv"]["kernel"].shape[2] == CHANNELS[config.data.modality]
     data = make_set(per_class=60, frames=2)
     partition = build.build_partition(config, data)
     build.build_sampler(config, data, partition)
@@ -44,14 +48,36 @@ def test_every_config_builds(recipe, variant):
     assert "python -m scoliojax.main --config" in recipe.__doc__
 
 
-def test_the_published_recipes_differ_in_the_identity_loss_alone():
-    multi, single = (flatten(recipe.get_config().to_dict()) for recipe in (sconet_mt, sconet))
-    assert {key for key in multi if multi[key] != single[key]} == {"loss.triplet_weight"}
+DIFFERENCES = {  # of the published recipe of each network from that of ScoNet-MT
+    sconet: {"loss.triplet_weight"},
+    sconet_mt_ske: {"data.modality", "data.cache_gigabytes"},
+    drf: {
+        "data.modality", "data.cache_gigabytes", "data.balanced", "data.subjects_per_batch", "data.clips_per_subject",
+        "data.frames_per_clip", "loss.triplet_label", "loss.weights_by_class", "model.name",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", DIFFERENCES)
+def test_the_published_recipes_differ_where_the_papers_do(recipe):
+    plain, own = (flatten(one.get_config().to_dict()) for one in (sconet_mt, recipe))
+    assert {key for key in plain if plain[key] != own[key]} == DIFFERENCES[recipe]
+
+
+def test_the_published_recipe_of_drf_has_its_batches_and_weights(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    config = drf.get_config()
+    assert (config.data.subjects_per_batch, config.data.clips_per_subject, config.data.frames_per_clip) == (66, 1, 20)
+    data = make_set(per_class=30, frames=25)
+    sampler = build.build_sampler(config, data, build.build_partition(config, data))
+    assert np.bincount(data.labels[sampler.draw(0)[0]]).tolist() == [22, 22, 22]
+    assert build.build_loss(config).weights_by_class == (0.174, 1.413, 1.413)
 
 
 def test_the_published_recipes_change_no_clip_and_the_quickstart_does():
-    for recipe in (sconet_mt, sconet):
+    for recipe in RECIPES:
         assert not build.build_augmentation(recipe.get_config().data)
+    for recipe in (sconet_mt, sconet):
         assert all(vars(build.build_augmentation(recipe.get_config("quickstart").data)).values())
 
 
@@ -110,6 +136,13 @@ def observe_data(config: ConfigDict, monkeypatch) -> list:
     ]
 
 
+def observe_maps(config: ConfigDict, monkeypatch) -> list:
+    config.data.modality, config.data.name = "skeletons", "synthetic"
+    config.data.synthetic.subjects, config.data.synthetic.frames = 3, 2
+    data = build.build_data(config, print)
+    return [data.read(2), data.digest()]
+
+
 def observe_model(config: ConfigDict, monkeypatch) -> list:
     graphs = []
 
@@ -164,6 +197,7 @@ def observe_train(config: ConfigDict, monkeypatch) -> list:
 # What a leaf's section is read by; each builds and uses everything that the section speaks of, without compiling a network.
 OBSERVE = {
     "data": observe_data,
+    "data.maps": observe_maps,
     "seed": observe_data,
     "model": observe_model,
     "precision": observe_model,
@@ -181,6 +215,12 @@ def observe(section: str, config: ConfigDict, monkeypatch) -> str:
 REAL_OPTIONS = grain.ReadOptions
 
 OTHER = {
+    "data.modality": "skeletons",
+    "data.balanced": True,
+    "data.maps.align": "shared",
+    "data.maps.body_only": True,
+    "loss.triplet_label": "class",
+    "loss.weights_by_class": (1.0, 2.0, 3.0),
     "data.share_frames": False,
     "data.augment.shift": 10,
     "data.augment.mirror": 1.0,
@@ -245,7 +285,7 @@ def plain_fingerprints() -> dict[str, str]:
 @pytest.mark.parametrize("key", LEAVES)
 def test_every_leaf_is_read(key, probe_config, plain_fingerprints, monkeypatch):
     """In its own section: what another one makes of it does not count."""
-    section = key.split(".")[0]
+    section = max((name for name in OBSERVE if f"{key}.".startswith(f"{name}.")), key=len)
     if section not in plain_fingerprints:
         plain_fingerprints[section] = observe(section, probe_config, monkeypatch)
     try:

@@ -48,15 +48,13 @@ def run(tmp_path, tiny_config):
     """A run directory whose network has statistics as after a training, and `make`, which makes it so."""
     workdir = tmp_path / "run"
 
-    def make(spoil: float = 1.0):
+    def make(spoil: float = 1.0, ranges: bool = True):
         _, params, statistics = build.build_model(tiny_config)
         rng = np.random.default_rng(0)
         moved = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), statistics)
         if "gates" in moved:
-            moved = jax.tree.map(
-                lambda leaf: leaf / 10.0, moved
-            )  # maps are darker than noise: more would leave nothing of them
-            moved["gates"] = {"low": moved["gates"]["low"], "high": 1.0 + moved["gates"]["high"]}
+            moved = jax.tree.map(lambda leaf: leaf / 10.0, moved)  # maps are darker than noise: more leaves nothing of them
+            moved["gates"] = {"low": 0.0 * moved["gates"]["low"], "high": ranges * (1.0 + moved["gates"]["high"])}
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf) * spoil, params)
         state = create_state(params, jax.tree.map(jnp.asarray, moved), build.build_optimizer(tiny_config)[0])
         run_directory.claim(workdir, tiny_config.to_dict(), "0")
@@ -255,6 +253,13 @@ def test_what_is_not_the_packages_evaluation_is_not_written(run, capsys, monkeyp
     workdir = run.make()
     assert_one_clear_error(refused(capsys, "--workdir", workdir), word, "2.0e-05", "nothing was written")
     assert not (workdir / "export").exists()
+
+
+def test_a_network_whose_ranges_nobody_knows_is_not_written(run, capsys):
+    run.config.data.modality, run.config.model.name = "skeletons", "drf"
+    words = "imported without data, so the ranges of its asymmetry vectors are not known"
+    assert_one_clear_error(refused(capsys, "--workdir", run.make(ranges=False)), words)
+    assert not (run.workdir / "export").exists()
 
 
 def test_a_network_that_gives_no_numbers_is_not_written(run, capsys, monkeypatch):

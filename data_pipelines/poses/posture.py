@@ -21,6 +21,7 @@ STEADY = 15  # frames before and after each one, over which the body's height is
 SMOOTH = 10  # part of a stride over which the height of the feet is smoothed, as its divisor
 LEAST_SEEN = 0.75  # share of the frames of a stride from which its range is taken
 SHORTEST, LONGEST = 0.5, 2.0  # strides, by the usual one
+BRIEFEST, SLOWEST = 0.5, 3.0  # seconds of a stride: 240 and 40 steps a minute
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def body_heights(places: np.ndarray) -> np.ndarray:
 def find_strides(places: np.ndarray, height: np.ndarray, times: np.ndarray | None = None) -> Strides:
     """The strides of a walk, from places `[s, 17, 2]` and heights `[s]`; none where the steps do not repeat.
 
-    Where a foot is not seen for some frames, its height is interpolated. What is far shorter or longer than the usual stride is
-    none.
+    Where a foot is not seen for some frames, its height is interpolated. What is far shorter or longer than the usual stride,
+    or than people's, is none.
     """
     lift = lift_of(places, height)  # s
     seen = np.flatnonzero(np.isfinite(lift))
@@ -151,7 +152,9 @@ def find_strides(places: np.ndarray, height: np.ndarray, times: np.ndarray | Non
     for begin, end in itertools.pairwise(crossing[rises]):
         turns = crossing[~rises & (crossing > begin) & (crossing < end)]
         if len(turns) == 1 and SHORTEST < (end - begin) / period < LONGEST:
-            found.append((begin, turns[0], end))
+            lasts = np.ptp(_seconds(np.array([begin, end]), times))  # NaN where no times are known
+            if not (lasts < BRIEFEST or lasts > SLOWEST):
+                found.append((begin, turns[0], end))
     return Strides(*np.array(found).reshape(-1, 3).T)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from data_pipelines.files import BEGINNING, Footage, kind_of
 from data_pipelines.schema import DataError
+from data_pipelines.synthetic import SYNTHETIC
 from data_pipelines.video.faults import is_black, is_combed, is_repeated
 from data_pipelines.video.orientation import read_orientation
 
@@ -174,6 +175,8 @@ class Video:
             stream.thread_type = "AUTO"
             self.source.update(stored_width=stream.width, stored_height=stream.height, codec=context.name)
             self.source["frames_per_second"] = float(stream.average_rate or 0) or None
+            if container.metadata.get("comment") == SYNTHETIC:
+                self.source["synthetic"] = True
             yield container, stream
 
     def _upright(self, frame: VideoFrame, stretch: float) -> np.ndarray | None:

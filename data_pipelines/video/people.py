@@ -172,6 +172,24 @@ def choose(people: list[Person], wanted: list[int] | None, name: str, shape: tup
     return Person(sightings), candidates
 
 
+def described(candidates: list[Person], frames: int) -> list[dict[str, float]]:
+    """Of each candidate in a video of so many frames: the number, the usable frames and their share of all frames.
+
+    Further the seconds from the start of the video at which they start and end, and the height in pixels.
+    """
+    return [
+        {
+            "number": number,
+            "frames": len(used),
+            "share": round(len(used) / frames, 3),
+            "start": round(used[0].time, 3),
+            "end": round(used[-1].time, 3),
+            "height": round(person.height),
+        }
+        for number, (person, used) in enumerate(((person, person.usable) for person in candidates), 1)
+    ]
+
+
 def _nobody(people: list[Person], name: str) -> str:
     """Message that there is no candidate, with the faults of the person with the most frames, ghosts among them."""
     best = max(people, key=lambda one: (len(one.usable) + one.faults().get(GHOST, 0), len(one.sightings)), default=None)

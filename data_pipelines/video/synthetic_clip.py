@@ -13,7 +13,7 @@ import numpy as np
 
 from data_pipelines.command import Parser, expanded_path, make_parser, report_errors, unwritable, whole_number
 from data_pipelines.schema import CLASSES, DataError
-from data_pipelines.synthetic import RASTER, draw_walker, render_walk
+from data_pipelines.synthetic import RASTER, SYNTHETIC, draw_walker, render_walk
 
 SIZE = (200, 320)  # rows, columns
 SCALE = 1.6  # pixels of the clip per pixel of the walker's raw mask
@@ -93,13 +93,22 @@ def _film(
 
 
 def write_clip(
-    path: Path, images: np.ndarray, codec: str = "libx264", rotation: int = 0, times=None, rate: int = 30, movflags: str = ""
+    path: Path,
+    images: np.ndarray,
+    codec: str = "libx264",
+    rotation: int = 0,
+    times=None,
+    rate: int = 30,
+    movflags: str = "",
+    comment: str = "",
 ) -> Path:
     """Encode uint8 `[s, h, w, 3]`, stored rotated by `-rotation` degrees with a flag for its display; `times` in seconds."""
     import av  # an optional dependency that training does not need
 
     stored = np.rot90(images, -(rotation // 90), axes=(1, 2))
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
+        if comment:
+            container.metadata["comment"] = comment
         stream: Any = container.add_stream(codec, rate=rate)
         stream.height, stream.width = stored.shape[1:3]
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
@@ -145,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             images, _ = walk_across(args.seed, label, args.frames, (480, 854), 3.6)
         try:
-            write_clip(args.output, images)
+            write_clip(args.output, images, comment=SYNTHETIC)
         except ModuleNotFoundError:
             raise DataError('writing a video needs PyAV: pip install "scoliojax[screen]"') from None
         except OSError as error:

@@ -41,7 +41,7 @@ from data_pipelines.scoliosis1k.safe_pickle import MOST_BYTES as MOST_PICKLED
 from data_pipelines.scoliosis1k.safe_pickle import WANTED, as_silhouettes, load_array
 from data_pipelines.video.decoding import GIVE, SUFFIXES, Frame, Video, what_else
 from data_pipelines.video.flags import Flag, video_flags
-from data_pipelines.video.people import Outline, Person, Segmenter, choose, follow
+from data_pipelines.video.people import Outline, Person, Segmenter, choose, described, follow
 
 OR_POSES = f", or poses {WANTED_POSES}"  # what a pickle may hold beside silhouettes
 FEW_FRAMES = 60  # a walk with fewer usable frames is flagged as short
@@ -82,25 +82,10 @@ class Walk:
 
     @property
     def choice(self) -> dict[str, Any] | None:
-        """The candidates of a video and the numbers of those who were taken; None where there was nothing to choose.
-
-        Of each candidate: the number, the usable frames and their share of all frames, the seconds from the start of the video
-        at which they start and end, and the height in pixels.
-        """
+        """The candidates of a video and the numbers of those who were taken; None where there was nothing to choose."""
         if len(self.people) < 2:
             return None
-        candidates = [
-            {
-                "number": number,
-                "frames": len(used),
-                "share": round(len(used) / self.source["frames_taken"], 3),
-                "start": round(used[0].time, 3),
-                "end": round(used[-1].time, 3),
-                "height": round(person.height),
-            }
-            for number, (person, used) in enumerate(((person, person.usable) for person in self.people), 1)
-        ]
-        return {"taken": self.taken, "candidates": candidates}
+        return {"taken": self.taken, "candidates": described(self.people, self.source["frames_taken"])}
 
 
 def inputs_of(path: Path, report: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -178,13 +163,19 @@ def needs_segmenter(path: Path) -> bool:
     return not path.is_dir() and not has_suffix(path.name, PICKLES)
 
 
-def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None = None, report: Report = silent) -> Walk:
+def read_walk(
+    path: Path,
+    segmenter: Segmenter | None,
+    person: list[int] | None = None,
+    report: Report = silent,
+    rate: float | None = None,
+) -> Walk:
     """Read a video with a backend, or, without one, a folder of mask PNGs or poses, or a pickle of silhouettes or poses.
 
     A walk of poses alone is of the kind "poses".
 
     `person` has numbers of candidates, as `wanted` of `people.choose`; `report` is told how far a video is read, and ends the
-    reading by raising. Raises `DataError` for what is none of these.
+    reading by raising; `rate` is that of poses, in frames a second. Raises `DataError` for what is none of these.
     """
     names = None
     if not path.is_dir():
@@ -199,11 +190,11 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
             walk, names = _read_masks(path, listing), listing.used
         else:
             found = read_poses(path)
-            walk, names = _pose_walk(path, found), found.names
+            walk, names = _pose_walk(path, found, rate), found.names
     else:
         array = load_array(path, MOST_PICKLED, f"{WANTED}{OR_POSES}")
         if like_poses(array.shape):
-            walk = _pose_walk(path, check_poses(array, path))
+            walk = _pose_walk(path, check_poses(array, path), rate)
         else:
             silhouettes = as_silhouettes(array, path)  # s 64 64
             frames = len(silhouettes)
@@ -212,20 +203,26 @@ def read_walk(path: Path, segmenter: Segmenter | None, person: list[int] | None 
     walk.source["sha256"] = checksum(path, names)
     if (usable := len(walk.frames)) < FEWEST_FRAMES:
         raise DataError(f"{path}: only {usable} usable frames, {FEWEST_FRAMES} are needed; record a longer walk")
-    flags = [Flag(one.name, one.frames, one.message) for one in walk.quality.findings if not one.grave]
-    if usable < FEW_FRAMES:
-        message = f"a short walk: {usable} usable frames, {FEW_FRAMES} or more are better"
-        few = [flag.message for flag in flags if flag.name == FEW_CYCLES]  # the same in other words
-        walk.flags.append(Flag("short", usable, "; ".join([message, *few])))
-        flags = [flag for flag in flags if flag.name != FEW_CYCLES]
-    walk.flags += flags
+    walk.flags += quality_flags(usable, walk.quality)
     return walk
 
 
-def _pose_walk(path: Path, found: Poses) -> Walk:
+def quality_flags(usable: int, quality: Quality) -> list[Flag]:
+    """The flags of a judgement, and that a walk of so many `usable` frames is short."""
+    flags = [Flag(one.name, one.frames, one.message) for one in quality.findings if not one.grave]
+    if usable >= FEW_FRAMES:
+        return flags
+    message = f"a short walk: {usable} usable frames, {FEW_FRAMES} or more are better"
+    few = [flag.message for flag in flags if flag.name == FEW_CYCLES]  # the same in other words
+    return [Flag("short", usable, "; ".join([message, *few])), *(flag for flag in flags if flag.name != FEW_CYCLES)]
+
+
+def _pose_walk(path: Path, found: Poses, rate: float | None) -> Walk:
     """A walk of poses alone; flags have what was said about frames that were not used."""
     none = np.empty((0, FRAME_SIZE, FRAME_SIZE), np.uint8)
-    walk = Walk(path.name, "poses", none, found.places, source={"frames": found.given}, poses=found.joints)
+    times = None if rate is None else found.places / rate  # s
+    source: dict[str, Any] = {"frames": found.given} | ({} if rate is None else {"frames_per_second": rate})
+    walk = Walk(path.name, "poses", none, found.places, times, found.joints, source)
     walk.flags += [Flag("poses", None, remark.removeprefix(f"{path}: ")) for remark in found.remarks]
     return walk
 

@@ -38,12 +38,13 @@ def sections(
     configs: list[Any] = [sconet_mt.get_config(variant) for variant in ("", "quickstart")]
     published, quickstart = configs
     published.precision = precision
-    # On a CPU the whole batch would take minutes.
-    whole = [(1, 8, 30), (4, 1, 30)] if jax.default_backend() == "cpu" else [(8, 8, 30)]
+    few = jax.default_backend() == "cpu"  # where the whole batch would take minutes
+    whole = [(1, 8, 30), (4, 1, 30)] if few else [(8, 8, 30)]
     return {
         "loader": lambda: loading.measure(rounds, subjects or loading.SUBJECTS),
         "step": lambda: [
             *stepping.measure(published, "published sizes", whole, rounds),
+            *stepping.channels(published, "published sizes", (2, 1, 30) if few else (8, 8, 30), rounds),
             *stepping.measure(quickstart, "quickstart", [(6, 2, 6)], rounds),
         ],
         "convolution": lambda: convolving.measure(published.model.channels, rounds),

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.pipelines import SequenceCache, TrainSampler, train_batches
+from data_pipelines.poses.drawing import drawn
+from data_pipelines.poses.synthetic import synthetic_poses
 from data_pipelines.schema import SequenceSet
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.sources import open_prepared, prepare
@@ -77,6 +79,8 @@ def one_core() -> Iterator[None]:
 def _ours(data: SequenceSet, subjects: int, gigabytes: float, batches: int) -> Callable[[], object]:
     """A function that draws `batches` batches with our loader, with one thread per core."""
     cache = SequenceCache(data, int(gigabytes * 1e9))
+    for row in range(len(data) if gigabytes else 0):
+        cache(row)
     sampler = TrainSampler(data, np.arange(len(data)), 0, subjects, CLIPS, LENGTH, cache=cache, clips_together=CLIPS)
     starts = itertools.count(0, batches)
 
@@ -105,4 +109,7 @@ def measure(rounds: int, subjects: int = SUBJECTS) -> list[Row]:
             seconds = interleave({"ours": _ours(prepared, subjects, gigabytes, batches)}, rounds)
             speeds = [batches / taken for taken in seconds["ours"]]
             rows.append(Row(f"loader, {name}, {len(os.sched_getaffinity(0))} cores", "batches/s", speeds, []))
+        maps = _ours(drawn(synthetic_poses(SEQUENCES, FRAMES)), subjects, 2.0, batches)
+        speeds = [batches / taken for taken in interleave({"ours": maps}, rounds)["ours"]]
+        rows.append(Row(f"loader, skeleton maps {name}, {len(os.sched_getaffinity(0))} cores", "batches/s", speeds, []))
     return rows

@@ -1,5 +1,6 @@
 """Time of training steps and evaluation passes, beside the PyTorch reference if PyTorch is installed."""
 
+import copy
 import importlib.util
 import math
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.pipelines import TrainSampler
-from data_pipelines.schema import CLASSES, FRAME_SIZE, SequenceSet
+from data_pipelines.schema import CLASSES, FRAME_SIZE, SILHOUETTES, SKELETONS, SequenceSet, frame_shape
 from scoliojax import build
 from scoliojax.benchmark.timing import Row, Work, interleave
 from scoliojax.devices.mesh import data_mesh, replicated, to_devices
@@ -21,13 +22,16 @@ from scoliojax.training.step import make_train_step
 FRAMES = 300  # length of a Scoliosis1K sequence
 
 
-def random_batch(sequences: int, clips: int, frames: int, clips_together: int = 1) -> dict[str, np.ndarray]:
+def random_batch(
+    sequences: int, clips: int, frames: int, clips_together: int = 1, modality: str = SILHOUETTES
+) -> dict[str, np.ndarray]:
     """A batch as a run draws it from sequences of Scoliosis1K's length, with random pixels."""
     names = tuple(map(str, range(sequences)))
-    pixels = np.random.default_rng(0).integers(0, 256, (FRAMES, FRAME_SIZE, FRAME_SIZE), dtype=np.uint8)  # s 64 64
+    frame = *frame_shape(modality)[:-1], FRAME_SIZE
+    pixels = np.random.default_rng(0).integers(0, 256, (FRAMES, *frame), dtype=np.uint8)  # s (2) 64 64
     labels = np.arange(sequences, dtype=np.int32) % len(CLASSES)
     n_frames = np.full(sequences, FRAMES, np.int32)
-    data = SequenceSet("random", True, names, names, labels, n_frames, lambda row: pixels)
+    data = SequenceSet("random", True, names, names, labels, n_frames, lambda row: pixels, modality=modality)
     return TrainSampler(data, np.arange(sequences), 0, sequences, clips, frames, clips_together=clips_together)(0)
 
 
@@ -106,6 +110,22 @@ def measure(config: build.Config, what: str, shapes: list[tuple[int, int, int]],
         ways["ours"] = ours.evaluation(silhouettes)
         rows.append(_row(f"evaluation, {label}", interleave(ways, rounds), flops // 3, flops // 3, top))
     return rows
+
+
+def channels(config: build.Config, what: str, shape: tuple[int, int, int], rounds: int) -> list[Row]:
+    """A training step on frames of two channels, in turn with one on frames of one; `shape` as in `measure`."""
+    sequences, clips, frames = shape
+    together = math.gcd(clips, sequences * clips // jax.device_count())
+    ways = {}
+    for modality in (SILHOUETTES, SKELETONS):
+        of_modality = copy.deepcopy(config)
+        of_modality.data.modality = modality
+        ways[modality] = Ours(of_modality).step(random_batch(sequences, clips, frames, together, modality))
+    seconds = interleave(ways, rounds)
+    one, two = ([1e3 * second for second in seconds[name]] for name in (SILHOUETTES, SKELETONS))
+    note = f"{np.median(two) / np.median(one):.3f} of the {np.median(one):.4g} ms of one channel"
+    label = f"{what}, {sequences} x {clips} clips x {frames} frames, {config.precision}"
+    return [Row(f"training step of two channels, {label}", "ms", two, [], note)]
 
 
 def _row(what: str, seconds: dict[str, list[float]], flops: int, done: int, top: float) -> Row:

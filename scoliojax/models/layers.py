@@ -88,10 +88,13 @@ class Conv(nnx.Module):
 
 
 def convolve_normalise(
-    conv: Conv, norm: BatchNorm, x: jax.Array, weights: RowWeights | None = None, *, train: bool
+    conv: Conv, norm: BatchNorm, x: jax.Array, weights: RowWeights | None = None, *, train: bool, images: bool = False
 ) -> jax.Array:
-    """`norm(conv(x))`, `[b, h, w, c]` to `[b, h', w', c']`; in evaluation the kernel includes the batch norm."""
-    if train and x.dtype == jnp.bfloat16 and x.shape[3] == 1:
+    """`norm(conv(x))`, `[b, h, w, c]` to `[b, h', w', c']`; in evaluation the kernel includes the batch norm.
+
+    `images`: `x` are pictures, of few channels, and nobody asks for their gradient.
+    """
+    if train and images and x.dtype == jnp.bfloat16:
         return _convolve_images(conv, norm, x, weights)  # b h w c'
     if train:
         return norm(conv(x), weights, train=True)  # b h' w' c'
@@ -100,23 +103,24 @@ def convolve_normalise(
 
 
 def _convolve_images(conv: Conv, norm: BatchNorm, x: jax.Array, weights: RowWeights | None) -> jax.Array:
-    """`norm(conv(x))` in training, of images `[b, h, w, 1]` in bfloat16: the kernel includes the batch norm here, too.
+    """`norm(conv(x))` in training, of images `[b, h, w, c]` in bfloat16: the kernel includes the batch norm here, too.
 
     The batch's statistics follow from those of the few pixels under the kernel. So the features are written once, complete, and
     neither they nor their gradient is read for a batch norm.
     """
-    edge, (_, h, w, _) = conv.edge, x.shape
-    padded = jnp.pad(x, ((0, 0), (edge // 2, edge // 2), (edge // 2, edge // 2), (0, 0)))  # b h+e-1 w+e-1 1
+    edge, (_, h, w, c) = conv.edge, x.shape
+    padded = jnp.pad(x, ((0, 0), (edge // 2, edge // 2), (edge // 2, edge // 2), (0, 0)))  # b h+e-1 w+e-1 c
     # Without their mean, which a batch norm takes off anyway, the kernel's gradient loses no digits in bfloat16. In sixteenths,
     # so that black and white stay exact.
-    centre = jnp.round(16.0 * jnp.mean(widen(x))) / 16.0
-    padded = (widen(padded) - centre).astype(x.dtype)  # b h+e-1 w+e-1 1
+    centre = jnp.round(16.0 * jnp.mean(widen(x), axis=(0, 1, 2))) / 16.0  # c
+    padded = (widen(padded) - centre).astype(x.dtype)  # b h+e-1 w+e-1 c
     seen = [padded[:, row : row + h, column : column + w] for row in range(edge) for column in range(edge)]
     # XLA for GPUs ends where it is to cut patches within a matrix product.
-    patches = jax.lax.optimization_barrier(jnp.concatenate(seen, axis=3))  # b h w e-e
-    kernel = conv.kernel[...].reshape(edge * edge, -1)  # e-e c'
+    patches = jax.lax.optimization_barrier(jnp.concatenate(seen, axis=3))  # b h w e-e-c
+    kernel = conv.kernel[...].reshape(edge * edge * c, -1)  # e-e-c c'
     mean, var = product_statistics(patches, kernel, weights)  # c', c'
     count = count_values(x, (0, 1, 2), weights)
-    norm.remember(*jax.lax.stop_gradient((mean + centre * jnp.sum(kernel, axis=0), var)), count)
+    removed = jnp.sum(centre[:, None] * jnp.sum(kernel.reshape(edge * edge, c, -1), axis=0), axis=0)  # c'
+    norm.remember(*jax.lax.stop_gradient((mean + removed, var)), count)
     factor, shift = _fold(norm.scale[...], norm.bias[...], mean, var)  # c', c'
     return add_bias(convolve(patches, (kernel * factor).astype(x.dtype)[None, None], 1), shift)  # b h w c'

@@ -50,7 +50,7 @@ class ResNet9(nnx.Module):
 
     def __call__(self, x: jax.Array, weights: RowWeights | None = None, *, train: bool) -> jax.Array:
         """`weights`: how often each of the `b` frames counts in batch statistics; None for once."""
-        x = rectify(convolve_normalise(self.stem_conv, self.stem_norm, x, weights, train=train))  # b 64 44 c
+        x = rectify(convolve_normalise(self.stem_conv, self.stem_norm, x, weights, train=train, images=True))  # b 64 44 c
         x = self.layer1(x, weights, train=train)  # b 64 44 c
         x = self.layer2(x, weights, train=train)  # b 32 22 c
         x = self.layer3(x, weights, train=train)  # b 16 11 c

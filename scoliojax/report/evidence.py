@@ -21,7 +21,7 @@ from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores import figures, strips
 from scoliojax.scores.bootstrap import Comparison, compare
 from scoliojax.scores.evaluation import Evaluation, Metrics, score
-from scoliojax.scores.metrics import Scored, Scorer
+from scoliojax.scores.metrics import Scorer
 from scoliojax.scores.model_card import modality_of
 from scoliojax.training.log import read_log
 
@@ -182,7 +182,7 @@ def compare_runs(ours: Evidence, network: TrainedNetwork, cohort: Cohort, part: 
     evaluation = evaluate_part(network, cohort, part, [], screening.sensitivity, keep=False, scores_alone=True)
     rank = {name: place for place, name in enumerate(evaluation.sequences)}
     order = np.array([rank[name] for name in ours.evaluation.sequences])  # n; a set of another kind may have another order
-    scored = Scored(*(None if part is None else part[order] for part in evaluation.scored))
+    scored = evaluation.scored.ordered(order)
     theirs_scored = Scorer(scored, evaluation.classes, screening.prevalence)
     comparison = compare(ours.scorer, theirs_scored, ours.evaluation.subjects)
     here, there = flatten(ours.config), flatten(config)

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines.command import unwritable
 from data_pipelines.leaks import NearDuplicate
-from data_pipelines.perturbations import PERTURBATIONS
+from data_pipelines.perturbations import perturbations_of
 from data_pipelines.schema import CLASSES, abbreviate
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
@@ -100,7 +100,7 @@ def predict_perturbed(
     places = spread(cohort.data.labels[rows], most)  # m
     logits = {
         name: predict(network, cohort, rows[places], keep=True, perturb=perturb).logits  # m k
-        for name, perturb in PERTURBATIONS.items()
+        for name, perturb in perturbations_of(cohort.data.modality).items()
     }
     return PerturbedLogits(places, logits)
 

@@ -211,7 +211,7 @@ def compare_seeds(
         with np.errstate(invalid="ignore"):  # infinite minus infinite is undefined
             return values | {(*pair, name): values[pair[1], name] - values[pair[0], name] for pair in pairs for name in names}
 
-    trials = {
+    trials: dict[tuple[str, ...], int] = {
         (network, name): count
         for network, scorers in networks.items()
         for name, count in denominators(scorers[0], subjects).items()

@@ -6,25 +6,22 @@ frame of a video is kept.
 """
 
 import argparse
-import hashlib
-import itertools
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data_pipelines.command import MISTAKE, Parser, expanded_path, make_parser, whole_number
+from data_pipelines.command import MISTAKE, Parser, make_parser, whole_number
 from data_pipelines.locks import alone
 from data_pipelines.schema import DataError, printable
 from scoliojax.errors import RunError
 from scoliojax.files import refuse_foreign, write_csv
 from scoliojax.runs.command import add_coverage, add_prevalence, add_run, add_step, configure_runtime, report_errors
+from scoliojax.runs.inputs import folder_names, refuse_within, walk_path, walks_of
 
 WINDOW = 30  # frames: about one stride at 30 frames a second
 LEAST_WINDOW = 15
-LONGEST_NAME = 150  # bytes of a folder's name; file systems allow 255, and hidden files beside the folder have longer names
 
 
 def arguments() -> Parser:
@@ -35,22 +32,17 @@ def arguments() -> Parser:
         "scoliojax.screen walk.mp4 --checkpoint runs/quickstart",
     )
     add = parser.add_argument
-    add(
-        "inputs",
-        nargs="+",
-        type=_path,
-        metavar="INPUT",
-        help="video, folder of mask PNGs or poses, pickle, or folder of videos",
-    )
+    help_text = "video, folder of mask PNGs or poses, pickle, or folder of videos"
+    add("inputs", nargs="+", type=walk_path, metavar="INPUT", help=help_text)
     add_run(parser, "--checkpoint", "--workdir")
     add_step(parser)
     help_text = "run of another network that reads the same walk, e.g. one of silhouettes beside one of skeletons"
-    add("--beside", type=expanded_path, metavar="DIR", help=help_text)
+    add("--beside", type=walk_path, metavar="DIR", help=help_text)
     add("--beside-step", metavar="STEP", help="state of that run, as --step")
-    add("--output", type=_path, metavar="DIR", help="folder to make; default screening/<input>")
+    add("--output", type=walk_path, metavar="DIR", help="folder to make; default screening/<input>")
     add("--backend", default="auto", choices=("auto", "pose", "background", "onnx"), help="way to find people; default auto")
-    add("--models", type=_path, metavar="DIR", help="folder of the pose models, if not where fetch puts them")
-    add("--onnx-model", type=_path, metavar="FILE", help="model of --backend onnx; a .json beside it describes it")
+    add("--models", type=walk_path, metavar="DIR", help="folder of the pose models, if not where fetch puts them")
+    add("--onnx-model", type=walk_path, metavar="FILE", help="model of --backend onnx; a .json beside it describes it")
     add("--person", type=whole_number(1), nargs="+", metavar="N", help="person, where several walk; several numbers are joined")
     add(
         "--window",
@@ -81,11 +73,11 @@ def screen(args: argparse.Namespace) -> int:
     """Answer for every input; returns the number of inputs without an answer."""
     from data_pipelines.video.walk import needs_segmenter
 
-    inputs = [path for argument in args.inputs for path in _inputs_of(argument, alone=len(args.inputs) == 1)]
+    inputs = walks_of(args.inputs)
     several = inputs != args.inputs or len(inputs) > 1
     if several and args.person:
         raise RunError(f"--person belongs to one input, and there are {len(inputs)}; screen that one by itself")
-    names = _names(inputs)
+    names = folder_names(inputs)
     folder = args.output or Path("screening" if several else f"screening/{names[0]}").resolve()
     targets = [folder / name for name in names] if several else [folder]
     segmenter = None
@@ -103,10 +95,7 @@ def screen(args: argparse.Namespace) -> int:
     from scoliojax.screen.result import Wanted
 
     wanted = Wanted(args.coverage, args.prevalence)
-    if within := [path for path in args.inputs if path.is_dir() and path in folder.parents]:
-        raise RunError(
-            f"--output={folder} lies in the input {within[0]}, and would be taken for a part of it; give a folder apart"
-        )
+    refuse_within(folder, args.inputs)
 
     def refuse(holder: str) -> NoReturn:
         raise RunError(f"{folder} is being written by another screening ({holder}); wait for its end, or give another --output")
@@ -148,50 +137,12 @@ def _screen_all(write: Callable[..., dict[str, Any]], inputs: list[Path], target
     return without
 
 
-def _inputs_of(argument: Path, alone: bool) -> list[Path]:
-    """The walks of one argument; with other arguments, one that cannot be used is kept, to have its error as a row."""
-    from data_pipelines.video.walk import inputs_of
-
-    try:
-        return inputs_of(argument, lambda line: print(printable(line), file=sys.stderr))
-    except (DataError, OSError):
-        if alone:
-            raise
-        return [argument]
-
-
 def print_result(result: dict[str, Any], folder: Path) -> None:
     from scoliojax.screen.result import DISCLAIMER
     from scoliojax.screen.terminal import lines_of
 
     for line in (*lines_of(result), f"  report: {folder / 'report.html'}", f"  {DISCLAIMER}"):
         print(printable(line))
-
-
-def _path(text: str) -> Path:
-    return expanded_path(text).resolve()
-
-
-def _names(inputs: list[Path]) -> list[str]:
-    """A folder name for each input: its name without the suffix, with it where two would be equal, then with a number.
-
-    A long name is cut and gets a piece of its checksum, so that the names of files beside the folder fit, too.
-    """
-    stems = [path.stem for path in inputs]
-    wanted = [path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "-") for path in inputs]
-    shortened, names = [_short(name) for name in wanted], []
-    for name in shortened:
-        others = {other.casefold() for other in (*names, *(one for one in shortened if one != name))}  # some disks ignore case
-        numbered = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
-        names.append(next(one for one in numbered if one.casefold() not in others))
-    return names
-
-
-def _short(name: str) -> str:
-    encoded = os.fsencode(name)
-    if len(encoded) <= LONGEST_NAME:
-        return name
-    return f"{encoded[:LONGEST_NAME].decode('utf-8', 'ignore')}-{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.poses.asymmetry import asymmetry_vector
 from data_pipelines.poses.maps import skeleton_maps
 from data_pipelines.quality import Quality
-from data_pipelines.schema import CLASSES, SKELETONS, DataError, frame_shape
+from data_pipelines.schema import CLASSES, SILHOUETTES, SKELETONS, DataError, frame_shape
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.walk import Report, Walk, silent
 from scoliojax.models.sconet import ScoNetOutput
+from scoliojax.posture.measures import Posture, posture_of
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores.calibration import screening_score
 from scoliojax.scores.metrics import refuse_not_finite, softmax
@@ -23,7 +24,10 @@ from scoliojax.scores.reference import Typicality
 from scoliojax.training.state import Tree
 
 CHUNK = 15  # frames in one call of the network
-ALSO_READ = ("shifted left", "shifted right", "mirrored")  # perturbations that should change no decision
+ALSO_READ = {  # perturbations that should change no decision, by modality
+    SILHOUETTES: ("shifted left", "shifted right", "mirrored"),
+    SKELETONS: ("mirrored", "every second frame"),
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,11 @@ class Answer:
         walk = self.walk
         read = [walk.pose_quality] if self.network.modality == SKELETONS else []
         return read if walk.kind == "poses" else [walk.quality, *read]
+
+    @cached_property
+    def posture(self) -> Posture | None:
+        """What a network is not needed for; None where nothing gave joints."""
+        return None if self.walk.poses is None else posture_of(self.walk)
 
     @property
     def agreeing(self) -> int:
@@ -165,7 +174,7 @@ class Screener:
         whole = self._reading(walk, 0, len(cut), jnp.max(jnp.stack(pooled), axis=0))
         windows = [self._reading(walk, *bound, maps) for bound, maps in zip(bounds, pooled, strict=True)]
         perturbed = {}
-        for name in ALSO_READ:
+        for name in ALSO_READ[self._network.modality]:
             report("reading the walk", 0, None)
             perturbed[name] = self._reading(walk, 0, len(cut), self._pooled(PERTURBATIONS[name](cut)))
         return Answer(walk, self._network, whole, windows, perturbed, frames)

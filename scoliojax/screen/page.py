@@ -11,6 +11,8 @@ from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.video.decoding import Video
 from scoliojax.files import write_json
 from scoliojax.html import embedded, render
+from scoliojax.posture.measures import TURNED
+from scoliojax.posture.page import curves_png, number
 from scoliojax.runs.environment import git_commit
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.figures import svg
@@ -31,6 +33,7 @@ class Pictures:
     windows: str = ""
     strips: str = ""
     candidates: str = ""
+    posture: str = ""
 
 
 def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
@@ -52,6 +55,7 @@ def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
         windows=embedded(svg(draw_windows(answer), "windows"), "image/svg+xml") if known and not result["too_short"] else "",
         strips=embedded(svg(draw_strips(answer), "strips"), "image/svg+xml") if known else "",
         candidates="" if candidates is None else embedded(candidates, "image/png"),
+        posture=embedded(curves_png(answer.posture), "image/png") if answer.posture and answer.posture.measures else "",
     )
     page = render_report(result, pictures)
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -74,6 +78,8 @@ def render_report(result: dict[str, Any], pictures: Pictures) -> str:
         and {name: min(100, round(100 * far[name] / (SCALE_END * far["bound"]))) for name in ("distance", "usual", "bound")},
         digits=lambda value: f"{value:.3g}",
         pictures=pictures,
+        number=number,
+        turned=TURNED,
         now=datetime.date.today().isoformat(),
         commit=git_commit(),
     )

@@ -1,16 +1,15 @@
 """Reading of one input into a folder with its answer."""
 
-import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.schema import CHANNELS
 from data_pipelines.video.people import Person, Segmenter, SeveralPeopleError
-from data_pipelines.video.walk import Report, checksum, needs_segmenter, read_walk, silent
+from data_pipelines.video.walk import Report, needs_segmenter, read_walk, silent
 from scoliojax.errors import RunError
-from scoliojax.files import read_json, refuse_foreign, whole_folder
+from scoliojax.files import whole_folder
+from scoliojax.runs.inputs import check_target as check
 from scoliojax.screen.answer import Screener
 from scoliojax.screen.page import png, write_answer, write_frames
 from scoliojax.screen.pictures import candidates_sheet
@@ -28,34 +27,15 @@ class ChooseError(RunError):
         self.candidates, self.shape = candidates, shape
 
 
-@dataclass(frozen=True)
-class _Input:
-    sha256: str
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What is read of an earlier `result.json`; it has more, which `screen.result` describes."""
-
-    input: _Input
-
-
 def check_target(folder: Path, inputs: list[Path], anew: bool) -> None:
     """Raise `RunError` where an answer would replace one of the inputs, or anything but an earlier answer.
 
     With `anew`, the user did not name the folder, so an answer for another input is not replaced either.
     """
-    refuse_foreign(folder, FILES, "a screening")
+    check(folder, inputs, FILES, "a screening", "result.json" if anew else "")
     frames = folder / "frames"
     if frames.exists() and not all(re.fullmatch(r"[0-9]{6,}\.png", path.name) for path in frames.iterdir()):
         raise RunError(f"--output={folder} holds something else than a screening (in frames); give a new folder")
-    if within := [path for path in inputs if path == folder or folder in path.parents]:
-        raise RunError(f"--output={folder} would replace the input {within[0]}; give a folder apart from it")
-    if anew and os.path.lexists(folder / "result.json"):
-        remedy = "say where this answer goes with --output, or delete that folder"
-        earlier = read_json(folder / "result.json", _Result, remedy)
-        if earlier.input.sha256 != checksum(inputs[0]):
-            raise RunError(f"{folder} holds the answer for another input of this name; say where this one goes with --output")
 
 
 def write_result(

@@ -8,6 +8,7 @@ import numpy as np
 from data_pipelines.quality import Quality
 from data_pipelines.schema import CLASSES
 from data_pipelines.video.walk import Walk
+from scoliojax.posture.measures import DISCLAIMER, section
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.conformal import check_coverage
 from scoliojax.scores.evaluation import find_metrics
@@ -18,7 +19,6 @@ from scoliojax.screen.answer import Answer, Reading
 from scoliojax.screen.limits import disagreement, flags_of, reasons_of
 
 SCHEMA = "scoliojax.screening/2"  # with its version; described in docs/screening.md
-DISCLAIMER = "Research software: not a medical device and not a diagnosis."
 COLUMNS = (
     "input", "class", *(f"p_{name}" for name in CLASSES), "referred", "prediction_set", "windows", "windows_agreeing",
     "usable_frames", "bad_frames", "fragile", "distance", "flags", "no_answer", "synthetic", "error", "beside_class",
@@ -69,6 +69,7 @@ def as_dict(
         "quality": _quality(answer.qualities[-1]),
         "people": walk.choice,
         **_judged(answer, wanted),
+        "posture": None if answer.posture is None else section(answer.posture),
         "flags": [flag._asdict() for flag in [*flags, *([apart] if apart else [])]],
         "beside": beside
         and {

@@ -45,9 +45,10 @@ def test_the_stand_in_reads_what_the_loader_reads(monkeypatch):
     monkeypatch.setattr(loading, "SEQUENCES", 9)
     monkeypatch.setattr(loading, "FRAMES", 40)
     rows = loading.measure(1, subjects=9)
-    assert [row.what.split(", ")[1] for row in rows] == ["from files", "from files", "in memory", "in memory"]
+    ways = ["from files", "from files", "in memory", "in memory", "skeleton maps in memory"]
+    assert [row.what.split(", ")[1] for row in rows] == ways
     assert all(row.what.split(", ")[2] == "9 x 8 clips" for row in rows)
-    assert [bool(row.theirs) for row in rows] == [True, False, True, False]
+    assert [bool(row.theirs) for row in rows] == [True, False, True, False, False]
     assert all(row.unit == "batches/s" and min(row.ours + row.theirs) > 0 for row in rows)
 
 
@@ -82,6 +83,27 @@ def test_a_step_is_timed_with_and_without_shared_frames(tiny_config, monkeypatch
     kinds = [row.what.partition(", ")[0] for row in rows]
     assert kinds[:2] == ["training step", "training step without share_frames"]
     assert forms == [False, True]
+
+
+def test_a_step_of_two_channels_is_timed_in_turn_with_one_of_one(tiny_config, monkeypatch):
+    class Fake:
+        def __init__(self, config):
+            self.modality = config.data.modality
+
+        def step(self, batch):
+            frame = (64, 44) if self.modality == "silhouettes" else (2, 64, 44)
+            assert batch["frames"].shape[2:] == frame
+            return lambda: None
+
+    monkeypatch.setattr(stepping, "Ours", Fake)
+    monkeypatch.setattr(
+        stepping, "interleave", lambda ways, rounds: {"silhouettes": [0.1, 0.2, 0.3], "skeletons": [0.1, 0.3, 0.4]}
+    )
+    (row,) = stepping.channels(tiny_config, "tiny", (4, 2, 3), 3)
+    assert row.ours == [100.0, 300.0, 400.0]
+    assert row.what == "training step of two channels, tiny, 4 x 2 clips x 3 frames, float32"
+    assert row.note == "1.500 of the 200 ms of one channel"
+    assert tiny_config.data.modality == "silhouettes"
 
 
 def test_every_convolution_is_timed_once():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from configs import sconet_mt
+from configs import drf, sconet_mt
 from scoliojax.devices.targets import MACHINES, Target
 from scoliojax.errors import RunError
 from scoliojax.models.cost import train_flops_per_step
@@ -86,6 +86,19 @@ def test_the_batch_has_the_shapes_of_a_run(mesh):
     program = evaluation_program(config, mesh, "cpu")
     assert program.what == "evaluation, float32, 32 sequences x 720 frames"
     assert 3 * program.flops == train_flops_per_step(config.model.channels, 32, 720)
+
+
+def test_the_batch_of_drf_has_two_channels_and_vectors(mesh):
+    config = drf.get_config("quickstart")
+    program = training_program(config, mesh, "cpu")
+    clips, frames = config.data.subjects_per_batch * config.data.clips_per_subject, config.data.frames_per_clip
+    assert program.what == f"training step, float32, {clips} clips x {frames} frames"
+    assert program.flops == train_flops_per_step(config.model.channels, clips, frames, 2)
+    shapes = {str(array) for array in jax.tree.leaves(program.lowered.in_avals)}
+    assert shapes >= {f"uint8[{clips},{frames},2,64,44]", f"float32[{clips},8,3]"}
+    evaluated = evaluation_program(config, mesh, "cpu", longest=60)
+    shapes = {str(array) for array in jax.tree.leaves(evaluated.lowered.in_avals)}
+    assert shapes >= {"uint8[32,60,2,64,44]", "bool[32,60]", "float32[32,8,3]"}
 
 
 def test_the_table_has_another_program_beside_it():

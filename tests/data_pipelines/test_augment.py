@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.augment import STREAM, Augmentation, augment
-from data_pipelines.perturbations import PERTURBATIONS, dilated, eroded, mirrored, moved, tilted
+from data_pipelines.perturbations import PERTURBATIONS, dilated, eroded, mirrored, moved, perturbations_of, tilted
 from data_pipelines.pipelines import SequenceCache, TrainSampler
+from data_pipelines.poses.maps import skeleton_maps
+from data_pipelines.poses.synthetic import walk_poses
 from data_pipelines.schema import DataError
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.synthetic import synthetic_walkers, walk
@@ -37,6 +39,17 @@ def test_a_perturbation_gives_silhouettes_and_leaves_the_walk_as_it_is(name, wal
     assert 0.6 < found[:6].astype(int).sum() / before[:6].astype(int).sum() < 1.5  # it is still the walker
     assert PERTURBATIONS[name](walker[:0]).shape == (0, 64, 44)
     assert PERTURBATIONS[name](np.zeros((2, 64, 64), np.uint8)).shape[1:] == (64, 64)
+
+
+@pytest.mark.parametrize("change", [*PERTURBATIONS, *range(8)])
+def test_of_a_skeleton_map_both_channels_are_changed_as_each_alone(change, walker):
+    maps = np.stack([walker, walker[::-1]], axis=1)  # s 2 64 44
+    draws = ALL.draw(0, 0, 8)
+    way = PERTURBATIONS[change] if change in PERTURBATIONS else lambda clip: augment(clip, draws, change)
+    found = way(maps)
+    assert found.dtype == np.uint8
+    for channel in range(2):
+        np.testing.assert_array_equal(found[:, channel], way(np.ascontiguousarray(maps[:, channel])))
 
 
 def test_moves_lose_what_leaves_and_bring_nothing():
@@ -181,3 +194,18 @@ def test_what_a_changed_batch_costs_is_small_beside_what_it_reads():
         cache(row)
     batch = min(seconds(one, step) for step in range(10))
     assert batch < reading / 10, f"{batch / reading:.2f} of reading its walks once"
+
+
+def test_a_camera_moves_no_map_and_makes_no_limb_thicker():
+    assert set(perturbations_of("silhouettes")) == set(PERTURBATIONS)
+    poses = walk_poses(0, 12, 0)
+    moved = poses + np.where(poses[..., 2:] > 0, np.array([31, -7, 0], np.float32), 0)
+    apart = np.abs(skeleton_maps(poses).astype(int) - skeleton_maps(moved))
+    assert apart.mean() < 0.2  # of rounding
+    assert set(perturbations_of("skeletons")) == {"mirrored", "tilted left", "tilted right", "every second frame"}
+    maps = cut_sides(skeleton_maps(poses))
+    for name, perturb in perturbations_of("skeletons").items():
+        found = perturb(maps)
+        assert found.shape == (6 if name == "every second frame" else 12, 2, 64, 44)
+        for channel in range(2):
+            np.testing.assert_array_equal(found[:, channel], perturb(maps[:, channel]))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.pipelines import EvalBatcher, SequenceCache, TrainSampler, eval_batches, train_batches
-from data_pipelines.schema import DataError
+from data_pipelines.schema import SKELETONS, DataError, SequenceSet
 from tests.conftest import make_set
 
 
@@ -50,6 +50,44 @@ def test_the_shares_of_all_processes_are_the_global_batch(step, subjects, clips,
         np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), whole[name])
 
 
+def skeletons(per_class: int = 3, frames: int = 12) -> SequenceSet:
+    """Random maps of two channels, with random vectors."""
+    data, rng = make_set(per_class, frames), np.random.default_rng(1)
+    maps = rng.integers(0, 256, (len(data), frames, 2, 64, 64), dtype=np.uint8)  # n s 2 64 64
+    vectors = rng.normal(size=(len(data), 8, 3)).astype(np.float32)  # n 8 3
+    return replace(data, read=maps.__getitem__, modality=SKELETONS, asymmetry=vectors)
+
+
+@settings(max_examples=20, deadline=None)
+@given(step=st.integers(0, 10**9), clips=st.sampled_from([1, 2]), count=st.sampled_from([1, 2, 3, 6]))
+def test_a_batch_by_class_has_as_many_of_each_and_is_the_same_for_any_number_of_processes(step, clips, count):
+    data = skeletons()
+    settings = dict(subjects_per_batch=12, clips_per_subject=clips, balanced=True)  # more than the part has
+    one = sampler(data, **settings)
+    whole = one(step)
+    assert whole["frames"].shape == (12 * clips, 6, 2, 64, 44)
+    assert np.bincount(whole["labels"]).tolist() == [4 * clips] * 3
+    np.testing.assert_array_equal(whole["asymmetry"], data.asymmetry[whole["identities"]])
+    shares = [replace(one, process_index=index, process_count=count)(step) for index in range(count)]
+    again = [replace(sampler(data, **settings), process_index=index, process_count=count)(step) for index in range(count)]
+    for name in ("frames", "labels", "identities", "asymmetry"):
+        np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), whole[name])
+        np.testing.assert_array_equal(np.concatenate([share[name] for share in again]), whole[name])
+    chosen, frames = one.draw(step)
+    clip, row = data.read(int(chosen[-1])), frames[-1, -1]
+    np.testing.assert_array_equal(whole["frames"][-1], clip[row][..., 10:54])
+
+
+def test_drawing_by_class_reaches_every_sequence_of_the_part_and_no_other():
+    data = skeletons()
+    rows = np.array([0, 1, 2, 3, 5, 8])  # of the classes 0, 1, 2, 0, 2, 2
+    one = sampler(data, rows=rows, subjects_per_batch=3, balanced=True)
+    drawn = [one.draw(step)[0] for step in range(60)]
+    assert {int(row) for batch in drawn for row in batch} == set(rows.tolist())
+    assert all(data.labels[batch].tolist() == [0, 1, 2] for batch in drawn)
+    assert any((one.draw(step)[0] != replace(one, seed=6).draw(step)[0]).any() for step in range(5))
+
+
 def test_sequences_and_frames_are_drawn_without_replacement_from_the_given_rows():
     rows = np.array([1, 2, 4, 7, 8])
     one = sampler(rows=rows)
@@ -89,6 +127,11 @@ def test_each_sequence_is_decoded_once_a_batch():
         ({"subjects_per_batch": 10}, "data.subjects_per_batch=10 but the training part has 9 sequences"),
         ({"clips_per_subject": 0}, "data.clips_per_subject=0"),
         ({"frames_per_clip": -1}, "data.frames_per_clip=-1"),
+        ({"balanced": True}, "data.subjects_per_batch=4 must be a multiple of the 3 classes where data.balanced=True"),
+        (
+            {"balanced": True, "subjects_per_batch": 3, "rows": np.array([0, 2, 3, 5])},
+            "data.balanced=True, but the training part has no neutral sequence; pick another partition",
+        ),
     ],
 )
 def test_impossible_batches(changes, words):

@@ -21,6 +21,7 @@ from scoliojax.errors import RunError
 from scoliojax.runs.run import open_run
 from scoliojax.scores import reference
 from tests.conftest import ROOT, assert_one_clear_error, make_set, run_here, run_module
+from tests.data_pipelines.test_pipelines import skeletons
 from tests.scripts import chaos, pods
 
 
@@ -81,8 +82,10 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_stopped(tmp_pa
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_every_sequence_is_in_one_share(processes):
-    data = make_set(per_class=4, frames=3)
+@pytest.mark.parametrize(
+    "data", [make_set(per_class=4, frames=3), skeletons(per_class=4, frames=3)], ids=lambda data: data.modality
+)
+def test_every_sequence_is_in_one_share(processes, data):
     rows = np.arange(10)
     shares = [
         EvalBatcher(data=data, rows=rows, batch_size=6, max_frames=2, process_index=index, process_count=processes)
@@ -90,10 +93,11 @@ def test_every_sequence_is_in_one_share(processes):
     ]
     whole = EvalBatcher(data=data, rows=rows, batch_size=6, max_frames=2)
     for turn in range(2):
-        for name in ("frames", "frame_mask"):
+        for name in whole(turn).keys() - {"rows"}:
             np.testing.assert_array_equal(np.concatenate([share(turn)[name] for share in shares]), whole(turn)[name])
         for share in shares:
             np.testing.assert_array_equal(share(turn)["rows"], whole(turn)["rows"])
+        assert ("asymmetry" in whole(turn)) == (data.modality == "skeletons")
 
 
 @pytest.mark.long

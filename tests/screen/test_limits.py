@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.schema import CLASSES
+from data_pipelines.schema import CLASSES, SILHOUETTES
 from data_pipelines.synthetic import synthetic_walkers
 from data_pipelines.video.walk import Walk
+from scoliojax.runs.inputs import folder_names
 from scoliojax.runs.run import open_run
 from scoliojax.scores import reference
 from scoliojax.scores.calibration import Calibration
-from scoliojax.screen.__main__ import _names
 from scoliojax.screen.answer import ALSO_READ, Screener
 from scoliojax.screen.limits import flags_of, reasons_of
 from scoliojax.screen.result import Wanted, as_dict, as_row
@@ -97,12 +97,12 @@ def test_a_walk_far_from_training_gets_no_answer_and_one_near_the_bound_a_flag(r
 def test_an_answer_that_one_pixel_changes_is_fragile(run):
     network = open_run(run).network("newest")
     answer = Screener(network)(Walk("walk", "masks", synthetic_walkers(3, 60).read(1), np.arange(60)))
-    assert tuple(answer.perturbed) == ALSO_READ
+    assert tuple(answer.perturbed) == ALSO_READ[SILHOUETTES]
     moved = [np.roll(answer.walk.silhouettes, by, axis=2) for by in (-1, 1)] + [answer.walk.silhouettes[:, :, ::-1]]
-    for name, silhouettes in zip(ALSO_READ, moved, strict=True):
+    for name, silhouettes in zip(ALSO_READ[SILHOUETTES], moved, strict=True):
         alone = Screener(network)(Walk("walk", "masks", np.ascontiguousarray(silhouettes), np.arange(60))).whole
         np.testing.assert_allclose(answer.perturbed[name].strip_logits, alone.strip_logits, atol=2e-6)
-    same = dict.fromkeys(ALSO_READ, answer.whole)
+    same = dict.fromkeys(ALSO_READ[SILHOUETTES], answer.whole)
     other = replace(answer.whole, strip_logits=np.roll(answer.whole.strip_logits, 1, axis=1))
     for perturbed, expected in ((same, []), (same | {"mirrored": other}, ["mirrored"])):
         changed = replace(answer, perturbed=perturbed)
@@ -180,9 +180,9 @@ def test_whatever_the_name_of_the_file_it_is_answered(name, run, clip, tmp_path,
 
 def test_inputs_of_one_name_have_folders_of_their_own():
     paths = [Path("a/walk.mp4"), Path("b/walk.mp4"), Path("a/walk.mov"), Path("c/other.mp4"), Path("walk-mp4-2")]
-    assert _names(paths) == ["walk-mp4", "walk-mp4-3", "walk-mov", "other", "walk-mp4-2"]
+    assert folder_names(paths) == ["walk-mp4", "walk-mp4-3", "walk-mov", "other", "walk-mp4-2"]
     long = [Path("a", "x" * 250), Path("a", "x" * 249 + "y")]
-    names = _names(long)
+    names = folder_names(long)
     assert len(set(names)) == 2
     assert all(len(name.encode()) < 200 for name in names)
-    assert len({name.casefold() for name in _names([Path("Walk.mp4"), Path("walk.avi"), Path("WALK.mkv")])}) == 3
+    assert len({name.casefold() for name in folder_names([Path("Walk.mp4"), Path("walk.avi"), Path("WALK.mkv")])}) == 3

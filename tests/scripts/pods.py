@@ -1,6 +1,8 @@
 """Run the same training on different numbers of processes and devices of this machine, and compare.
 
-python -m tests.scripts.pods            2 and 4 processes x 1 and 2 devices, moves between them, evaluation under 1, 2 and 3
+python -m tests.scripts.pods [NETWORK]  2 and 4 processes x 1 and 2 devices, moves between them, evaluation under 1, 2 and 3
+
+NETWORK: a recipe of configs, sconet_mt if none is given.
 """
 
 import json
@@ -29,6 +31,15 @@ RUN = (
     "--config.optimizer.learning_rate=1e-4",  # so that rounding stays rounding over ten steps
     "--config.loss.margin=10.0",  # all triplets count: one more or less in so small a batch is a jump of the loss
 )
+
+
+def options(network: str) -> list[str]:
+    """`RUN` of another recipe; 12 sequences of a batch can be shared by three classes and by four devices."""
+    return [
+        f"--config=configs/{network}.py:quickstart",
+        *RUN[1:],
+        *["--config.data.subjects_per_batch=12"] * (network == "drf"),
+    ]
 
 
 def free_port() -> int:
@@ -83,7 +94,7 @@ def parameters(workdir: Path) -> np.ndarray:
 
 def compare(workdir: Path, truth: Path, steps: int = 10) -> tuple[bool, float, float]:
     """Whether all batches are the same; how far apart the losses of the first steps are; and the parameters, of their norm."""
-    mine, theirs = log(workdir), log(truth)
+    mine, theirs = ([line for line in log(folder) if "loss" in line] for folder in (workdir, truth))  # of steps
     same = [line["batch_fingerprint"] for line in mine] == [line["batch_fingerprint"] for line in theirs]
     apart = max(abs(one["loss"] / other["loss"] - 1) for one, other in zip(mine[:steps], theirs[:steps], strict=True))
     here, there = parameters(workdir), parameters(truth)
@@ -104,7 +115,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pods-") as temporary:
         folder = Path(temporary)
         truth = folder / "1x1"
-        ten, five = ([*RUN, f"--config.train.steps={steps}"] for steps in (10, 5))
+        chosen = options(sys.argv[1] if sys.argv[1:] else "sconet_mt")
+        ten, five = ([*chosen, f"--config.train.steps={steps}"] for steps in (10, 5))
         run(1, 1, *ten, f"--workdir={truth}")
         print("processes x devices | batches | losses | parameters")
         for processes, devices in ((1, 4), (2, 1), (2, 2), (4, 1), (4, 2)):
