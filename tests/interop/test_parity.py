@@ -250,6 +250,17 @@ def test_the_command_prints_every_row_and_fails_beyond_one(tmp_path, monkeypatch
     assert "| wrong | 1e-03 | 1.0e-03 | 5.0e-03 | beyond |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "kind"), [((), (1, False)), (("--network=sconet_mt_ske",), (2, False)), (("--network=drf",), (2, True))]
+)
+def test_the_command_takes_live_steps_of_each_network(options, kind, monkeypatch, capsys):
+    taken = []
+    monkeypatch.setattr(parity, "compare_live", lambda sizes, *_, **__: taken.append(sizes) or [Row("good", 1e-3, 1e-4)])
+    command.main(["live", *options])
+    assert [(sizes.inputs, sizes.gates) for sizes in taken] == [kind]
+    assert run_here("scoliojax.interop.parity", "live", "--network=gaitset").returncode == 2
+
+
 def without(folder, file, *names):
     arrays = dict(np.load(folder / f"{file}.npz"))
     np.savez(folder / f"{file}.npz", **{name: value for name, value in arrays.items() if name not in names})
