@@ -109,9 +109,19 @@ def check(
     found.classes = _counts(data, np.arange(len(data)))
     if hashes:
         found.near_duplicates = [pair._asdict() for pair in alike_sequences((*hashes,), np.stack([*hashes.values()]))]
+    if found.poses:
+        found.remarks.append("near-duplicates are looked for among silhouettes, not among poses")
     if partition is not None:
         with _noting(found):
             parts = make_partition(data, partition, 0.0, report=found.remarks.append, field=OPTION)
+            if found.poses and (
+                lacking := set(found.poses.without_poses)
+                & {data.sequences[row] for rows in vars(parts).values() for row in rows}
+            ):
+                names = abbreviate(sorted(lacking), 3)
+                found.remarks.append(
+                    f"{OPTION}: {len(lacking)} of its sequences have no poses, for a network of skeletons: {names}"
+                )
             found.parts = {name: _counts(data, rows) for name, rows in vars(parts).items() if name != "validation"}
             refuse_single_class(data, parts, partition, OPTION)
     return found
@@ -140,7 +150,11 @@ def _items(root: str | Path | None, poses: str | Path | None, found: Check) -> I
     for name, given in zip((NAMES.input, NAMES.poses), (root, poses), strict=True):
         if given and is_prepared(folder := existing_folder(given, name)):
             if poses:
-                rest = "give it as --input" if given == poses else "it has its poses in it: leave out --poses"
+                rest = (
+                    "give it as --input"
+                    if given == poses
+                    else "leave out --poses, and prepare both trees anew for a set of both"
+                )
                 raise DataError(f"{name}={str(given)!r} is a prepared set; {rest}")
             found.kind = SET
             return _of_set(folder, found)

@@ -103,7 +103,7 @@ def open_prepared(
 
     checked: set[int] = set()
     read(0)  # ArrayRecord opens a file, and detects that it is truncated, at the first read
-    content = hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
+    content = hashlib.sha256(json.dumps(checksums).encode() + (b"" if asymmetry is None else asymmetry.tobytes())).hexdigest()
     return SequenceSet(str(root), False, sequences, subjects, labels, n_frames, read, content, traits, kind, asymmetry)
 
 

@@ -46,9 +46,9 @@ LOCK = ".preparing"  # beside the prepared folder while a preparation is at work
 UNFINISHED = "incomplete."  # prefix of the folders that TFDS writes to before it renames them
 COPY_AGAIN = "delete it, and the same command copies it again"
 OTHERWISE = {  # what to do with data of the other kind
-    SILHOUETTES: "train a network that reads these: configs/sconet_mt_ske.py, or --config.data.modality=skeletons",
+    SILHOUETTES: "train a network that reads these: --config configs/sconet_mt_ske.py or configs/drf.py",
     SKELETONS: "give the pose release, or a set with poses (data_pipelines.prepare --poses), or train a network that reads "
-    "silhouettes: configs/sconet_mt.py, or --config.data.modality=silhouettes",
+    "silhouettes: --config configs/sconet_mt.py",
 }
 
 

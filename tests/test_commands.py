@@ -551,6 +551,7 @@ PATHS = [  # commands with an option that is a path, and what else they need
     ("data_pipelines.synthetic", "--output={}"),
     ("data_pipelines.synthetic", "--output=x", "--poses={}"),
     ("data_pipelines.synthetic", "--sheet={}"),
+    ("data_pipelines.synthetic", "--output=x", "--poses={}"),
     ("data_pipelines.video.fetch", "--output={}"),
     ("data_pipelines.video.fetch", "--archive={}"),
     ("data_pipelines.video.synthetic_clip", "--output={}"),

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from data_pipelines.poses.maps import flat_frames, skeleton_maps
+from data_pipelines.poses.maps import flat_frames, never_placed, skeleton_maps
 from data_pipelines.poses.reading import Poses, read_sequence
 from data_pipelines.schema import POSES, SKELETONS, DataError, SequenceSet
 from data_pipelines.scoliosis1k.release_tree import ReleasedSequence
@@ -31,8 +31,11 @@ def drawn(data: SequenceSet, align: str = "each", body_only: bool = False, sigma
 
 
 def read_drawable(sequence: ReleasedSequence) -> Poses:
-    """As `reading.read_sequence`; raises `DataError` also for a frame that cannot be scaled, of which there is no map."""
+    """As `reading.read_sequence`; raises `DataError` also where no map can be drawn, as it cannot be centred or scaled."""
     poses = read_sequence(sequence)
+    if lost := [name for name in never_placed(poses.joints) if "hip" in name]:
+        what = f"no {' and no '.join(lost)} in any frame, so no body can be centred"
+        raise DataError(f"{sequence.folder}: {what}; find the joints anew, or leave the sequence out")
     if len(flat := poses.places[flat_frames(poses.joints)]):
         what = "all its joints have one height, so no body can be scaled"
         raise DataError(f"{sequence.folder}: frame {flat[0]}: {what}; remove it")

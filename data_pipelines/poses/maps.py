@@ -81,6 +81,16 @@ def check_drawing(align: str, body_only: bool, sigma: float) -> None:
         raise DataError(f"sigma={sigma} pixels is no width of a limb; give one over 0, up to {CANVAS // 2}")
 
 
+def never_placed(poses: np.ndarray, body_only: bool = False) -> list[str]:
+    """Names of the joints without a place in any frame of `[s, 17, 3]`, of those that are drawn.
+
+    As published nothing is taken for them from elsewhere: they stand at 0, 0, so that the body is drawn too small.
+    """
+    first = FACE if body_only else 0
+    missing = (poses[:, first:, :2] == 0).all(axis=0).any(axis=1)  # j
+    return [name for name, lost in zip(JOINTS[first:], missing, strict=True) if lost]
+
+
 def flat_frames(poses: np.ndarray) -> np.ndarray:
     """Numbers of the frames of a pose sequence `[s, 17, 3]` of which no map can be drawn: all joints have one height."""
     heights = poses[..., 1].astype(np.float32)  # s 17

@@ -21,6 +21,8 @@ JUMP = 0.35  # body heights, of the trunk's middle from a frame to the next
 SIZE_CHANGE = 0.3  # relative difference of the trunk's length from the usual one of the frames around
 AROUND = 15  # frames before and after each one
 TURNED = 0.05  # body heights by which the left shoulder is on the other side than in most frames
+EXCHANGED = "with left and right exchanged"
+MOST_EXCHANGED = 0.1  # share of the frames
 LEANING = 25.0  # degrees of the trunk off the upright; synthetic walkers reach 16
 FOLDED = 0.34  # body heights from the hips down to the lower ankle: less of who sits or squats; 0.41 or more of walkers
 NARROW = 0.11  # body heights: width of the shoulders of somebody seen from the side; 0.17 or more of walkers
@@ -41,7 +43,7 @@ def judge_poses(poses: np.ndarray, times: np.ndarray | None = None) -> Quality:
     bad = _damage(places, heights)
     findings, gait = list(_many_bad(bad)), Gait(None, None, None)
     if not any(finding.grave for finding in findings):
-        findings += _posture(places, heights)
+        findings += _posture(places, heights, bad[EXCHANGED])
     if not any(finding.grave for finding in findings):
         findings += _feet(places)
     if not any(finding.grave for finding in findings):
@@ -69,7 +71,7 @@ def _damage(places: np.ndarray, heights: np.ndarray) -> dict[str, np.ndarray]:
         "with too few joints": few,
         "far from the frame before": jumps,
         "of another size": size & ~few,
-        "with left and right exchanged": turned,
+        EXCHANGED: turned,
     }
 
 
@@ -83,8 +85,11 @@ def _many_bad(bad: dict[str, np.ndarray]) -> Iterator[Finding]:
     yield Finding("bad poses", int(damaged.sum()), message, bool(share > MOST_BAD))
 
 
-def _posture(places: np.ndarray, heights: np.ndarray) -> Iterator[Finding]:
-    """What places `[s, 17, 2]` with body heights `[s]` show of no upright person seen from the front or the back."""
+def _posture(places: np.ndarray, heights: np.ndarray, exchanged: np.ndarray) -> Iterator[Finding]:
+    """What places `[s, 17, 2]` with body heights `[s]` show of no upright person seen from the front or the back.
+
+    `exchanged`: frames in which left and right are, bool `[s]`.
+    """
     trunk = middle(places, HIPS) - middle(places, SHOULDERS)  # s 2
     lean = abs(np.degrees(np.arctan2(_median(trunk[:, 0]), _median(trunk[:, 1]))))
     if lean > LEANING:
@@ -103,16 +108,20 @@ def _posture(places: np.ndarray, heights: np.ndarray) -> Iterator[Finding]:
     elif _extent(width) > TURNING:
         message = "the width of the shoulders changes: somebody who turns or dances; record one walk straight on"
         yield Finding("turning", None, message, True)
+    elif exchanged.mean() > MOST_EXCHANGED:
+        message = (
+            f"left and right change places in {exchanged.sum()} of {len(exchanged)} frames, so the detector does not know this "
+            "person's joints; record a person whose face or back is seen well"
+        )
+        yield Finding("left and right change", int(exchanged.sum()), message, True)
 
 
 def _feet(places: np.ndarray) -> Iterator[Finding]:
     """The finding that both ankles are rarely seen at once, so that no step is."""
-    both = np.isfinite(places[:, ANKLES, 0]).all(axis=1)  # s
+    both = np.all(np.isfinite(places[:, ANKLES, 0]), axis=1).astype(int)  # s
     if both.mean() <= 1 - MOST_BAD:
-        message = (
-            f"both ankles are seen in {both.sum()} of {len(both)} frames only; record a walk with both feet in the picture"
-        )
-        yield Finding("feet not seen", int((~both).sum()), message, True)
+        message = f"both ankles are seen in {both.sum()} of {len(both)} frames; record a walk with both feet in the picture"
+        yield Finding("feet not seen", int(len(both) - both.sum()), message, True)
 
 
 def _legs(places: np.ndarray, heights: np.ndarray) -> Legs:

@@ -51,7 +51,10 @@ def prepared_remarks(metadata: Mapping) -> list[str]:
             lines.append(f"{title.format(count=sum(counts.values()))}, by sequence: {each}")
     if poses and (never := by_sequence(metadata, poses["never"])):
         each = abbreviate([f"{name} ({', '.join(joints)})" for name, joints in never.items()], 3)
-        lines.append(f"warning: sequences with joints that are seen in no frame ({len(never)}): {each}")
+        lines.append(
+            f"warning: sequences with joints that are seen in no frame ({len(never)}): {each}; their maps are drawn as "
+            "published, too small (without joints of the face where data.maps.body_only=True)"
+        )
     for modality in (SILHOUETTES, POSES):
         if 0 < len(lacking := absent(metadata, modality)) < len(metadata["sequences"]):
             lines.append(f"warning: sequences without {modality} ({len(lacking)}): {abbreviate(lacking, 3)}")

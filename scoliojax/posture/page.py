@@ -9,7 +9,6 @@ from scoliojax.files import write_csv, write_json
 from scoliojax.html import embedded, render
 from scoliojax.posture.measures import FRAME_COLUMNS, MEASURE_COLUMNS, TURNED, Posture, frame_rows, measure_rows
 from scoliojax.posture.pictures import draw_curves
-from scoliojax.scores.figures import svg
 
 FILES = {"posture.json", "frames.csv", "measures.csv", "curves.png", "report.html"}
 
@@ -21,10 +20,9 @@ def write_posture(folder: Path, found: Posture, result: dict[str, Any]) -> None:
     if found.measures:
         write_csv(folder / "frames.csv", FRAME_COLUMNS, frame_rows(found))
         write_csv(folder / "measures.csv", MEASURE_COLUMNS, measure_rows(result))
-        content = io.BytesIO()
-        draw_curves(found).savefig(content, format="png", dpi=150, metadata={"Software": None})
-        (folder / "curves.png").write_bytes(content.getvalue())
-        curves = curves_picture(found)
+        picture = curves_png(found)
+        (folder / "curves.png").write_bytes(picture)
+        curves = embedded(picture, "image/png")
     page = render(
         "posture.html.j2",
         title=f"Posture in {result['input']['name']}",
@@ -39,9 +37,11 @@ def write_posture(folder: Path, found: Posture, result: dict[str, Any]) -> None:
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def curves_picture(found: Posture) -> str:
-    """The curves as a data URL."""
-    return embedded(svg(draw_curves(found), "curves"), "image/svg+xml")
+def curves_png(found: Posture) -> bytes:
+    """The curves as the content of a PNG file, which does not grow with the length of the walk."""
+    content = io.BytesIO()
+    draw_curves(found).savefig(content, format="png", dpi=150, metadata={"Software": None})
+    return content.getvalue()
 
 
 def number(value: float | None, sign: bool = False) -> str:

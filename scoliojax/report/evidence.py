@@ -21,7 +21,7 @@ from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores import figures, strips
 from scoliojax.scores.bootstrap import Comparison, compare
 from scoliojax.scores.evaluation import Evaluation, Metrics, score
-from scoliojax.scores.metrics import Scored, Scorer
+from scoliojax.scores.metrics import Scorer
 from scoliojax.scores.model_card import modality_of
 from scoliojax.training.log import read_log
 
@@ -182,10 +182,9 @@ def compare_runs(ours: Evidence, network: TrainedNetwork, cohort: Cohort, part: 
     evaluation = evaluate_part(network, cohort, part, [], screening.sensitivity, keep=False, scores_alone=True)
     rank = {name: place for place, name in enumerate(evaluation.sequences)}
     order = np.array([rank[name] for name in ours.evaluation.sequences])  # n; a set of another kind may have another order
-    labels, probabilities, predictions, referred = evaluation.scored
-    scored = Scored(labels[order], probabilities[order], predictions[order], None if referred is None else referred[order])
-    scorer = Scorer(scored, evaluation.classes, screening.prevalence)
-    comparison = compare(ours.scorer, scorer, ours.evaluation.subjects)
+    scored = evaluation.scored.ordered(order)
+    theirs_scored = Scorer(scored, evaluation.classes, screening.prevalence)
+    comparison = compare(ours.scorer, theirs_scored, ours.evaluation.subjects)
     here, there = flatten(ours.config), flatten(config)
     changed = [(key, here.get(key), there.get(key)) for key in sorted(here | there) if here.get(key) != there.get(key)]
     return Rival(network.directory, config, score(evaluation, screening.prevalence), comparison, changed)

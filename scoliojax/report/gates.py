@@ -56,9 +56,9 @@ def class_means(values: np.ndarray, labels: np.ndarray, subjects: Sequence[str],
 def measure_gates(network: DRF, vectors: np.ndarray, labels: np.ndarray, subjects: Sequence[str], classes: int) -> Gates:
     """The gates of a network for the asymmetry vectors `[n, 8, 3]` of n sequences."""
     channels, strips = jax.device_get(network.gates.values(jax.numpy.asarray(vectors), sum(network.strips)))  # n c, n p
-    means = [class_means(values, labels, subjects, classes) for values in (vectors, strips, channels)]
-    low, high = jax.device_get((network.gates.low[...], network.gates.high[...]))
-    return Gates(*means, low=low, high=high)
+    entries, of_strips, of_channels = (class_means(values, labels, subjects, classes) for values in (vectors, strips, channels))
+    low, high = jax.device_get((network.gates.low[...], network.gates.high[...]))  # i 3, i 3
+    return Gates(entries, of_strips, of_channels, low, high)
 
 
 def draw_vector(gates: Gates, classes: Sequence[str]) -> Figure:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from data_pipelines.leaks import NearDuplicate, near_duplicates, refuse_shared_subjects
 from data_pipelines.pipelines import SequenceCache, TrainSampler, eval_batches, train_batches
 from data_pipelines.poses.asymmetry import Normalisation
-from data_pipelines.schema import SequenceSet
+from data_pipelines.schema import SKELETONS, DataError, SequenceSet
 from data_pipelines.splits import Partition
 from scoliojax import build
 from scoliojax.devices import cluster
@@ -35,14 +35,35 @@ class Cohort:
         with cluster.first_alone("data"):  # the first process may prepare the data
             self.data: SequenceSet = build.build_data(config, report=cluster.print_once)
         self.cache: SequenceCache = build.build_cache(config, self.data)
-        # Sequences that are read once are not kept in memory, except synthetic walkers, which are slow to draw.
-        self.read_once = self.cache if self.data.synthetic else self.cache.read_once
+        # Sequences that are read once are not kept in memory, except what is slow to draw: synthetic walkers, skeleton maps.
+        self.read_once = self.cache if self.slow else self.cache.read_once
         self.partition: Partition = build.build_partition(config, self.data, cluster.print_once)
+
+    @property
+    def slow(self) -> bool:
+        """Whether reading a sequence means drawing it, so that all are kept as far as there is room."""
+        return self.data.synthetic or self.data.modality == SKELETONS
 
     @cached_property
     def sampler(self) -> TrainSampler:
         """This process's sampler of training batches; raises `RunError` where the devices cannot share a batch evenly."""
         return build.build_sampler(self.config, self.data, self.partition, self.cache)
+
+    @cached_property
+    def ranges(self) -> Normalisation | None:
+        """The ranges of asymmetry vectors over the training part; None where the network reads none.
+
+        Raises `DataError` where all are 0, because no pair of joints is seen.
+        """
+        if self.data.asymmetry is None:
+            return None
+        found = Normalisation.fit(self.data.asymmetry[self.partition.train])
+        if not found.high.any():
+            raise DataError(
+                f"{self.data.name}: no pair of a left and a right joint is seen in any training sequence, so DRF has "
+                "nothing to read of their posture; find the joints anew, or train configs/sconet_mt_ske.py"
+            )
+        return found
 
     def train_batches(self, start: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
         """Training batches from step `start` on, sharded over the mesh."""
@@ -115,9 +136,8 @@ def fit_ranges(state: TrainState, cohort: Cohort) -> TrainState:
     """A state with the ranges of asymmetry vectors over the training part, where its network has such and nobody knows them."""
     if knows_ranges(state.batch_stats):
         return state
-    gates = state.batch_stats["gates"]
-    assert cohort.data.asymmetry is not None  # as `build.build_data` gives such a network
-    found = Normalisation.fit(cohort.data.asymmetry[cohort.partition.train])
+    gates, found = state.batch_stats["gates"], cohort.ranges
+    assert found is not None  # as `build.build_data` gives such a network its vectors
     ranges = {"low": found.low, "high": found.high}  # each 8 3
     fitted = {name: jax.device_put(ranges[name], gates[name].sharding) for name in ranges}
     return replace(state, batch_stats=state.batch_stats | {"gates": gates | fitted})

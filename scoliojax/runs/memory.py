@@ -48,7 +48,7 @@ def host_memory(config: build.Config, cohort: Cohort, state: Any) -> HostMemory:
     data, counts, threads = config.data, cohort.data.n_frames, config.data.loader_threads
     sampler, frame = cohort.sampler, math.prod(cohort.data.frame_shape)  # bytes of a frame whose sides are removed
     part = cohort.partition
-    read = slice(None) if cohort.data.synthetic else np.concatenate([part.train, part.validation])  # more than once
+    read = slice(None) if cohort.slow else np.concatenate([part.train, part.validation])  # more than once
     sequences = float(counts[read].sum(dtype=np.int64)) * frame
     kept = min(float(cohort.cache.limit), sequences)
     share = sampler.clips // sampler.process_count

@@ -34,7 +34,8 @@ FREE_KEYS = {
     "train.eval_every",
 }
 # Keys that a config may lack, because it was written before they were there. They get the value of the published recipe, on
-# which no number depends; a recorded run without `data.share_frames` gets False. Any other missing key is an error.
+# which no number depends, or which was in force before they were there; a recorded run without `data.share_frames` gets False.
+# Any other missing key is an error.
 MAY_LACK = {
     "data.modality",
     "data.balanced",

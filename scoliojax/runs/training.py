@@ -95,7 +95,7 @@ def open_training(config: build.Config, directory: Path) -> Opened:
     loss = build.build_loss(config, run.mesh)
     _warn_if_long(config)
     cohort = Cohort(config)
-    _ = cohort.sampler  # an error where the devices or the data do not allow the batch
+    _ = cohort.sampler, cohort.ranges  # an error where the devices or the data do not allow the batch
     return Opened(schedule, run, loss, cohort, cohort.data.digest(), environment.describe_move(directory))
 
 

@@ -27,6 +27,11 @@ class Scored(NamedTuple):
     predictions: np.ndarray  # n; class ids, the most probable class of the network's logits
     referred: np.ndarray | None = None  # n; bool, the screening decision at the operating point; None where there is none
 
+    def ordered(self, rows: np.ndarray) -> "Scored":
+        """The sequences of these indices, in their order."""
+        referred = None if self.referred is None else self.referred[rows]  # n
+        return Scored(self.labels[rows], self.probabilities[rows], self.predictions[rows], referred)
+
 
 def softmax(logits: np.ndarray, scale: float) -> np.ndarray:
     """Class probabilities `[n, k]` of cosine logits `[n, k]`; `scale`: their inverse temperature."""

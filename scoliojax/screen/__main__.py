@@ -36,9 +36,8 @@ def arguments() -> Parser:
     add("inputs", nargs="+", type=walk_path, metavar="INPUT", help=help_text)
     add_run(parser, "--checkpoint", "--workdir")
     add_step(parser)
-    help_text = "run of another network that reads the same walk, e.g. one of silhouettes beside one of skeletons"
+    help_text = "run of another network that reads the same walk, e.g. of silhouettes beside one of skeletons; its newest state"
     add("--beside", type=walk_path, metavar="DIR", help=help_text)
-    add("--beside-step", metavar="STEP", help="state of that run, as --step")
     add("--output", type=walk_path, metavar="DIR", help="folder to make; default screening/<input>")
     add("--backend", default="auto", choices=("auto", "pose", "background", "onnx"), help="way to find people; default auto")
     add("--models", type=walk_path, metavar="DIR", help="folder of the pose models, if not where fetch puts them")
@@ -58,10 +57,7 @@ def arguments() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = arguments()
-    args = parser.parse_args(argv)
-    if args.beside_step and not args.beside:
-        parser.error(f"--beside-step={args.beside_step} is of the run of --beside, which is not given")
+    args = arguments().parse_args(argv)
     without = 0
     with report_errors("the answers so far are whole"):
         without = screen(args)
@@ -106,7 +102,7 @@ def screen(args: argparse.Namespace) -> int:
         for target in targets:
             check_target(target, inputs, anew=args.output is None and not several)
         screener = Screener(open_run(args.directory, "--checkpoint").network(args.step), args.window)
-        beside = args.beside and Screener(open_run(args.beside, "--beside").network(args.beside_step or "newest"), args.window)
+        beside = args.beside and Screener(open_run(args.beside, "--beside").network("newest"), args.window)
         choices = {"person": args.person, "keep_frames": args.keep_frames, "wanted": wanted, "beside": beside}
         write = partial(write_result, screener, segmenter, **choices)
         if several:

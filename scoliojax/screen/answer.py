@@ -10,7 +10,7 @@ from flax import nnx
 
 from data_pipelines.perturbations import PERTURBATIONS
 from data_pipelines.poses.asymmetry import asymmetry_vector
-from data_pipelines.poses.maps import skeleton_maps
+from data_pipelines.poses.maps import never_placed, skeleton_maps
 from data_pipelines.quality import Quality
 from data_pipelines.schema import CLASSES, SILHOUETTES, SKELETONS, DataError, frame_shape
 from data_pipelines.silhouettes import cut_sides
@@ -89,6 +89,13 @@ class Answer:
     def posture(self) -> Posture | None:
         """What a network is not needed for; None where nothing gave joints."""
         return None if self.walk.poses is None else posture_of(self.walk)
+
+    @cached_property
+    def never_placed(self) -> list[str]:
+        """The joints that a network of skeletons lacks throughout; empty for one of silhouettes."""
+        if self.network.modality != SKELETONS or self.walk.poses is None:
+            return []
+        return never_placed(self.walk.poses, self.network.config.data.maps.body_only)
 
     @property
     def agreeing(self) -> int:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from data_pipelines.schema import abbreviate
 from data_pipelines.video.walk import Flag
 from scoliojax.scores.reference import Typicality
 from scoliojax.screen.answer import Answer
@@ -21,6 +22,12 @@ def reasons_of(answer: Answer) -> list[Reason]:
     """Why there is no answer for this walk; empty where there is one."""
     found = {finding.name: finding.message for quality in answer.qualities for finding in quality.grave}
     reasons = [Reason(name, message) for name, message in found.items()]
+    if lost := answer.never_placed:
+        message = (
+            f"seen in no frame: {abbreviate(lost, 3)}; the skeleton is then drawn as published, much too small, unlike any "
+            "that the network knows; record the whole body"
+        )
+        reasons.append(Reason("joints never seen", message))
     typicality = answer.typicality
     if typicality is not None and typicality.beyond:
         message = f"unlike anything this network has learnt from ({_far(typicality)}), so what it says means nothing"

@@ -12,7 +12,7 @@ from data_pipelines.video.decoding import Video
 from scoliojax.files import write_json
 from scoliojax.html import embedded, render
 from scoliojax.posture.measures import TURNED
-from scoliojax.posture.page import curves_picture, number
+from scoliojax.posture.page import curves_png, number
 from scoliojax.runs.environment import git_commit
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.figures import svg
@@ -55,7 +55,7 @@ def write_answer(folder: Path, answer: Answer, result: dict[str, Any]) -> None:
         windows=embedded(svg(draw_windows(answer), "windows"), "image/svg+xml") if known and not result["too_short"] else "",
         strips=embedded(svg(draw_strips(answer), "strips"), "image/svg+xml") if known else "",
         candidates="" if candidates is None else embedded(candidates, "image/png"),
-        posture=curves_picture(answer.posture) if answer.posture is not None and answer.posture.measures else "",
+        posture=embedded(curves_png(answer.posture), "image/png") if answer.posture and answer.posture.measures else "",
     )
     page = render_report(result, pictures)
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.schema import CHANNELS
+from data_pipelines.schema import CHANNELS, DataError
+from data_pipelines.video.flags import Flag
 from data_pipelines.video.people import Person, Segmenter, SeveralPeopleError
 from data_pipelines.video.walk import Report, needs_segmenter, read_walk, silent
 from scoliojax.errors import RunError
@@ -65,11 +66,16 @@ def write_result(
         message = f"{error} ({folder / 'candidates.png'} shows them)"
         raise ChooseError(message, error.candidates, error.shape) from None
     report("reading the walk", 0, None)
-    answer = screener(walk, report)
-    other = beside and beside(walk, report)
+    answer, other, apart = screener(walk, report), None, []
+    if beside:
+        try:
+            other = beside(walk, report)
+        except DataError as error:  # nothing that this network reads; the first answer stands
+            apart = [Flag("no answer beside", None, str(error))]
     name, models = (used.name, used.models) if used else (None, {})
     kept = keep_frames and used is not None
-    result = as_dict(answer, name, models, person, wanted, other) | {"kept_frames": kept}
+    result: dict[str, Any] = as_dict(answer, name, models, person, wanted, other) | {"kept_frames": kept}
+    result["flags"] += [flag._asdict() for flag in apart]
     report("writing the report", 0, None)
     with whole_folder(folder) as fresh:
         write_answer(fresh, answer, result)

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -14,7 +15,7 @@ from scoliojax import build
 from scoliojax.errors import RunError
 from scoliojax.study import MODELS
 
-RECIPES: dict[str, Any] = dict(zip(MODELS, (sconet, sconet_mt, sconet_mt_ske, drf), strict=True))
+RECIPES: dict[str, ModuleType] = dict(zip(MODELS, (sconet, sconet_mt, sconet_mt_ske, drf), strict=True))
 MAKES = ("data.modality", "model.name", "loss.triplet_weight")  # what makes a network; a study sets it, whatever was given
 
 

@@ -14,6 +14,7 @@ from scoliojax.kernels.numerics import widen
 from scoliojax.kernels.triplet import triplet_loss
 from scoliojax.models.sconet import ScoNetOutput
 
+LEAST_WEIGHT = 1e-6  # of a class; less would vanish in single precision
 SEQUENCE, CLASS = "sequence", "class"
 
 
@@ -70,7 +71,7 @@ class ScoNetLoss:
             raise ValueError(f"loss.label_smoothing={self.label_smoothing} must be in [0, 1)")
         if self.triplet_label not in (SEQUENCE, CLASS):
             raise ValueError(f'loss.triplet_label={self.triplet_label!r} must be "{SEQUENCE}" or "{CLASS}"')
-        if not all(0 < weight < math.inf for weight in self.weights_by_class) or len(self.weights_by_class) not in (
+        if not all(LEAST_WEIGHT <= weight < math.inf for weight in self.weights_by_class) or len(self.weights_by_class) not in (
             0,
             len(CLASSES),
         ):

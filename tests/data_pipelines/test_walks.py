@@ -126,14 +126,14 @@ def test_each_modality_keeps_its_own_usable_frames(trees):
     folder = as_masks(trees, "00002")
     pose(lambda poses: np.where(np.arange(FRAMES)[:, None, None] == 4, 0, poses), "00002")(trees)
     as_frames(trees, "00003", people=2)
-    pose(lambda poses: np.where(np.arange(17)[:, None] == 11, 0, poses), "00001")(trees)
+    pose(lambda poses: np.where(np.arange(17)[:, None] == 9, 0, poses), "00001")(trees)
     result = command(trees, "--output", trees / "out")
     assert result.returncode == 0, result.stderr
     for line in (
         "not used (1): masks with (almost) nobody in them, by sequence: 00002 (1)",
         "not used (1): frames in which no joint is seen, by sequence: 00002 (1)",
         f"warning ({FRAMES}): frames that show several people, of whom the first is taken, by sequence: 00003 ({FRAMES})",
-        "warning: sequences with joints that are seen in no frame (1): 00001 (left hip)",
+        "warning: sequences with joints that are seen in no frame (1): 00001 (left wrist)",
     ):
         assert line in result.stdout
     silhouettes, poses = open_each(trees / "out")
@@ -146,12 +146,12 @@ def test_each_modality_keeps_its_own_usable_frames(trees):
     found = json.loads((trees / "check.json").read_text(encoding="utf-8"))
     assert result.returncode == 1
     assert len(found["problems"]) == found["skippable"] == 2  # of different length
-    assert found["poses"]["never"] == {"00001": ["left hip"]}
+    assert found["poses"]["never"] == {"00001": ["left wrist"]}
     prepared = run_here("data_pipelines.prepare", "--input", trees / "out", "--check", "--json", trees / "set.json")
     found = json.loads((trees / "set.json").read_text(encoding="utf-8"))
     assert prepared.returncode == 0, prepared.stdout
     assert (found["dropped"], found["poses"]["dropped"]) == ({"00002": 1}, {"00002": 1})
-    assert (found["poses"]["crowded"], found["poses"]["never"]) == ({"00003": FRAMES}, {"00001": ["left hip"]})
+    assert (found["poses"]["crowded"], found["poses"]["never"]) == ({"00003": FRAMES}, {"00001": ["left wrist"]})
     for line in (
         f"poses of {trees / 'out'}: 4 sequences that can be used, 23 frames",
         "sequences with frames in which no joint is seen (1): 00002 (1)",
@@ -219,6 +219,10 @@ FAULTS = {  # what is done to the trees, what is said of it, and with --skip-bad
     "another number of joints": (pose(lambda poses: poses[:, :13]), "has 13 joints; give [frames, 17, 3]", IDS, NO_1),
     "NaN": (pose(lambda poses: poses * np.nan), "frame 0, nose: nan, nan, nan are not all numbers; write 0, 0, 0", IDS, NO_1),
     "nobody": (pose(lambda poses: poses * 0), f"no joint in any frame ({FRAMES} frames), so nobody is seen; give", IDS, NO_1),
+    "no hip in any frame": (
+        pose(lambda poses: np.where(np.arange(17)[:, None] == 11, 0, poses), "00001"),
+        "00001/Neutral/000_180: no left hip in any frame, so no body can be centred; find", IDS, NO_1,
+    ),
     "one height in a frame": (
         pose(lambda poses: np.where(np.arange(FRAMES)[:, None, None] == 3, [5, 9, 1], np.maximum(poses, 0.5))),
         "00001/Neutral/000_180: frame 3: all its joints have one height, so no body can be scaled; remove", IDS, NO_1,
@@ -288,7 +292,7 @@ PLACES = {  # options, and what is said of them
     "poses within output": (("--input", "S", "--poses", "P", "--output", "."), ("--output='", "contain one another")),
     "JSON within poses": (("--poses", "P", "--check", "--json", "P/a.json"), ("--json='", "lies within --poses='")),
     "a set as poses": (("--poses", "set", "--check"), ("--poses='", "is a prepared set; give it as --input")),
-    "a set and poses": (("--input", "set", "--poses", "P", "--check"), ("is a prepared set; it has its poses in it",)),
+    "a set and poses": (("--input", "set", "--poses", "P", "--check"), ("is a prepared set; leave out --poses",)),
     "people of one tree": (
         ("--input", "S", "--poses", "more", "--subjects", "people.csv", "--output", "out"), ("has no line for 00009",),
     ),
@@ -323,7 +327,7 @@ def test_a_tree_is_prepared_once_for_each_modality_and_no_other_is_taken(trees):
     assert poses.asymmetry.shape == (4, 8, 3)
     roots = {SILHOUETTES: [trees / "P", poses.name], SKELETONS: [trees / "S", silhouettes.name]}
     said = {SILHOUETTES: "poses, no silhouettes; train", SKELETONS: "silhouettes, no poses; give"}
-    remedies = {SILHOUETTES: "configs/sconet_mt_ske.py, or --config.data.modality=skeletons", SKELETONS: "modality=silhouettes"}
+    remedies = {SILHOUETTES: "--config configs/sconet_mt_ske.py or configs/drf.py", SKELETONS: "--config configs/sconet_mt.py"}
     for modality, places in roots.items():
         for place in (*places, f"file://{places[1]}"):
             with pytest.raises(DataError) as error:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
+from data_pipelines.schema import frame_shape
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.synthetic import walk
 from scoliojax.interop import torch_reference
@@ -33,7 +34,7 @@ def write_recording(
     Args:
       folder: made when missing.
       sizes: of the network.
-      identities: of each batch, `[n]`.
+      identities: of each batch, `[n]`; the classes of a DRF's batches are as equally frequent as can be.
       frames: of each clip.
       seed: of the start, the clips and the labels.
       steps: of training.
@@ -61,6 +62,7 @@ def write_recording(
             "triplet_loss": step.triplet,
             "triplet_num": step.violations,
             "mean_dist": step.mean_distance,
+            **({"pav": batch.asymmetry} if sizes.gates else {}),
             "ce_loss": np.float32(step.cross_entropy),
             "total": np.float32(step.loss),
             "lr": PUBLISHED_OPTIMIZER["learning_rate"] * 0.1 ** sum(fall <= i for fall in falls),
@@ -73,9 +75,14 @@ def write_recording(
     net = torch_reference.holding(sizes, run[-1].parameters | run[-1].statistics).eval()
     torch.save({"model": net.state_dict()}, folder / f"ScoNet-{steps:05d}.pt")
     rng = np.random.default_rng(seed)
-    sequences = [rng.integers(0, 256, (length, 64, 64), dtype=np.uint8) for length in lengths]
+    pixels = frame_shape(sizes.modality)[:-1] + (64,)
+    sequences = [rng.integers(0, 256, (length, *pixels), dtype=np.uint8) for length in lengths]
+    vectors = rng.random((len(lengths), 8, 3), np.float32)  # n 8 3
     with torch.no_grad():
-        outputs = [net(torch.from_numpy(np.ascontiguousarray(sequence[None, :, :, 10:-10]))) for sequence in sequences]
+        outputs = [
+            net(torch.from_numpy(np.ascontiguousarray(cut_sides(sequence)))[None], torch.from_numpy(vector)[None])
+            for sequence, vector in zip(sequences, vectors, strict=True)
+        ]
     embeddings, logits = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
     np.savez(
         folder / "eval.npz",
@@ -83,6 +90,7 @@ def write_recording(
         embeddings=embeddings,
         logits=logits,
         pred=logits.mean(2).argmax(1),
+        **({"pav": vectors} if sizes.gates else {}),
     )
 
     labels = rng.integers(0, sizes.classes, 50)

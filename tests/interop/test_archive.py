@@ -29,12 +29,13 @@ from scoliojax.interop.torch_reference import TorchScoNet  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 
 SIZES = opengait.Sizes((2, 3, 4, 5), 4, (4, 2), 3)
+DRF = SIZES._replace(inputs=2, gates=True)
 
 
-def make_content(step: int = 3) -> dict:
+def make_content(step: int = 3, sizes: opengait.Sizes = SIZES) -> dict:
     """A checkpoint as OpenGait writes it, whose numbers all float16 holds, after one step of momentum."""
     torch.manual_seed(0)
-    net = TorchScoNet(*SIZES)
+    net = TorchScoNet(*sizes)
     with torch.no_grad():
         for value in net.state_dict().values():
             if value.is_floating_point():
@@ -211,6 +212,54 @@ def test_the_right_content_is_read_in_any_clothes(clothes, content, tmp_path):
         assert f"{clothes} became float32; nothing is lost" in found.notes
 
 
+@functools.cache
+def drf() -> dict:
+    """A DRF's checkpoint, in which no two parameters have the same momentum."""
+    content = make_content(sizes=DRF)
+    for number, state in content["optimizer"]["state"].items():
+        state["momentum_buffer"].fill_(number / 8)
+    return content
+
+
+def authors(name: str) -> str:
+    return name.replace("PGA.", "attention_layer.")
+
+
+def reordered(content: dict, key, listed: bool = True) -> dict:
+    """The same parameters, made in another order; `listed`: the names of the file stand in it, too."""
+    model, optimizer = content["model"], content["optimizer"]
+    old = [name for name in model if not name.endswith(("mean", "var", "tracked"))]
+    new = sorted(old, key=key)  # stable
+    state = {new.index(name): optimizer["state"][number] for number, name in enumerate(old)}
+    names = sorted(model, key=key) if listed else sorted(model)
+    return content | {"model": {name: model[name] for name in names}, "optimizer": optimizer | {"state": state}}
+
+
+DRF_TAKEN = {  # clothes of a DRF's checkpoint
+    "names of its authors": lambda: renamed(drf(), authors),
+    "names of its authors below a prefix": lambda: renamed(drf(), lambda name: f"module.net.{authors(name)}"),
+    "before PyTorch 1.6": lambda: drf(),
+    "convolution of the stem first": lambda: reordered(drf(), lambda name: "block.conv1" not in name),
+    "convolution of the stem first, names sorted": lambda: reordered(drf(), lambda name: "block.conv1" not in name, False),
+    "names sorted": lambda: reordered(drf(), lambda name: 0, False),
+    "gates made first": lambda: reordered(drf(), lambda name: not name.startswith("PGA.")),
+    "neck made before the backbone": lambda: reordered(drf(), lambda name: not name.startswith("BNN")),
+}
+
+
+@pytest.mark.parametrize("clothes", DRF_TAKEN)
+def test_a_drf_is_read_in_any_clothes(clothes, tmp_path):
+    save(drf(), tmp_path / "plain.pt")
+    save(DRF_TAKEN[clothes](), tmp_path / "dressed.pt", **(LEGACY if "1.6" in clothes else {}))
+    whole, found = (opengait.read(tmp_path / f"{name}.pt", (4, 2)) for name in ("plain", "dressed"))
+    assert found.sizes == whole.sizes == DRF
+    for tree in ("params", "batch_stats", "momentum"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(whole, tree), getattr(found, tree))
+    moved = [float(np.ravel(leaf)[0]) * 8 for leaf in jax.tree.leaves(found.momentum)]
+    assert sorted(moved) == list(range(len(moved)))
+    assert not np.any(found.batch_stats["gates"]["high"])
+
+
 class Hostile:
     def __reduce__(self):
         return os.mkdir, ("hostile-was-here",)
@@ -219,6 +268,8 @@ class Hostile:
 NAMES = {
     "fc": "FCs.fc_bin", "neck": "BNNecks.fc_bin", "var": "BNNecks.bn1d.running_var", "scale": "BNNecks.bn1d.weight",
     "stem": "Backbone.forward_block.conv1.conv.weight", "fc_again": "module.FCs.fc_bin",
+    "gate": "PGA.channel_attention.weight", "strips": "PGA.spatial_attention.weight", "bias": "PGA.spatial_attention.bias",
+    "again": "attention_layer.spatial_attention.bias", "other": "PGA.temporal_attention.weight",
 }  # fmt: skip
 
 
@@ -226,6 +277,11 @@ def tensors(**changed):
     """Save a checkpoint with these tensors in the place of others, or beside them."""
     model = {NAMES[key]: value for key, value in changed.items()}
     return lambda content, path: save(content | {"model": content["model"] | model}, path)
+
+
+def gated(**changed):
+    """As `tensors`, with a DRF's checkpoint."""
+    return lambda content, path: tensors(**changed)(drf(), path)
 
 
 def members(change):
@@ -371,8 +427,32 @@ REFUSED = {  # what the file is: how it is made, and words of the line
         lambda c, p: save({f"a.b.{name}": value for name, value in other_network(c, "layer0")["model"].items()}, p),
         "named like DeepGaitV2",
     ),
-    "DRF": (lambda c, p: save(renamed(c, lambda n: n.replace("FCs.", "PGA.")), p), "a DRF"),
-    "two channels": (tensors(stem=torch.zeros(2, 2, 3, 3)), "two channels"),
+    "a stem of three channels": (tensors(stem=torch.zeros(2, 3, 3, 3)), "of 3 channels; 1 (silhouettes) or 2 (skeleton maps)"),
+    "a stem of no channel": (tensors(stem=torch.zeros(2, 0, 3, 3)), "is (2, 0, 3, 3), expected 4 axes of at least 1"),
+    "a DRF's stem of three channels": (gated(stem=torch.zeros(2, 3, 3, 3)), "of 3 channels; 1 (silhouettes) or 2"),
+    "gates and a stem of one channel": (gated(stem=torch.zeros(2, 1, 3, 3)), "gates (PGA.*) and Backbone.forward_block.conv1"),
+    "gates beside a ScoNet": (tensors(gate=torch.zeros(4, 24)), "of 1 channel; a DRF reads 2, skeleton maps"),
+    "gates of more entries": (gated(gate=torch.zeros(4, 25)), "channel_attention.weight is (4, 25), expected (4, 24)"),
+    "gates of more channels": (gated(gate=torch.zeros(5, 24)), "channel_attention.weight is (5, 24), expected (4, 24)"),
+    "gates of a wider kernel": (gated(strips=torch.zeros(1, 3, 3)), "is (1, 3, 3), expected (1, 3, 1)"),
+    "gates of a number": (gated(bias=torch.zeros(())), "spatial_attention.bias is (), expected (1,)"),
+    "gates that are not finite": (gated(gate=torch.full((4, 24), float("nan"))), "not finite: PGA.channel_attention.weight"),
+    "a gate less": (lambda c, p: save(drf() | {"model": without(drf()["model"], NAMES["bias"])}, p), "missing: PGA.spatial"),
+    "a gate more": (gated(other=torch.zeros(3)), "unknown: PGA.temporal_attention.weight"),
+    "gates by two names": (gated(again=torch.zeros(1)), "attention_layer.spatial_attention.bias, gates by two names"),
+    "halves of gates by two names": (
+        lambda c, p: save(renamed(drf(), lambda n: authors(n) if "spatial" in n else n), p), "gates by two names; keep those",
+    ),
+    "gates alone": (
+        lambda c, p: save({n: v for n, v in drf()["model"].items() if n.startswith("PGA")}, p), "missing: Backbone.forward",
+    ),
+    "a DRF with the optimiser of a ScoNet": (
+        lambda c, p: save(drf() | {"optimizer": c["optimizer"]}, p), "groups of 40 tensors, expected one of 44",
+    ),
+    "a DRF's momentum of other shapes": (
+        lambda c, p: save(with_setting(drf(), "optimizer", "state", {2: {"momentum_buffer": torch.zeros(5, 5)}}), p),
+        "another shape: momentum of",
+    ),
     "another network": (lambda c, p: save(other_network(c, "features", "head"), p), "and 77 more"),
     "hostile": (beside(x=Hostile()), "nothing was run"),
     "hostile, before PyTorch 1.6": (lambda c, p: save(c | {"x": Hostile()}, p, **LEGACY), "nothing was run"),

@@ -15,9 +15,13 @@ from ml_collections import ConfigDict
 
 torch = pytest.importorskip("torch", reason="torch is not installed; install the extra `torch`")
 
+from data_pipelines.poses.asymmetry import Normalisation  # noqa: E402
+from data_pipelines.poses.synthetic import walk_poses  # noqa: E402
 from data_pipelines.schema import CLASSES, SequenceSet  # noqa: E402
 from data_pipelines.silhouettes import cut_sides  # noqa: E402
 from data_pipelines.sources import open_root  # noqa: E402
+from data_pipelines.synthetic import synthetic_walkers  # noqa: E402
+from data_pipelines.synthetic import write_tree as write_walkers  # noqa: E402
 from scoliojax.errors import RunError  # noqa: E402
 from scoliojax.interop import torch_reference  # noqa: E402
 from scoliojax.interop.opengait import __main__ as commands  # noqa: E402
@@ -25,13 +29,16 @@ from scoliojax.interop.opengait import checkpoint as opengait  # noqa: E402
 from scoliojax.interop.opengait import classes  # noqa: E402
 from scoliojax.interop.opengait import commands as works  # noqa: E402
 from scoliojax.interop.opengait.commands import judge_order  # noqa: E402
+from scoliojax.interop.opengait.names import trained  # noqa: E402
 from scoliojax.interop.parity import compare as parity  # noqa: E402
+from scoliojax.interop.parity.replay import random_batches  # noqa: E402
+from scoliojax.runs.cohort import Cohort  # noqa: E402
 from scoliojax.runs.environment import read_environment, record_environment  # noqa: E402
 from scoliojax.runs.evaluation import Screening, open_network, write_evaluation  # noqa: E402
 from scoliojax.runs.run import open_run  # noqa: E402
 from scoliojax.runs.training import run_training  # noqa: E402
 from scoliojax.scores.evaluation import evaluation_folder  # noqa: E402
-from tests.conftest import write_tree  # noqa: E402
+from tests.conftest import assert_one_clear_error, run_here, write_tree  # noqa: E402
 
 
 def distances(ours, theirs) -> dict[str, float]:
@@ -43,14 +50,14 @@ def distances(ours, theirs) -> dict[str, float]:
     }
 
 
-def test_import_export_import_keeps_every_bit(checkpoint, tmp_path):
-    first = opengait.read(checkpoint)
+def test_import_export_import_keeps_every_bit(recorded, tmp_path):
+    first = opengait.read(recorded)
     opengait.save(tmp_path / "out.pt", first.model(), first.momentum, first.step, first.optimizer)
     again = opengait.read(tmp_path / "out.pt")
     for name in ("params", "batch_stats", "momentum"):
         assert set(distances(getattr(first, name), getattr(again, name)).values()) == {0.0}, name
     assert (first.step, first.optimizer, first.sizes) == (again.step, again.optimizer, again.sizes)
-    original, written = (torch.load(path, weights_only=True) for path in (checkpoint, tmp_path / "out.pt"))
+    original, written = (torch.load(path, weights_only=True) for path in (recorded, tmp_path / "out.pt"))
 
     def shape(thing):
         if isinstance(thing, dict):
@@ -64,30 +71,170 @@ def test_import_export_import_keeps_every_bit(checkpoint, tmp_path):
     assert int(written["model"]["BNNecks.bn1d.num_batches_tracked"]) == first.step
 
 
-def test_distributed_names_and_weights_alone_are_taken(checkpoint, tmp_path):
-    content = torch.load(checkpoint, weights_only=True)
+def test_distributed_names_and_weights_alone_are_taken(recorded, tmp_path):
+    content = torch.load(recorded, weights_only=True)
     torch.save({"model": {f"module.{name}": value for name, value in content["model"].items()}}, tmp_path / "ddp.pt")
-    found, whole = opengait.read(tmp_path / "ddp.pt"), opengait.read(checkpoint)
+    found, whole = opengait.read(tmp_path / "ddp.pt"), opengait.read(recorded)
     assert set(distances(found.params, whole.params).values()) == {0.0}
     assert found.step == 0
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(found.momentum))
 
 
-def test_our_export_loads_strictly_and_trains_on_in_torch(checkpoint, tmp_path):
-    found = opengait.read(checkpoint)
+def test_our_export_loads_strictly_and_trains_on_in_torch(recorded, tmp_path):
+    found = opengait.read(recorded)
     opengait.save(tmp_path / "out.pt", found.model(), found.momentum, found.step, found.optimizer)
     content = torch.load(tmp_path / "out.pt", weights_only=True)
     reference = torch_reference.TorchScoNet(*found.sizes)
     reference.load_state_dict(content["model"], strict=True)
+    assert [name for name, _ in reference.named_parameters()] == [entry.name for entry in trained(found.sizes)]
     rule, schedule = torch_reference.sgd(reference, found.optimizer)
     rule.load_state_dict(content["optimizer"])
     schedule.load_state_dict(content["scheduler"])
     before = [value.detach().clone() for value in reference.parameters()]
-    embeddings, logits = reference(torch.randint(0, 255, (4, 2, 64, 44), dtype=torch.uint8))
+    (batch,) = random_batches(0, 1, [0, 0, 1], 2, found.sizes)
+    vectors = None if batch.asymmetry is None else torch.from_numpy(batch.asymmetry)
+    embeddings, logits = reference(torch.from_numpy(batch.frames), vectors)
     (embeddings.sum() + logits.sum()).backward()
+    for number, value in enumerate(reference.parameters()):
+        assert rule.state[value]["momentum_buffer"].shape == value.shape, number
     rule.step()
     assert any((a != b).any() for a, b in zip(before, reference.parameters(), strict=True))
     assert rule.param_groups[0]["lr"] == content["scheduler"]["_last_lr"][0]
+
+
+NETWORKS = {  # sizes, and what a run of them has as `model.name` and `data.modality`
+    "ScoNet-MT": (opengait.Sizes((2, 3, 4, 5), 4, (4, 2), 3), ("sconet", "silhouettes")),
+    "ScoNet-MT-ske": (opengait.Sizes((2, 3, 4, 5), 4, (4, 2), 3, 2), ("sconet", "skeletons")),
+    "DRF": (opengait.Sizes((2, 3, 4, 5), 4, (4, 2), 3, 2, True), ("drf", "skeletons")),
+}
+SYNTHETIC = (  # walkers to fit the ranges of a DRF on
+    "--config.data.name=synthetic", "--config.data.synthetic.subjects=12", "--config.data.synthetic.frames=2",
+    "--config.data.partition=1:1:1",
+)  # fmt: skip
+
+
+def drawn_checkpoint(folder: Path, network: str) -> Path:
+    """A checkpoint of weights that PyTorch drew."""
+    path = folder / f"{network}.pt"
+    torch.manual_seed(0)
+    torch.save({"model": torch_reference.TorchScoNet(*NETWORKS[network][0]).state_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_run_has_the_recipe_of_the_files_network(network, tmp_path, capsys):
+    sizes, kind = NETWORKS[network]
+    config = imported_config(drawn_checkpoint(tmp_path, network), tmp_path / "run")
+    assert (config["model"]["name"], config["data"]["modality"]) == kind
+    assert config["model"] == {"name": kind[0], "channels": [2, 3, 4, 5], "embedding_dim": 4, "strips": [4, 2]}
+    assert config["data"]["balanced"] == sizes.gates
+    assert config["loss"]["triplet_label"] == ("class" if sizes.gates else "sequence")
+    assert ("no data were given to fit them on" in capsys.readouterr().out) == sizes.gates
+    commands.main(["export", "--workdir", str(tmp_path / "run"), "--output", str(tmp_path / "back.pt")])
+    first, again = (opengait.read(path) for path in (tmp_path / f"{network}.pt", tmp_path / "back.pt"))
+    assert again.sizes == first.sizes == sizes
+    assert set(distances(first.params, again.params).values()) == {0.0}
+
+
+def test_a_drf_without_its_ranges_is_not_evaluated_and_data_give_them(tmp_path, capsys):
+    path = drawn_checkpoint(tmp_path, "DRF")
+    imported_config(path, tmp_path / "bare")
+    assert "evaluate: " not in capsys.readouterr().out
+    for module, *options in (
+        ("scoliojax.main", "--mode", "eval", "--workdir"),
+        ("scoliojax.export", "--output", tmp_path / "artefact", "--workdir"),
+        ("scoliojax.interop.parity", "bfloat16", "--workdir"),
+    ):
+        result = run_here(module, *options, tmp_path / "bare")
+        assert_one_clear_error(result, "imported without data", "ranges", "--config.data.root=DATA, or train on")
+        assert result.returncode == 2
+    config = ConfigDict(imported_config(path, tmp_path / "fitted", *SYNTHETIC))
+    assert "those of the training part of poses of synthetic walkers (12 x 2 frames, seed 0)" in capsys.readouterr().out
+    gates = open_run(tmp_path / "fitted").network("newest").state.batch_stats["gates"]
+    cohort = Cohort(config)
+    ranges = Normalisation.fit(cohort.data.asymmetry[cohort.partition.train])
+    np.testing.assert_array_equal(gates["low"], ranges.low)
+    np.testing.assert_array_equal(gates["high"], ranges.high)
+    assert gates["high"].all()
+
+
+OTHER_RECIPES = {  # a file, options that are not for it, and words of the line
+    "DRF": [
+        (["--config", "configs/sconet_mt_ske.py"], "--config=configs/sconet_mt_ske.py has model.name='sconet', but"),
+        (["--config", "configs/sconet_mt.py"], "--config=configs/sconet_mt.py has model.name='sconet', but"),
+        (["--config.model.name=sconet"], "--config.model.name=sconet, but"),
+        (["--config.data.modality=silhouettes"], "data.modality"),
+    ],
+    "ScoNet-MT-ske": [
+        (["--config", "configs/drf.py"], "has model.name='drf', but"),
+        (["--config", "configs/sconet.py"], "has data.modality='silhouettes', but"),
+        (["--config.data.modality=silhouettes"], "--config.data.modality=silhouettes, but"),
+        (["--config.model.name=drf"], "--config.model.name=drf, but"),
+    ],
+    "ScoNet-MT": [
+        (["--config", "configs/drf.py"], "of a network 'sconet' that reads silhouettes; leave it out, or give"),
+        (["--config", "configs/sconet_mt_ske.py"], "has data.modality='skeletons', but"),
+        (["--config.data.modality=skeletons"], "--config.data.modality=skeletons, but"),
+        (["--config.model.inputs=2"], "the config has no 'inputs' here"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "words"), [(network, *case) for network, cases in OTHER_RECIPES.items() for case in cases]
+)
+def test_a_recipe_of_another_network_is_refused_by_name(network, options, words, tmp_path, capsys):
+    path = drawn_checkpoint(tmp_path, network)
+    assert words in errors(capsys, "import", path, "--workdir", tmp_path / "run", *options)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("network", [pytest.param("ScoNet-MT-ske", marks=pytest.mark.slow), "DRF"])
+def test_verify_compares_the_layers_of_networks_that_read_maps(network, tmp_path, capsys, monkeypatch):
+    path = drawn_checkpoint(tmp_path, network)
+    commands.main(["verify", str(path)])
+    printed = capsys.readouterr().out
+    gates = ["channel gate", "strip gate"] if network == "DRF" else []
+    names = ["stem", *(f"layer{number}" for number in (1, 2, 3, 4)), *gates, "pooling", "embeddings", "logits"]
+    table = [line.split("  ")[0] for line in printed.splitlines()]
+    assert [line for line in table if line in names] == names
+    assert "3 sequences agree within 0.0001" in printed
+    assert ("asymmetry vectors are normalised by their ranges in these data" in printed) == bool(gates)
+    for layer in gates:
+
+        class Off(torch_reference.PostureGates):
+            def forward(self, asymmetry, parts, layer=layer):
+                channels, strips = super().forward(asymmetry, parts)
+                return (channels * 1.001, strips) if layer == "channel gate" else (channels, strips * 1.001)
+
+        monkeypatch.setattr(torch_reference, "PostureGates", Off)
+        assert f"error: {layer}, embeddings differ" in errors(capsys, "verify", path)
+        monkeypatch.undo()
+
+
+@pytest.mark.slow
+def test_verify_and_import_read_the_data_of_the_files_network(tmp_path, capsys):
+    """The other kind of data is refused by name."""
+    walkers, poses, masks = synthetic_walkers(18, 3), tmp_path / "poses", tmp_path / "masks"
+    write_walkers(walkers, poses, lambda row: walk_poses(row, 3, 0))
+    write_walkers(walkers, masks)
+    drf, silhouettes = drawn_checkpoint(tmp_path, "DRF"), drawn_checkpoint(tmp_path, "ScoNet-MT")
+    commands.main(["verify", str(drf), "--data", str(poses)])
+    printed = capsys.readouterr().out
+    assert "8 sequences agree within" in printed
+    assert "class order by 6 negative, 6 neutral, 6 positive sequences" in printed
+    part = "--config.data.partition=1:1:1"
+    commands.main(["import", str(drf), "--workdir", str(tmp_path / "run"), f"--config.data.root={poses}", part])
+    assert open_run(tmp_path / "run").network("newest").state.batch_stats["gates"]["high"].any()
+    assert (
+        "the ranges of asymmetry vectors, which are not in the file, are those of the training part" in capsys.readouterr().out
+    )
+    before = sorted(tmp_path.iterdir())
+    for path, other, kind in ((drf, masks, "poses"), (silhouettes, poses, "silhouettes")):
+        line = errors(capsys, "verify", path, "--data", other)
+        assert all(words in line for words in (str(other), kind, "configs/")), line
+    assert str(masks) in errors(capsys, "import", drf, "--workdir", tmp_path / "no", f"--config.data.root={masks}", part)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 KINDS = ["cut", "flip", "rename", "reshape", "remove", "retype", "hostile", "zip hostile", "nan", "not a dict"]
@@ -392,8 +539,8 @@ ORDERS = {  # what --classes may say, and the place in the file of each of our c
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_order_of_the_classes_is_undone_in_weights_and_momentum(order, checkpoint, tmp_path):
-    names, whole = classes.parse_order(order), opengait.read(checkpoint)
+def test_the_order_of_the_classes_is_undone_in_weights_and_momentum(order, recorded, tmp_path):
+    names, whole = classes.parse_order(order), opengait.read(recorded)
     opengait.save(tmp_path / "other.pt", whole.model(), whole.momentum, whole.step, whole.optimizer, names)
     found, taken = opengait.read(tmp_path / "other.pt", classes=names), opengait.read(tmp_path / "other.pt")
     for tree in ("params", "batch_stats", "momentum"):

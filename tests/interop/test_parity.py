@@ -4,19 +4,22 @@ import dataclasses
 import os
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed; install the extra `torch`")
 
+from scoliojax.errors import RunError  # noqa: E402
 from scoliojax.interop import torch_reference  # noqa: E402
 from scoliojax.interop.opengait.checkpoint import PUBLISHED_OPTIMIZER  # noqa: E402
 from scoliojax.interop.opengait.names import Sizes  # noqa: E402
 from scoliojax.interop.parity import __main__ as command  # noqa: E402
 from scoliojax.interop.parity import compare as parity  # noqa: E402
 from scoliojax.interop.parity.recording import Recording  # noqa: E402
-from scoliojax.interop.parity.replay import random_batches, random_start, shaken, theirs  # noqa: E402
+from scoliojax.interop.parity.replay import mixed_triplet_loss, random_batches, random_start, shaken, theirs  # noqa: E402
 from scoliojax.interop.parity.rows import Row, compare_exactly, compare_steps  # noqa: E402
+from scoliojax.kernels.triplet import triplet_loss  # noqa: E402
 from tests.conftest import THOROUGH, assert_one_clear_error, run_here  # noqa: E402
 from tests.interop.recordings import change, write_recording  # noqa: E402
 
@@ -88,7 +91,7 @@ def test_another_recording_is_held_to_its_own_rounding(recording):
     ("sizes", "clips", "frames", "exactly"),
     [
         pytest.param(SMALL, 4, 2, True, id="three strip lists"),
-        pytest.param(Sizes((6, 5, 5, 4), 6, (16,), 3), 3, 1, False, id="one frame"),
+        pytest.param(Sizes((6, 5, 5, 4), 6, (16,), 3, inputs=2, gates=True), 6, 1, False, id="DRF, one frame"),
     ],
 )
 def test_drawn_networks_against_the_reference(sizes, clips, frames, exactly):
@@ -162,6 +165,34 @@ def test_an_error_in_another_recording_is_found(recording, tmp_path, monkeypatch
     assert len(found(tmp_path / "epsilon")) > 5
 
 
+def test_figures_and_mean_distances_may_be_missing_where_maps_are_read(drf_recording, tmp_path):
+    folder = shutil.copytree(drf_recording, tmp_path / "recording")
+    whole = Recording(folder)
+    (folder / "metrics.npz").unlink()
+    without(folder, "train", "step0/mean_dist")
+    with pytest.raises(RunError, match="lacks step0/mean_dist"):  # those of the second step are there
+        Recording(folder)
+    without(folder, "train", "step1/mean_dist")
+    bare = Recording(folder)
+    assert [step.mean_distance is None for step in (*whole.steps(), *bare.steps())] == [False, False, True, True]
+    assert list(parity.compare_metrics(bare)) == []
+    assert len(list(parity.compare_metrics(whole))) == 4
+
+
+@pytest.mark.parametrize("counts", [(4, 1, 1), (2, 2, 2)])
+def test_triplets_of_unequal_classes_are_those_of_the_original(counts):
+    """Its rows of pairs, where no row is of one anchor; for equal classes they are all triplets."""
+    rng = np.random.default_rng(sum(counts))
+    alike = rng.permutation(np.repeat(np.arange(3), counts))
+    embeddings = rng.normal(size=(len(alike), 2, 3)).astype(np.float32)  # n p c
+    theirs = torch_reference.triplet_loss(torch.from_numpy(embeddings).swapaxes(1, 2), torch.from_numpy(alike), 0.5, True)
+    ours = mixed_triplet_loss(jnp.asarray(embeddings), jnp.asarray(alike), 0.5)
+    for found, expected in zip(ours[:2], theirs[:2], strict=True):
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
+    every = triplet_loss(jnp.asarray(embeddings), jnp.asarray(alike), 0.5)
+    assert bool(np.allclose(every.loss, ours.loss, rtol=1e-5)) == (len(set(counts)) == 1)
+
+
 def test_a_difference_is_found():
     sizes = Sizes((2, 2, 2, 2), 2, (1,), 3)
     start, batches = random_start(sizes, 0), random_batches(0, 1, [0, 0, 1], 1, sizes)
@@ -219,6 +250,17 @@ def test_the_command_prints_every_row_and_fails_beyond_one(tmp_path, monkeypatch
     assert "| wrong | 1e-03 | 1.0e-03 | 5.0e-03 | beyond |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "kind"), [((), (1, False)), (("--network=sconet_mt_ske",), (2, False)), (("--network=drf",), (2, True))]
+)
+def test_the_command_takes_live_steps_of_each_network(options, kind, monkeypatch, capsys):
+    taken = []
+    monkeypatch.setattr(parity, "compare_live", lambda sizes, *_, **__: taken.append(sizes) or [Row("good", 1e-3, 1e-4)])
+    command.main(["live", *options])
+    assert [(sizes.inputs, sizes.gates) for sizes in taken] == [kind]
+    assert run_here("scoliojax.interop.parity", "live", "--network=gaitset").returncode == 2
+
+
 def without(folder, file, *names):
     arrays = dict(np.load(folder / f"{file}.npz"))
     np.savez(folder / f"{file}.npz", **{name: value for name, value in arrays.items() if name not in names})
@@ -265,10 +307,47 @@ DAMAGES = {  # what is done to a recording, and words of the line
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_recording_is_named_with_file_key_and_remedy(damage, recording, tmp_path):
-    spoil, words = DAMAGES[damage]
-    folder = shutil.copytree(recording, tmp_path / "recording")
+@pytest.fixture(scope="module")
+def drf_recording(tmp_path_factory):
+    """One of a DRF, with six clips of which two have each class."""
+    sizes = SMALL._replace(inputs=2, gates=True)
+    return write_recording(tmp_path_factory.mktemp("drf"), sizes, [0, 0, 1, 1, 2, 2], frames=1, seed=3, steps=2, falls=(1,))
+
+
+def without_gates(folder):
+    """A recording that begins with a ScoNet that reads silhouettes, and goes on with a DRF."""
+    names = [name for name in np.load(folder / "train.npz").files if name.startswith("init/PGA")]
+    without(folder, "train", *names)
+    stem = f"init/{STEM}"
+    put("train", stem, np.load(folder / "train.npz")[stem][:, :1])(folder)
+
+
+STEM = "Backbone.forward_block.conv1.conv.weight"
+GATE = "PGA.channel_attention.weight"
+DRF_DAMAGES = {
+    "no vectors": (lambda folder: without(folder, "train", "step1/pav"), "train.npz lacks step1/pav"),
+    "no vectors of sequences": (lambda folder: without(folder, "eval", "pav"), "eval.npz lacks pav"),
+    "fewer vectors": (put("eval", "pav", np.zeros((1, 8, 3))), "pav is float64 (1, 8, 3), expected numbers (2, 8, 3)"),
+    "vectors of other pairs": (put("train", "step0/pav", np.zeros((6, 9, 3))), "step0/pav is float64 (6, 9, 3), expected"),
+    "raw vectors": (put("train", "step0/pav", np.full((6, 8, 3), 12.5)), "step0/pav is 12.5 to 12.5, expected normalised"),
+    "vectors that are not finite": (put("eval", "pav", np.full((2, 8, 3), np.nan)), "pav is nan to nan, expected normalised"),
+    "silhouettes": (put("train", "step1/maps", np.zeros((6, 1, 64, 64))), "step1/maps is float64 (6, 1, 64, 64), expected"),
+    "no maps": (lambda folder: without(folder, "train", "step1/maps"), "train.npz lacks step1/maps"),
+    "a sequence of silhouettes": (put("eval", "seq1", np.zeros((3, 64, 64))), "seq1 is float64 (3, 64, 64), expected"),
+    "a gate less": (lambda folder: without(folder, "train", f"init/{GATE}"), f"train.npz lacks init/{GATE}"),
+    "a gate's gradient less": (lambda folder: without(folder, "train", f"grad0/{GATE}"), f"train.npz lacks grad0/{GATE}"),
+    "classes that cannot be paired": (
+        put("train", "step0/labels", np.array([0, 0, 0, 1, 1, 2])), "step0/labels has 3, 2, 1 clips of a class, which the",
+    ),
+    "the network of another": (without_gates, "train.npz has after1/PGA.channel_attention.bias, "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, *(f"DRF: {name}" for name in DRF_DAMAGES)])
+def test_a_damaged_recording_is_named_with_file_key_and_remedy(damage, request, tmp_path):
+    of_drf = damage.startswith("DRF: ")
+    spoil, words = DRF_DAMAGES[damage.removeprefix("DRF: ")] if of_drf else DAMAGES[damage]
+    folder = shutil.copytree(request.getfixturevalue("drf_recording" if of_drf else "recording"), tmp_path / "recording")
     spoil(folder)
     result = run_here("scoliojax.interop.parity", "recording", folder)
     assert_one_clear_error(result, f"error: {folder}{os.sep}", ".npz", words, "; copy or record it again")

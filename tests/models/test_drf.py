@@ -122,8 +122,9 @@ def test_initial_values_are_xavier_uniform_with_biases_of_zero():
 
 
 def test_without_vectors_it_says_what_to_give():
+    net = network()
     with pytest.raises(ValueError, match=r"asymmetry vectors of the sequences; give asymmetry, \[n, 8, 3\]"):
-        nnx.eval_shape(lambda: network()(maps(), train=False))
+        nnx.eval_shape(lambda: net(maps(), train=False))
 
 
 def test_every_gate_has_a_gradient_and_no_step_moves_the_ranges():

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from data_pipelines.poses.asymmetry import Normalisation
+from data_pipelines.schema import DataError
+from scoliojax import build
 from scoliojax.models.drf import knows_ranges
 from scoliojax.runs.cohort import Cohort, fit_ranges
 from scoliojax.runs.run import Run, open_run
+from scoliojax.runs.training import run_training
 from scoliojax.study.pairs import read_predicted
 from tests.scripts import pods
 
@@ -73,3 +76,25 @@ def test_two_processes_and_four_devices_are_one_run_of_drf(tmp_path):
     tables = [read_predicted(folder, 6) for folder in (alone, moved)]
     assert tables[0].sequences == tables[1].sequences
     np.testing.assert_allclose(tables[0].scored.probabilities, tables[1].scored.probabilities, atol=1e-2)
+
+
+def changed(monkeypatch, **fields) -> None:
+    """Data of a run are then built with other fields."""
+    built = build.build_data
+    monkeypatch.setattr(build, "build_data", lambda *given, **named: replace(built(*given, **named), **fields))
+
+
+def test_postures_of_which_nothing_is_seen_are_refused_before_anything_is_written(drf_config, tmp_path, monkeypatch):
+    changed(monkeypatch, asymmetry=np.zeros((drf_config.data.synthetic.subjects, 8, 3), np.float32))
+    with pytest.raises(DataError, match="no pair of a left and a right joint is seen in any training sequence"):
+        run_training(drf_config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("modality", ["silhouettes", "skeletons"])
+def test_what_is_slow_to_draw_is_kept_when_it_is_read_once(modality, tiny_config, monkeypatch):
+    tiny_config.data.modality = modality
+    changed(monkeypatch, synthetic=False)
+    cohort = Cohort(tiny_config)
+    first = cohort.read_once(0)
+    assert (cohort.read_once(0) is first) == (modality == "skeletons")

@@ -139,6 +139,25 @@ MIX = {
     "validation_share": 0.667,
     "measured_on": "test",
 }
+MEASURE = {
+    "name": "shoulder line",
+    "unit": "degrees",
+    "about": "tilt; positive: left",
+    "median": 3.2,
+    "spread": 0.4,
+    "strides": 3,
+}
+POSTURE = {
+    "quality": {"frames": 90, "bad_frames": 1},
+    "no_measures": [],
+    "camera": {"tilt": 2.0, "error": 0.5, "known": True, "why_not": ""},
+    "measures": [
+        MEASURE | {"levelled": 1.2},
+        MEASURE | {"name": "pelvis line", "median": None, "spread": None, "strides": 0, "levelled": None},
+    ],
+    "asymmetry": [{"entry": "ear: angle", "value": 0.1, "unit": "rad"}],
+    "limits": ["No number is a Cobb angle, and none can be turned into one."],
+}
 SAYS: dict[str, tuple[tuple, dict[str, Any], list[str], list[str]]] = {
     "an answer": (
         (), {},
@@ -174,6 +193,21 @@ SAYS: dict[str, tuple[tuple, dict[str, Any], list[str], list[str]]] = {
         ["fragile", "Fragile: a change that a camera makes by chance", "as they are 0.80 above 0.62 positive",
          "shifted left (one pixel) 0.40 below 0.62 negative (another)"],
         ["No change of this table"],
+    ),
+    "posture": (
+        (), {"posture": POSTURE},
+        ["Posture, without a network", "1 of 90 poses are damaged", "shoulder line +3.2 +1.2 0.4 3 degrees",
+         "pelvis line not seen unknown 0 degrees", "leans 2.0 degrees to the right", "(standard error 0.5 degrees)",
+         "ear: angle 0.1 rad", "No number is a Cobb angle"],
+        ["The horizon is not known", "Nothing was measured"],
+    ),
+    "no horizon": (
+        (), {"posture": POSTURE | {"camera": {"tilt": None, "error": None, "known": False, "why_not": "too few strides"}}},
+        ["The horizon is not known: too few strides. A tilted camera would tilt every line. Spread:"], ["leans"],
+    ),
+    "no posture": (
+        (), {"posture": POSTURE | {"measures": [], "no_measures": [{"name": "still", "message": "nobody walks"}]}},
+        ["Nothing was measured, because nobody walks (still)."], ["shoulder line", "Cobb angle, and none"],
     ),
     "one window": (
         (), {"too_short": True, "windows": made()["windows"][:1], "windows_agreeing": 1},

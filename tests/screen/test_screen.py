@@ -267,7 +267,6 @@ def test_mistakes_are_one_line_and_lose_nothing(run, skeleton_run, clip, tmp_pat
         ([poses, "--checkpoint", run, "--output", out], "run reads silhouettes, and there are poses alone"),
         ([pickled, "--checkpoint", skeleton_run, "--output", out], "reads skeletons, and there are silhouettes alone"),
         ([clip, "--checkpoint", skeleton_run, *base], "give a video with --backend pose, or poses"),
-        ([pickled, "--checkpoint", run, "--beside", skeleton_run, "--output", out], "skeleton_run reads skeletons"),
         ([clip, "--checkpoint", run, "--beside", tmp_path, *base], f"--beside={tmp_path} holds no run"),
         ([tmp_path / "none.mp4", "--checkpoint", run, *base], "none.mp4 does not exist"),
         ([people, "--checkpoint", run, *base], "candidates.png shows them"),

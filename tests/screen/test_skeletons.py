@@ -138,3 +138,27 @@ def test_the_answer_beside_has_its_columns(run, skeleton_run, tmp_path, monkeypa
     page = (folder / "one" / "report.html").read_text(encoding="utf-8")
     assert "What another network says" in page
     assert page.count("skeleton_run") >= 2
+
+
+def test_a_network_beside_that_cannot_read_the_walk_leaves_the_first_answer(run, skeleton_run, poses, tmp_path):
+    folder = tmp_path / "out"
+    assert screen(poses, "--checkpoint", skeleton_run, "--beside", run, "--output", folder) == 0
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert result["answer"] is not None
+    assert result["beside"] is None
+    (flag,) = [flag for flag in result["flags"] if flag["name"] == "no answer beside"]
+    assert "run reads silhouettes, and there are poses alone" in flag["message"]
+
+
+def test_a_skeleton_without_a_joint_gets_no_answer_unless_the_joint_is_not_drawn(skeleton_run):
+    network = open_run(skeleton_run).network("newest")
+
+    def without(*joints: int) -> list[str]:
+        walk = both()
+        walk.poses[:, list(joints)] = 0
+        return [reason.name for reason in reasons_of(Screener(network)(walk))]
+
+    assert without() == []
+    assert without(10) == without(1) == ["joints never seen"]
+    network.config.data.maps.body_only = True
+    assert without(1) == []

@@ -89,8 +89,12 @@ def import_checkpoint(args: Namespace) -> None:
     _refuse_old(workdir)
     if config.data.root or config.data.name == "synthetic":
         if not knows_ranges(state.batch_stats):
-            state = fit_ranges(state, Cohort(config))
-            print("the ranges of asymmetry vectors, which are not in the file, are those of the training part of the data")
+            cohort = Cohort(config)
+            state = fit_ranges(state, cohort)
+            print(
+                "the ranges of asymmetry vectors, which are not in the file, are those of the training part of "
+                f"{cohort.data.name}"
+            )
     elif not knows_ranges(state.batch_stats):
         print(
             "the ranges of asymmetry vectors are not in the file, and no data were given to fit them on: import with "
@@ -110,7 +114,8 @@ def import_checkpoint(args: Namespace) -> None:
         print(note)
     print(f"class order of the file: {record}" + (f"; {HINT}" if args.classes is None else ""))
     print(f"step {found.step} of {args.checkpoint} in {workdir}")
-    print(f"evaluate: python -m scoliojax.main --mode eval --workdir {workdir}")
+    if knows_ranges(state.batch_stats):
+        print(f"evaluate: python -m scoliojax.main --mode eval --workdir {workdir}")
     print(f"train on: python -m scoliojax.main --workdir {workdir}")
 
 

@@ -4,6 +4,7 @@ Training steps are computed in float64 on both sides, where a difference at the 
 where each row is bounded by PyTorch's own rounding of its statistic (`scoliojax.interop.parity.rows`).
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from data_pipelines.schema import CLASSES, frame_shape
+from data_pipelines.poses.drawing import drawn
+from data_pipelines.poses.synthetic import synthetic_poses
+from data_pipelines.schema import CLASSES, SILHOUETTES, SequenceSet, frame_shape
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.synthetic import synthetic_walkers
 from scoliojax import build
@@ -186,7 +189,7 @@ def compare_bfloat16(workdir: Path, sequences: int) -> Iterator[Row]:
     """Rows for the class decisions on fresh synthetic walkers that change when a run's network computes in bfloat16."""
     network = open_run(workdir).network("newest")
     state, config = network.state, network.config
-    data = synthetic_walkers(sequences, config.data.synthetic.frames, seed=FRESH_WALKERS)
+    data = _fresh_walkers(config, sequences)
     batcher = build.build_eval_batcher(config, data, np.arange(sequences))
 
     def predict(precision: str) -> Predictions:
@@ -201,6 +204,15 @@ def compare_bfloat16(workdir: Path, sequences: int) -> Iterator[Row]:
     yield Row("bfloat16: mean logits", 0.1, apart(narrow.logits, wide.logits))
     changed = np.mean(narrow.logits.argmax(axis=1) != wide.logits.argmax(axis=1))
     yield Row(f"bfloat16: share of {sequences} synthetic sequences decided otherwise", 0.01, float(changed))
+
+
+def _fresh_walkers(config: build.Config, sequences: int) -> SequenceSet:
+    """Synthetic walkers that no run has seen, as the network of a config reads them."""
+    drawn_by = sequences, config.data.synthetic.frames, FRESH_WALKERS
+    if config.data.modality == SILHOUETTES:
+        return synthetic_walkers(*drawn_by)
+    maps = drawn(synthetic_poses(*drawn_by), **config.data.maps)
+    return maps if build.reads_asymmetry(config) else dataclasses.replace(maps, asymmetry=None)
 
 
 def table(rows: Iterable[Row]) -> bool:

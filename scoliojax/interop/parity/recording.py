@@ -62,8 +62,7 @@ def _refuse_vectors(path: Path, name: str, arrays: Arrays) -> None:
     vectors = arrays[name]
     if not ((vectors >= 0) & (vectors <= 1)).all():
         raise RunError(
-            f"{path}: {name} is {vectors.min():g} to {vectors.max():g}, expected asymmetry vectors in 0 to 1; record those "
-            "that the network reads, which are normalised"
+            f"{path}: {name} is {vectors.min():g} to {vectors.max():g}, expected normalised asymmetry vectors, 0 to 1; {AGAIN}"
         )
 
 
@@ -98,7 +97,7 @@ class Recording:
         if missing and self.sizes.inputs == 1:
             raise incomplete
         self._frames, self._pixels = list(FRAMES.items())[self.sizes.inputs - 1]
-        self._count = max(1, sum(name.endswith(f"/{self._frames}") for name in self._train))
+        self._count = max(1, len({name.partition("/")[0] for name in self._train if name.startswith("step")}))
         self._refuse_misfits(folder)
 
     def _refuse_misfits(self, folder: Path) -> None:

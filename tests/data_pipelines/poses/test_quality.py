@@ -47,6 +47,12 @@ def spinning(places: np.ndarray) -> np.ndarray:
     return places * np.stack([np.abs(np.cos(np.arange(60) / 8)), np.ones(60)], axis=1)[:, None]
 
 
+def exchanged() -> np.ndarray:
+    poses = WALK.copy()
+    poses[::7] = poses[::7, MIRRORED]
+    return poses
+
+
 def by_turns() -> np.ndarray:
     poses = np.stack([walk_poses(5, 60, 3), walk_poses(8, 60, 3)], axis=1).reshape(120, 17, 3)
     return poses[np.r_[0:120:4, 1:120:4].reshape(2, -1).T.ravel()]
@@ -61,6 +67,7 @@ NO_WALKS = {
     "upside down": (turned(180), "not upright"),
     "from the side": (moved(lambda places: places * [0.3, 1]), "from the side"),
     "turning": (moved(spinning), "turning"),
+    "a detector that takes left for right": (exchanged(), "left and right change"),
     "squatting": (moved(crouched), "no standing person"),
     "no hips": (without([11, 12]), "bad poses"),
     "no legs": (without([13, 14, 15, 16]), "bad poses"),
