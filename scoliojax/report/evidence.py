@@ -193,4 +193,4 @@ def compare_runs(ours: Evidence, network: TrainedNetwork, cohort: Cohort, part: 
 def _read_of(config: dict[str, Any]) -> tuple[Any, ...]:
     """What tells the frames of one run from those of another that has the same walks."""
     modality = modality_of(config)
-    return (modality,) if modality == SILHOUETTES else (modality, config["data"]["maps"])
+    return (modality,) if modality == SILHOUETTES else (modality, config["data"]["maps"], config["model"]["name"])

@@ -209,7 +209,7 @@ UNFIT = {  # what the other run reads, digest, sequences and labels of its data,
 def test_a_run_on_other_data_or_sequences_is_not_compared(kind):
     data, digest, sequences, labels, words = UNFIT[kind]
     ours = SimpleNamespace(evaluation=evidence_of([0, 1, 2], [0, 1, 2]), digest="f00d", workdir="here", config={"data": {}})
-    network = SimpleNamespace(directory="elsewhere", config=ConfigDict({"data": data}))
+    network = SimpleNamespace(directory="elsewhere", config=ConfigDict({"data": data, "model": {"name": "drf"}}))
     theirs = SimpleNamespace(
         digest=lambda: digest, sequences=sequences.split(), subjects=["0", "1", "2"], labels=np.array(labels)
     )
@@ -228,7 +228,7 @@ def test_a_run_that_reads_the_walks_in_another_order_is_compared_walk_by_walk(mo
     monkeypatch.setattr(evidence, "evaluate_part", lambda *_, **__: theirs)
     monkeypatch.setattr(evidence, "score", lambda *_: None)
     data = SimpleNamespace(sequences=theirs.sequences, subjects=theirs.subjects, labels=theirs.labels, digest=lambda: "cafe")
-    network = SimpleNamespace(directory="elsewhere", config=ConfigDict({"data": SKELETONS}))
+    network = SimpleNamespace(directory="elsewhere", config=ConfigDict({"data": SKELETONS, "model": {"name": "drf"}}))
     cohort = SimpleNamespace(data=data, rows=lambda part: range(4))
     found = evidence.compare_runs(mine, network, cohort, "test", Screening())
     assert found.comparison.mcnemar["class"] == (0, 0, None), "both networks say the same of every walk"

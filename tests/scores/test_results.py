@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 
+from configs import drf, sconet, sconet_mt, sconet_mt_ske
 from scoliojax.errors import RunError
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.evaluation import Evaluation, Provenance, find_metrics
-from scoliojax.scores.model_card import model_card
+from scoliojax.scores.model_card import model_card, network
 from scoliojax.scores.results import cell, results_table, write_results
 
 CLASSES = ("negative", "neutral", "positive")
@@ -152,3 +153,29 @@ def test_scores_on_what_was_trained_on_or_chosen_by_say_so(tmp_path):
         notes = " ".join(write_results(tmp_path / part, evaluated(part=part)).notes)
         assert (words or "too good") in notes or not words
         assert ("too good" in notes) == bool(words)
+
+
+NAMES = {  # a recipe: the name of its network, and words of its card
+    sconet_mt: ("ScoNet-MT", "silhouettes of a walk to negative", "binary silhouettes of one person"),
+    sconet: ("ScoNet", "arXiv 2407.05726", "64 x 64 as `data_pipelines.prepare`"),
+    sconet_mt_ske: ("ScoNet-MT-ske", "arXiv 2407.05726): skeleton maps of a walk", "align='each', sigma=8, all joints"),
+    drf: ("DRF", "Weights of the classes in the classification loss: negative 0.174, neutral 1.413, positive 1.413.",
+          "Every training batch has as many sequences of each class", "In the triplet loss two clips of one class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", NAMES)
+def test_a_card_names_the_network_what_it_reads_and_how_it_was_trained(recipe):
+    name, *words = NAMES[recipe]
+    config = recipe.get_config().to_dict()
+    assert network(config) == name
+    card = model_card("walk.pt", config, {}, None)
+    assert f"- {name} (" in card
+    for text in words:
+        assert text in card
+    reads_poses = recipe in (sconet_mt_ske, drf)
+    assert ("Poses of another detector" in card) == reads_poses
+    assert ("Weights of the classes" in card) == (recipe is drf)
+    body = recipe.get_config()
+    body.data.maps.body_only = True
+    assert ("the joints below the head" in model_card("walk.pt", body.to_dict(), {}, None)) == reads_poses
