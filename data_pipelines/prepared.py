@@ -104,7 +104,8 @@ def open_prepared(
     checked: set[int] = set()
     read(0)  # ArrayRecord opens a file, and detects that it is truncated, at the first read
     content = hashlib.sha256(json.dumps(checksums).encode() + (b"" if asymmetry is None else asymmetry.tobytes())).hexdigest()
-    return SequenceSet(str(root), False, sequences, subjects, labels, n_frames, read, content, traits, kind, asymmetry)
+    synthetic = bool(columns.get("synthetic"))
+    return SequenceSet(str(root), synthetic, sequences, subjects, labels, n_frames, read, content, traits, kind, asymmetry)
 
 
 def held(metadata: dict[str, Any]) -> list[str]:

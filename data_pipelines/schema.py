@@ -38,6 +38,7 @@ TRANSLATED = {  # guesses for a message, never taken for the class
 }  # fmt: skip
 SILHOUETTES, SKELETONS, POSES = "silhouettes", "skeletons", "poses"  # modalities; a network reads one of the first two
 CHANNELS = {SILHOUETTES: 1, SKELETONS: 2}  # of a frame: limbs and joints are two
+MARKER = "synthetic.txt"  # file in a tree of synthetic walkers: every score on them says so
 RATIO_ORDER = ("positive", "neutral", "negative")  # order of the classes in a ratio such as "1:1:8"
 
 FRAME_SIZE = 64  # a normalised silhouette is FRAME_SIZE x FRAME_SIZE, uint8, 0..255 with grey edges

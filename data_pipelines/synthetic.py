@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from data_pipelines.command import Parser, expanded_path, make_parser, report_errors, whole_number
-from data_pipelines.schema import CLASSES, FRAME_SIZE, DataError, SequenceSet, nested
+from data_pipelines.schema import CLASSES, FRAME_SIZE, MARKER, DataError, SequenceSet, nested
 from data_pipelines.silhouettes import normalise_sequence
 
 SYNTHETIC = "a synthetic walker, not a person"  # comment in video files that show one
@@ -221,6 +221,11 @@ def write_tree(walkers: SequenceSet, root: Path, read: Callable[[int], np.ndarra
         (view / "000_180.pkl").write_bytes(pickle.dumps((read or walkers.read)(row)))
 
 
+def _mark(root: Path) -> None:
+    """Leave word in a tree that it shows nobody."""
+    (root / MARKER).write_text(f"Each sequence in this folder is {SYNTHETIC}.\n", encoding="utf-8")
+
+
 def contact_sheet(seed: int) -> np.ndarray:
     """Picture with two walkers of every class, a row each, labelled with the class: uint8 `[h, w]`."""
     import cv2
@@ -275,11 +280,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise DataError(f"--poses={str(args.poses)!r} and --output={str(args.output)!r} are not apart; give another folder")
         walkers = synthetic_walkers(args.subjects, args.frames, args.seed)
         write_tree(walkers, args.output)
+        _mark(args.output)
         print(f"{len(walkers)} synthetic sequences in {args.output}")
         if args.poses:
             from data_pipelines.poses.synthetic import walk_poses
 
             write_tree(walkers, args.poses, lambda row: walk_poses(row, args.frames, args.seed))
+            _mark(args.poses)
             print(f"their poses in {args.poses}")
 
 

@@ -37,7 +37,7 @@ def camera_tilt(poses: np.ndarray, times: np.ndarray | None = None, shape: tuple
     means = [legs[frames][np.isfinite(legs[frames]).all(axis=1)] for frames in find_strides(places, heights, times)]
     upright = np.array([found.mean(axis=0) for found in means if len(found)]).reshape(-1, 2)  # i 2
     if len(upright) < FEWEST_STRIDES:
-        return Tilt(np.nan, np.nan, False, f"{len(upright)} whole strides were found, {FEWEST_STRIDES} are needed")
+        return Tilt(np.nan, np.nan, False, f"whole strides found: {len(upright)}, {FEWEST_STRIDES} are needed")
     angles = np.degrees(np.arctan2(upright[:, 0], -upright[:, 1]))  # i
     degrees, error = float(np.median(angles)), float(np.hypot(DETECTOR, angles.std(ddof=1) / np.sqrt(len(angles))))
     if error > MOST_ERROR:

@@ -180,6 +180,8 @@ class Scoliosis1k(tfds.core.ShardBasedBuilder):
         metadata.update(skipped=self._problems, unused=trees.silhouettes.unused.as_json() if trees.silhouettes else {})
         if trees.poses:
             metadata["poses"] = self._poses | {"unused": trees.poses.unused.as_json()}
+        if any(tree and tree.synthetic for tree in (trees.silhouettes, trees.poses)):
+            metadata["synthetic"] = True
         metadata.update(source=trees.source(subjects.settings()))
         if subjects.traits:
             kept = self._columns["sequences"]

@@ -27,7 +27,7 @@ from data_pipelines.files import (
 from data_pipelines.masks import read_masks
 from data_pipelines.names import COPY
 from data_pipelines.poses.joints import JOINTS
-from data_pipelines.schema import FRAME_SIZE, DataError, abbreviate, class_id, existing_folder, is_class
+from data_pipelines.schema import FRAME_SIZE, MARKER, DataError, abbreviate, class_id, existing_folder, is_class
 from data_pipelines.scoliosis1k.safe_pickle import GZIP, MOST_BYTES, load_silhouettes
 from data_pipelines.scoliosis1k.twins import States, same_files, spelt_alike, states_of
 
@@ -98,6 +98,7 @@ class Survey(NamedTuple):
     unused: Unused  # paths from the root; harmless
     remarks: list[str]  # lines for the user about what could be meant otherwise
     frames: tuple[str, ...] = MASKS  # suffixes of what holds one frame
+    synthetic: bool = False  # the tree says that it shows nobody
 
 
 def layout(frames: tuple[str, ...]) -> str:
@@ -127,7 +128,7 @@ def look_through(root: str | Path, field: str, shown: int | None = SHOWN, frames
     `frames` are the suffixes of what holds one frame, where a sequence is no pickle.
     """
     folder = existing_folder(root, field)
-    found = Survey([], [], Unused(shown), [], frames)
+    found = Survey([], [], Unused(shown), [], frames, (folder / MARKER).is_file())
     walker = _Walker(folder, found.unused, frames)
     for part in (folder / "scoliosis1k" / VERSION, folder / VERSION, folder):
         if (part / "features.json").is_file() or (part / "dataset_info.json").is_file() or any(part.glob("*.array_record*")):
@@ -210,6 +211,8 @@ class _Walker:
         return found
 
     def note(self, reason: str, folder: Path, names: Sequence[str]) -> None:
+        if folder == self.root:
+            names = [name for name in names if name != MARKER]
         self.unused.add(reason, str(folder.relative_to(self.root)) if folder != self.root else "", names)
 
     def folders(self, folder: Path, problems: list[str]) -> list[Path]:

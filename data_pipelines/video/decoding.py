@@ -37,7 +37,7 @@ PHOTOGRAPHS = (b"heic", b"heix", b"mif1", b"avif")  # brands of still pictures i
 SUFFIXES = {
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".gif", ".3gp", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv",
 }  # fmt: skip
-GIVE = "give a video file, a folder of mask PNGs or a prepared pickle"
+GIVE = "give a video file, a folder of mask PNGs or of poses (one JSON a frame), or a pickle of either"
 
 
 class Frame(NamedTuple):

@@ -47,5 +47,5 @@ def curves_png(found: Posture) -> bytes:
 def number(value: float | None, sign: bool = False) -> str:
     """A number of a page, with the digit after the point that two cameras can agree on, and with its sign if it has one."""
     if value is None:
-        return "not seen"
+        return "unknown"
     return f"{value + 0.0:{'+' if sign else ''}.1f}".replace("-0.0", "0.0").replace("+0.0", "0.0")

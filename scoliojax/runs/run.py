@@ -22,6 +22,7 @@ from scoliojax.runs import settings
 from scoliojax.runs.recipe import change_config
 from scoliojax.scores import calibration, reference
 from scoliojax.scores.calibration import Calibration
+from scoliojax.scores.evaluation import find_metrics
 from scoliojax.scores.reference import Reference
 from scoliojax.training.checkpoint import Checkpoints, check_which, digest
 from scoliojax.training.evaluate import EvalStep, make_eval_step
@@ -145,10 +146,11 @@ class TrainedNetwork:
 
     @cached_property
     def synthetic(self) -> bool:
-        """True where this run trained the network on synthetic walkers alone."""
-        return (
-            run_directory.read_data(self.directory, self.run.field).digest is not None and not self.config.data.root
-        )  # None: imported
+        """True where this run trained the network on synthetic walkers alone, also prepared ones, as an evaluation saw."""
+        if run_directory.read_data(self.directory, self.run.field).digest is None:  # imported
+            return False
+        seen = self.calibration, self.reference, find_metrics(self.directory, self.step)
+        return not self.config.data.root or any(kept.synthetic for kept in seen if kept)
 
     @cached_property
     def calibration(self) -> Calibration | None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 
-from data_pipelines.schema import CHANNELS, is_url, nested
+from data_pipelines.schema import CHANNELS, SILHOUETTES, SKELETONS, is_url, nested
 from scoliojax import build
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import replicated
@@ -29,6 +29,11 @@ from scoliojax.training.loop import Schedule, train
 from scoliojax.training.state import TrainState
 from scoliojax.training.step import Metrics, Step, make_train_step
 
+RECIPES = {  # by network and modality
+    ("sconet", SILHOUETTES): "configs/sconet_mt.py",
+    ("sconet", SKELETONS): "configs/sconet_mt_ske.py",
+    ("drf", SKELETONS): "configs/drf.py",
+}
 BEST_BY = "validation/macro_f1"
 LONG_RUN = 3600.0  # seconds on a CPU; a longer run begins with a warning
 CPU_SPEED = 1e11  # floating-point operations per second, assumed in that warning
@@ -167,11 +172,12 @@ def _warn_if_long(config: build.Config) -> None:
     flops = config.train.steps * train_flops_per_step(model.channels, clips, data.frames_per_clip, CHANNELS[data.modality])
     if flops < LONG_RUN * CPU_SPEED:
         return
+    recipe = RECIPES.get((model.name, data.modality), RECIPES["sconet", SILHOUETTES])
     hours = flops / CPU_SPEED / 3600.0
     took = f"{hours / 24.0:.0f} days" if hours > 48.0 else f"{hours:.0f} hours"
     cluster.print_once(
         f"this recipe is meant for an accelerator: its {config.train.steps} steps would take about {took} on a CPU of "
-        f"{CPU_SPEED / 1e9:.0f} GFLOP/s; for a first try run its variant, such as --config configs/sconet_mt.py:quickstart"
+        f"{CPU_SPEED / 1e9:.0f} GFLOP/s; for a first try run --config {recipe}:quickstart"
     )
 
 

@@ -20,7 +20,9 @@ class Reason(NamedTuple):
 
 def reasons_of(answer: Answer) -> list[Reason]:
     """Why there is no answer for this walk; empty where there is one."""
-    found = {finding.name: finding.message for quality in answer.qualities for finding in quality.grave}
+    *others, read = answer.qualities
+    found = {finding.name: f"its silhouettes: {finding.message}" for quality in others for finding in quality.grave}
+    found |= {finding.name: finding.message for finding in read.grave}
     reasons = [Reason(name, message) for name, message in found.items()]
     if lost := answer.never_placed:
         message = (
@@ -56,14 +58,16 @@ def flags_of(answer: Answer) -> list[Flag]:
         flags.append(Flag("long", usable - answer.frames_used, message))
     calibration = answer.network.calibration
     if calibration is None or calibration.temperature is None:
-        message = "the probabilities are not calibrated: nothing was fitted on validation subjects for this network"
+        why = "; ".join(calibration.notes) if calibration else "nothing was fitted on validation subjects for this network"
+        message = f"the probabilities are not calibrated: {why}"
         flags.append(Flag("not calibrated", None, message))
     if calibration is None or calibration.threshold is None:
         message = "there is no operating point: train with validation subjects, or evaluate this step"
         flags.append(Flag("no operating point", None, message))
     if answer.network.reference is None:
         message = (
-            "nothing is kept of what this network learnt from, so a walk unlike it goes unnoticed: evaluate the network once"
+            "nothing is kept of what this network learnt from, so a walk unlike it goes unnoticed: evaluate the network "
+            "once, on a run with ten validation subjects or more"
         )
         flags.append(Flag("no reference", None, message))
     if reasons_of(answer):
@@ -72,7 +76,7 @@ def flags_of(answer: Answer) -> list[Flag]:
         frames = sum(window.last - window.first + 1 for window in answer.windows if window.called != answer.whole.called)
         flags.append(Flag("unsteady", frames, "the answer does not hold over the walk: see its windows"))
     if answer.fragile:
-        message = f"the answer changes when all frames are {' or '.join(answer.fragile)}, which a camera may do"
+        message = f"the answer changes when the walk is read {' or '.join(answer.fragile)}, which a camera may do"
         flags.append(Flag("fragile", None, message))
     typicality = answer.typicality
     if typicality is not None and typicality.unlike:

@@ -15,7 +15,7 @@ from data_pipelines.poses.drawing import drawn
 from data_pipelines.poses.maps import skeleton_maps
 from data_pipelines.poses.synthetic import walk_poses
 from data_pipelines.prepared import open_each, open_prepared, prepared_folder, read_metadata
-from data_pipelines.schema import POSES, SILHOUETTES, SKELETONS, DataError
+from data_pipelines.schema import MARKER, POSES, SILHOUETTES, SKELETONS, DataError
 from data_pipelines.scoliosis1k.metadata import metadata_digest
 from data_pipelines.sources import open_root, prepare
 from data_pipelines.synthetic import synthetic_walkers, walk, write_tree
@@ -413,3 +413,17 @@ def test_poses_become_maps_and_keep_all_else(trees):
     assert drawn(data).read(0).shape == (FRAMES, 2, 64, 64)
     with pytest.raises(DataError, match=r"flat: sequence 00000: frame 2: all its joints have one height"):
         drawn(data, body_only=True).read(0)
+
+
+@pytest.mark.parametrize("given", [("--input", "S"), ("--poses", "P"), ("--input", "S", "--poses", "P")], ids=" ".join)
+def test_a_set_of_synthetic_walkers_says_so(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_here("data_pipelines.synthetic", "--output", "S", "--poses", "P", "--subjects", 3, "--frames", 4).returncode == 0
+    result = run_here("data_pipelines.prepare", *given, "--output", "out")
+    assert result.returncode == 0, result.stderr
+    assert MARKER not in result.stdout
+    assert all(data.synthetic for data in open_each(Path("out")))
+    for tree in ("S", "P"):
+        Path(tree, MARKER).unlink()
+    assert run_here("data_pipelines.prepare", *given, "--output", "other").returncode == 0
+    assert not any(data.synthetic for data in open_each(Path("other")))

@@ -90,7 +90,7 @@ def test_a_tilted_camera_is_noticed_and_taken_off(roll, pitch):
 NO_HORIZON = {  # what hides it, and what is said
     "a picture of unknown size": (lambda poses: (poses, None), "the picture's middle is not known"),
     "a walk beside the middle": (lambda poses: (seen_by(poses, 0, 10, offset=0.5), (854, 480)), "pixels beside the picture's"),
-    "one stride": (lambda poses: (seen_by(poses[:40], 0, 0), (854, 480)), "whole strides were found, 2 are needed"),
+    "one stride": (lambda poses: (seen_by(poses[:40], 0, 0), (854, 480)), "whole strides found: 0, 2 are needed"),
 }
 
 
@@ -132,7 +132,7 @@ def test_damaged_frames_do_not_count_and_the_vector_is_that_of_a_network():
 
 
 def test_numbers_of_a_page():
-    assert [number(value) for value in (None, 0.04, -0.04, 12.345)] == ["not seen", "0.0", "0.0", "12.3"]
+    assert [number(value) for value in (None, 0.04, -0.04, 12.345)] == ["unknown", "0.0", "0.0", "12.3"]
     assert [number(value, True) for value in (0.04, -0.04, 2.0, -3.16)] == ["0.0", "0.0", "+2.0", "-3.2"]
 
 

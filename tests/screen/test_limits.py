@@ -186,3 +186,13 @@ def test_inputs_of_one_name_have_folders_of_their_own():
     assert len(set(names)) == 2
     assert all(len(name.encode()) < 200 for name in names)
     assert len({name.casefold() for name in folder_names([Path("Walk.mp4"), Path("walk.avi"), Path("WALK.mkv")])}) == 3
+
+
+def test_a_network_of_prepared_synthetic_walkers_is_known_by_its_evaluation(run, tiny_config):
+    network = open_run(run).network("newest")
+    network.config.data.root = "prepared"
+    assert network.synthetic, "the calibration was fitted on synthetic walkers"
+    other = open_run(run).network("newest")
+    other.config.data.root = "prepared"
+    Path(run, "calibration", "step-000000.json").unlink()
+    assert not other.synthetic

@@ -197,7 +197,7 @@ SAYS: dict[str, tuple[tuple, dict[str, Any], list[str], list[str]]] = {
     "posture": (
         (), {"posture": POSTURE},
         ["Posture, without a network", "1 of 90 poses are damaged", "shoulder line +3.2 +1.2 0.4 3 degrees",
-         "pelvis line not seen unknown 0 degrees", "leans 2.0 degrees to the right", "(standard error 0.5 degrees)",
+         "pelvis line unknown unknown 0 degrees", "leans 2.0 degrees to the right", "(standard error 0.5 degrees)",
          "ear: angle 0.1 rad", "No number is a Cobb angle"],
         ["The horizon is not known", "Nothing was measured"],
     ),
