@@ -84,6 +84,8 @@ def check_modality(config: Config) -> None:
 
 def build_loss(config: Config, mesh: Mesh | None = None) -> ScoNetLoss:
     """The loss; `mesh` is the mesh over which clips are sharded, None on a single device."""
+    if len(weights := config.loss.weights_by_class) != len(CLASSES):
+        raise RunError(f"loss.weights_by_class={tuple(weights)} must have a number for each of {', '.join(CLASSES)}")
     with section("loss"):
         return ScoNetLoss(**config.loss.to_dict(), mesh=mesh)
 

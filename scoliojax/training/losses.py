@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from data_pipelines.schema import CLASSES
 from scoliojax.kernels.numerics import widen
 from scoliojax.kernels.triplet import triplet_loss
 from scoliojax.models.sconet import ScoNetOutput
@@ -44,7 +43,7 @@ class ScoNetLoss:
 
     ScoNet-MT has both weights 1; ScoNet has `triplet_weight=0`; DRF takes clips of one class for positive pairs and weighs the
     classes. Raises `ValueError` for weights that are negative or both zero, a negative margin, a scale that is not positive, a
-    smoothing outside [0, 1), another label of triplets, or weights of classes that are not positive, one for each.
+    smoothing outside [0, 1), another label of triplets, or weights of classes that are not positive.
     """
 
     triplet_weight: float
@@ -71,14 +70,8 @@ class ScoNetLoss:
             raise ValueError(f"loss.label_smoothing={self.label_smoothing} must be in [0, 1)")
         if self.triplet_label not in (SEQUENCE, CLASS):
             raise ValueError(f'loss.triplet_label={self.triplet_label!r} must be "{SEQUENCE}" or "{CLASS}"')
-        if not all(LEAST_WEIGHT <= weight < math.inf for weight in self.weights_by_class) or len(self.weights_by_class) not in (
-            0,
-            len(CLASSES),
-        ):
-            raise ValueError(
-                f"loss.weights_by_class={tuple(self.weights_by_class)} must be a positive number for each of "
-                f"{', '.join(CLASSES)}"
-            )
+        if not all(LEAST_WEIGHT <= weight < math.inf for weight in self.weights_by_class):
+            raise ValueError(f"loss.weights_by_class={tuple(self.weights_by_class)} must be positive and finite numbers")
 
     def __call__(self, output: ScoNetOutput, labels: jax.Array, identities: jax.Array) -> tuple[jax.Array, dict]:
         """The total loss and the scalars to log; `labels`: int class ids `[n]`, `identities`: int sequence numbers `[n]`."""

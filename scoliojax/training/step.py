@@ -42,7 +42,8 @@ def make_train_step(
 ) -> Step:
     """Compile the step `(state, batch) -> (state, metrics)`; the state passed in is donated and cannot be used again.
 
-    The batch holds `frames` uint8 `[n, s, 64, 44]`, `labels` and `identities` int32 `[n]`, and where clips share frames
+    The batch holds `frames` uint8 `[n, s, 64, 44]`, or `[n, s, 2, 64, 44]` of skeleton maps, `labels` and `identities` int32
+    `[n]`, for a network that reads asymmetry vectors `asymmetry` float32 `[n, 8, 3]`, and where clips share frames
     `clip_frames` (see `ScoNet.__call__`). The metrics are scalars: those of `loss`, which is `(output, labels, identities) ->
     (scalar, dict of scalars)`, `learning_rate` by `schedule`, `gradient_norm` and `batch_fingerprint`. `replicated` is the
     sharding of state and metrics, None on a single device. With the batch sharded over its first axis, batch statistics and
