@@ -97,8 +97,8 @@ def _segmenter(args: argparse.Namespace) -> Any:
 def _measure(args: argparse.Namespace, segmenter: Callable[[], Any], path: Path, folder: Path) -> dict[str, Any]:
     """Write the measures of one input into `folder`, as a whole, and print them; the content of `posture.json`."""
     from data_pipelines.video.walk import inputs_of, needs_segmenter, read_walk
-    from scoliojax.posture.measures import as_dict, posture_of
     from scoliojax.posture.page import write_posture
+    from scoliojax.runs.posture import as_dict, posture_of
 
     used = None
     if needs_segmenter(path):
@@ -117,7 +117,7 @@ def _measure(args: argparse.Namespace, segmenter: Callable[[], Any], path: Path,
 
 def _measure_each(measure: partial, inputs: list[Path], targets: list[Path], folder: Path) -> int:
     """A folder and a row for each input; an input that cannot be read does not stop the others."""
-    from scoliojax.posture.measures import SUMMARY_COLUMNS, as_row
+    from scoliojax.runs.posture import SUMMARY_COLUMNS, as_row
 
     folder.mkdir(parents=True, exist_ok=True)
     rows, without = [], 0
@@ -136,7 +136,7 @@ def _measure_each(measure: partial, inputs: list[Path], targets: list[Path], fol
 
 
 def print_result(result: dict[str, Any], folder: Path) -> None:
-    from scoliojax.posture.page import number
+    from scoliojax.runs.posture_curves import number
 
     mark, quality = " (synthetic)" if result["synthetic"] else "", result["quality"]
     lines = [f"{result['input']['name']}: {quality['frames']} poses of one person, {quality['bad_frames']} damaged{mark}"]

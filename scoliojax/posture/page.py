@@ -1,14 +1,13 @@
 """The files of a posture: `posture.json`, two tables, the curves, and a page."""
 
 import datetime
-import io
 from pathlib import Path
 from typing import Any
 
 from scoliojax.files import write_csv, write_json
 from scoliojax.html import embedded, render
-from scoliojax.posture.measures import FRAME_COLUMNS, MEASURE_COLUMNS, TURNED, Posture, frame_rows, measure_rows
-from scoliojax.posture.pictures import draw_curves
+from scoliojax.runs.posture import FRAME_COLUMNS, MEASURE_COLUMNS, TURNED, Posture, frame_rows, measure_rows
+from scoliojax.runs.posture_curves import curves_png, number
 
 FILES = {"posture.json", "frames.csv", "measures.csv", "curves.png", "report.html"}
 
@@ -35,17 +34,3 @@ def write_posture(folder: Path, found: Posture, result: dict[str, Any]) -> None:
         now=datetime.date.today().isoformat(),
     )
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
-
-
-def curves_png(found: Posture) -> bytes:
-    """The curves as the content of a PNG file, which does not grow with the length of the walk."""
-    content = io.BytesIO()
-    draw_curves(found).savefig(content, format="png", dpi=150, metadata={"Software": None})
-    return content.getvalue()
-
-
-def number(value: float | None, sign: bool = False) -> str:
-    """A number of a page, with the digit after the point that two cameras can agree on, and with its sign if it has one."""
-    if value is None:
-        return "unknown"
-    return f"{value + 0.0:{'+' if sign else ''}.1f}".replace("-0.0", "0.0").replace("+0.0", "0.0")

@@ -16,7 +16,7 @@ from data_pipelines.schema import CLASSES, SILHOUETTES, SKELETONS, DataError, fr
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.video.walk import Report, Walk, silent
 from scoliojax.models.sconet import ScoNetOutput
-from scoliojax.posture.measures import Posture, posture_of
+from scoliojax.runs.posture import Posture, posture_of
 from scoliojax.runs.run import TrainedNetwork
 from scoliojax.scores.calibration import screening_score
 from scoliojax.scores.metrics import refuse_not_finite, softmax

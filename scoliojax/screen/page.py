@@ -11,9 +11,9 @@ from data_pipelines.schema import CLASSES, DataError
 from data_pipelines.video.decoding import Video
 from scoliojax.files import write_json
 from scoliojax.html import embedded, render
-from scoliojax.posture.measures import TURNED
-from scoliojax.posture.page import curves_png, number
 from scoliojax.runs.environment import git_commit
+from scoliojax.runs.posture import TURNED
+from scoliojax.runs.posture_curves import curves_png, number
 from scoliojax.scores.bootstrap import Estimate
 from scoliojax.scores.figures import svg
 from scoliojax.screen import wording

@@ -8,7 +8,7 @@ import numpy as np
 from data_pipelines.quality import Quality
 from data_pipelines.schema import CLASSES
 from data_pipelines.video.walk import Walk
-from scoliojax.posture.measures import DISCLAIMER, section
+from scoliojax.runs.posture import DISCLAIMER, section
 from scoliojax.scores.calibration import Calibration
 from scoliojax.scores.conformal import check_coverage
 from scoliojax.scores.evaluation import find_metrics

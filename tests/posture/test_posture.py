@@ -21,9 +21,10 @@ from data_pipelines.video.background import Background
 from data_pipelines.video.people import Outline
 from data_pipelines.video.synthetic_clip import walk_across, write_clip
 from data_pipelines.video.walk import Walk, read_walk
-from scoliojax.posture import measures
-from scoliojax.posture.measures import FRAME_COLUMNS, SLUGS, SUMMARY_COLUMNS, as_dict, posture_of
-from scoliojax.posture.page import FILES, number
+from scoliojax.posture.page import FILES
+from scoliojax.runs import posture as measures
+from scoliojax.runs.posture import FRAME_COLUMNS, SLUGS, SUMMARY_COLUMNS, as_dict, posture_of
+from scoliojax.runs.posture_curves import number
 from tests.conftest import assert_one_clear_error, run_here
 from tests.data_pipelines.test_walk_poses import as_frames, as_pickle
 from tests.posture.cameras import seen_by

@@ -23,7 +23,7 @@ from data_pipelines.synthetic import draw_walker
 from data_pipelines.video.pose import Pose
 from data_pipelines.video.synthetic_clip import walk_towards, write_clip
 from data_pipelines.video.walk import read_walk
-from scoliojax.posture.measures import posture_of
+from scoliojax.runs.posture import posture_of
 from tests.posture.cameras import seen_by
 
 FRAMES, RATE = 150, 25.0

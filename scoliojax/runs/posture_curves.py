@@ -1,9 +1,11 @@
-"""Curves of a posture over the walk."""
+"""Curves of a posture over the walk, and its numbers for a page."""
+
+import io
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from scoliojax.posture.measures import Posture
+from scoliojax.runs.posture import Posture
 from scoliojax.scores.figures import new_figure, stamp
 
 GROUPS = (  # measures with a panel in common, and the panel's label
@@ -39,3 +41,17 @@ def draw_curves(found: Posture) -> Figure:
         axes.legend(frameon=False, fontsize=8, ncols=len(names), loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.1)
     panels[-1, 0].set_xlabel("frame" if walk.times is None else "time (s)", fontsize=9)
     return stamp(figure, bool(walk.source.get("synthetic")), "thin lines: medians")
+
+
+def curves_png(found: Posture) -> bytes:
+    """The curves as the content of a PNG file, which does not grow with the length of the walk."""
+    content = io.BytesIO()
+    draw_curves(found).savefig(content, format="png", dpi=150, metadata={"Software": None})
+    return content.getvalue()
+
+
+def number(value: float | None, sign: bool = False) -> str:
+    """A number of a page, with the digit after the point that two cameras can agree on, and with its sign if it has one."""
+    if value is None:
+        return "unknown"
+    return f"{value + 0.0:{'+' if sign else ''}.1f}".replace("-0.0", "0.0").replace("+0.0", "0.0")
