@@ -13,7 +13,7 @@ from data_pipelines.files import PICKLES, POSES, has_suffix, kind_of, list_folde
 from data_pipelines.names import missing_numbers
 from data_pipelines.poses.joints import HIPS, JOINTS, LEAST_SURE, SHOULDERS
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH, DataError, abbreviate
-from data_pipelines.scoliosis1k.release_tree import ReleasedSequence, Survey, look_through
+from data_pipelines.scoliosis1k.release_tree import ReleasedSequence
 from data_pipelines.scoliosis1k.safe_pickle import load_array
 
 VERSION = 1  # of these rules; sets of poses in the cache that others made are not used
@@ -50,16 +50,8 @@ class Poses(NamedTuple):
         ]
 
 
-def survey_poses(root: str | Path, field: str) -> Survey:
-    """What a tree of poses holds, laid out as the silhouettes' with a `.pkl`, or `.json` frames, in each view.
-
-    `field` is the option that gave the tree. `read_sequence` reads each of the sequences.
-    """
-    return look_through(root, field, frames=POSES)
-
-
 def read_sequence(sequence: ReleasedSequence) -> Poses:
-    """The poses of a sequence of `survey_poses`; raises `DataError`."""
+    """The poses of a sequence of a tree; raises `DataError`."""
     return read_poses(sequence.folder / sequence.names[0] if sequence.pickled else sequence.folder)
 
 

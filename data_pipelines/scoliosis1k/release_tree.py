@@ -106,16 +106,6 @@ def layout(frames: tuple[str, ...]) -> str:
     return f"<root>/<sequence id>/<Positive|Neutral|Negative>/<view>/*.pkl or *{frames[0]}"
 
 
-def survey(root: str | Path, field: str, frames: tuple[str, ...] = MASKS) -> Survey:
-    """What a released tree holds; raises `DataError` with the reason if that is no sequence.
-
-    `field` is the option that gave the tree, and `frames` are as for `look_through`.
-    """
-    found = look_through(root, field, frames=frames)
-    refuse_empty(found, root, field)
-    return found
-
-
 def refuse_empty(found: Survey, root: str | Path, field: str) -> None:
     """Raise `DataError`, with the reason, where a tree has no sequence."""
     if not found.sequences:
@@ -123,9 +113,10 @@ def refuse_empty(found: Survey, root: str | Path, field: str) -> None:
 
 
 def look_through(root: str | Path, field: str, shown: int | None = SHOWN, frames: tuple[str, ...] = MASKS) -> Survey:
-    """As `survey`, also of a folder that holds no sequence, and with so many names of what is not used, or all.
+    """What a released tree holds, also where that is no sequence, with so many names of what is not used, or all.
 
-    `frames` are the suffixes of what holds one frame, where a sequence is no pickle.
+    `field` is the option that gave the tree, and `frames` are the suffixes of what holds one frame, where a sequence is no
+    pickle.
     """
     folder = existing_folder(root, field)
     found = Survey([], [], Unused(shown), [], frames, (folder / MARKER).is_file())

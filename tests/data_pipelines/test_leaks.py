@@ -6,7 +6,7 @@ import pytest
 from data_pipelines import leaks
 from data_pipelines.leaks import near_duplicates, refuse_shared_subjects, silhouette_hash
 from data_pipelines.schema import DataError
-from data_pipelines.scoliosis1k.release_tree import survey
+from data_pipelines.scoliosis1k.release_tree import look_through
 from data_pipelines.silhouettes import cut_sides
 from data_pipelines.splits import Partition, make_partition
 from data_pipelines.synthetic import synthetic_walkers
@@ -42,7 +42,7 @@ def test_near_duplicates_are_found_and_different_walkers_are_not():
 
 
 def test_real_walkers_are_told_apart(silhouettes):
-    sequences = survey(silhouettes / "expected", "tree").sequences
+    sequences = look_through(silhouettes / "expected", "tree").sequences
     hashes = [silhouette_hash(cut_sides(one.silhouettes())) for one in sequences]
     apart = [np.abs(a - b).mean() for index, a in enumerate(hashes) for b in hashes[:index]]
     assert min(apart) > 4.0

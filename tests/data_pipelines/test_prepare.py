@@ -21,7 +21,7 @@ from data_pipelines.locks import alone
 from data_pipelines.prepare import main
 from data_pipelines.schema import DataError, cache_folder
 from data_pipelines.scoliosis1k.metadata import fingerprint, metadata_digest
-from data_pipelines.scoliosis1k.release_tree import survey
+from data_pipelines.scoliosis1k.release_tree import look_through
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from data_pipelines.sources import LOCK, is_prepared, open_prepared, open_root, prepare, prepared_folder
 from tests.conftest import as_silhouettes, assert_one_clear_error, damage, held_preparation, run_module, write_tree
@@ -83,7 +83,7 @@ def test_a_cache_that_other_rules_have_filled_is_not_used(tmp_path, monkeypatch)
     monkeypatch.setenv("SCOLIOJAX_CACHE", str(tmp_path / "cache"))
     tree, lines = write_tree(tmp_path / "tree"), []
     old = (
-        tmp_path / "cache" / f"prepared-{fingerprint(survey(tree, 'tree').sequences)}"
+        tmp_path / "cache" / f"prepared-{fingerprint(look_through(tree, 'tree').sequences)}"
     )  # as it was named before there were any
     prepare(str(write_tree(tmp_path / "inverted", seed=1)), old)
     first = open_root(str(tree), lines.append)

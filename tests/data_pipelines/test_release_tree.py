@@ -17,10 +17,11 @@ import pytest
 from data_pipelines.check import check
 from data_pipelines.files import COPIES, DEEPER, LEFT, OTHERS, list_folder
 from data_pipelines.names import natural
-from data_pipelines.schema import DataError
+from data_pipelines.schema import SILHOUETTES, DataError
 from data_pipelines.scoliosis1k.metadata import fingerprint, is_of
-from data_pipelines.scoliosis1k.release_tree import look_through, survey
+from data_pipelines.scoliosis1k.release_tree import look_through
 from data_pipelines.scoliosis1k.safe_pickle import MOST_BYTES
+from data_pipelines.scoliosis1k.walks import survey_of
 from data_pipelines.silhouettes import normalise_sequence
 from data_pipelines.sources import open_prepared, open_root, prepare, prepared_folder, read_metadata
 from data_pipelines.synthetic import synthetic_walkers
@@ -251,7 +252,7 @@ def swapped(root: Path) -> Path:
 def test_a_root_too_high_or_too_low_says_which_folder_to_give(tree, tmp_path, root, words):
     folder = root(tree)
     with pytest.raises(DataError, match=words):
-        survey(folder, "--input")
+        survey_of(folder, "--input", SILHOUETTES, "")
     with pytest.raises(DataError, match=words):
         open_root(str(folder), print)
     assert run_here("data_pipelines.prepare", "--input", folder, "--check").returncode == 1
@@ -353,7 +354,7 @@ def test_frames_that_are_one_file_do_not_make_two_children_one(tmp_path, black):
                 os.link(first, view / f"{number}.png")
             else:
                 (view / f"{number}.png").write_bytes(f"{child}{number}".encode())
-    found = survey(root, "--input")
+    found = look_through(root, "--input")
     assert [one.sequence for one in found.sequences] == (["00001", "00002", "00003"] if black else ["00001", "00002"])
     assert ["00003: holds the same files as 00002 (a link)" in line for line in found.problems] == [True] * (not black)
 
@@ -383,12 +384,12 @@ def test_a_tree_of_links_with_other_labels_or_ids_is_another_one(tmp_path, monke
     assert open_root(str(root), print).sequences == ("a", "b", "d")
     # The source of sets that were prepared before ids were part of it
     metadata = read_metadata(prepared_folder(tmp_path / "out"))
-    sequences = survey(root, "--input").sequences
+    sequences = look_through(root, "--input").sequences
     old = {**metadata, "source": fingerprint(sequences, str([]), identities=False)}
     assert not is_of(old, sequences, str([]))
     of_links(root, store, a=("Positive", 0), b=("Neutral", 1), c=("Negative", 2))
-    assert is_of(old, survey(root, "--input").sequences, str([]))
-    assert is_of(metadata, survey(root, "--input").sequences, str([]))
+    assert is_of(old, look_through(root, "--input").sequences, str([]))
+    assert is_of(metadata, look_through(root, "--input").sequences, str([]))
 
 
 def test_a_tree_in_the_cache_is_refused_when_problems_were_added(tree, tmp_path, monkeypatch):
@@ -413,7 +414,8 @@ def test_a_part_of_a_prepared_set_is_no_tree(tree, tmp_path, given, lost, words)
     prepare(str(tree), tmp_path / "out")
     if lost:
         (prepared_folder(tmp_path / "out") / lost).unlink()
-    for call in (lambda folder: survey(folder, "--input"), lambda folder: open_root(str(folder), print), check):
+    given_to = lambda folder: survey_of(folder, "--input", SILHOUETTES, ""), lambda folder: open_root(str(folder), print), check
+    for call in given_to:
         with pytest.raises(DataError, match=words):
             call(tmp_path / "out" / given)
 
@@ -652,7 +654,7 @@ def test_files_that_a_network_file_system_numbers_0_are_not_taken_for_one(tree, 
 
     if not real:
         monkeypatch.setattr("data_pipelines.scoliosis1k.release_tree.os.stat", stat_of_a_share)
-    problems = survey(tree, "--input").problems
+    problems = look_through(tree, "--input").problems
     monkeypatch.undo()
     assert len(problems) == len(words)
     assert all(word in problem for word, problem in zip(words, problems, strict=True))
@@ -674,10 +676,10 @@ def test_the_size_of_silhouettes_is_known_before_they_are_unpacked(tmp_path):
         ("a.pkl", b"", 0),
     ):
         (view / name).write_bytes(content)
-        assert survey(tmp_path, "--input").sequences[0].nbytes == size
+        assert look_through(tmp_path, "--input").sequences[0].nbytes == size
         (view / name).unlink()
     os.mkfifo(view / "a.pkl")
-    assert survey(tmp_path, "--input").sequences[0].nbytes == 0
+    assert look_through(tmp_path, "--input").sequences[0].nbytes == 0
 
 
 def test_names_that_differ_in_upper_case_alone_are_remarked(tree, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from data_pipelines import synthetic
 from data_pipelines.schema import CLASSES, DataError
-from data_pipelines.scoliosis1k.release_tree import survey
+from data_pipelines.scoliosis1k.release_tree import look_through
 from data_pipelines.synthetic import draw_walker, synthetic_walkers, walk
 from tests.conftest import assert_one_clear_error, run_module
 
@@ -85,7 +85,7 @@ def test_the_command_writes_a_tree_in_the_released_layout(tmp_path):
     result = run_module("data_pipelines.synthetic", "--output", tmp_path / "tree", "--subjects", 3, "--frames", 4)
     assert result.returncode == 0, result.stderr
     assert "synthetic" in result.stdout
-    found = survey(tmp_path / "tree", "--input")
+    found = look_through(tmp_path / "tree", "--input")
     assert not found.problems
     assert [CLASSES[one.label] for one in found.sequences] == list(CLASSES)
     np.testing.assert_array_equal(pickle.loads(found.sequences[1].files[0].read_bytes()), walk(1, 4, seed=0)[1])

@@ -93,7 +93,7 @@ def test_files_whose_sequences_were_all_left_out_are_no_trouble(tmp_path, small_
 
 
 def test_so_much_is_read_ahead_and_no_more(tmp_path, monkeypatch):
-    sequences = release_tree.survey(write_tree(tmp_path / "tree", per_class=10, frames=9), "tree").sequences
+    sequences = release_tree.look_through(write_tree(tmp_path / "tree", per_class=10, frames=9), "tree").sequences
     size, read = sequences[0].nbytes, []
     monkeypatch.setattr(builder, "AHEAD_BYTES", 4 * size)
     monkeypatch.setattr(builder, "_read", lambda sequence: read.append(sequence))

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.poses.reading import check_poses, read_poses, read_sequence, survey_poses
+from data_pipelines import files
+from data_pipelines.poses.reading import check_poses, read_poses, read_sequence
 from data_pipelines.poses.synthetic import walk_poses
 from data_pipelines.schema import CLASSES, DataError
-from data_pipelines.scoliosis1k.release_tree import survey
+from data_pipelines.scoliosis1k.release_tree import look_through
 from data_pipelines.scoliosis1k.safe_pickle import load_silhouettes
 from tests.conftest import write_tree
 
@@ -211,7 +212,7 @@ def tree(tmp_path):
 
 
 def test_a_tree_of_poses_is_read_and_what_is_broken_is_named(tree):
-    found = survey_poses(tree, "--input")
+    found = look_through(tree, "--input", frames=files.POSES)
     assert [one.sequence for one in found.sequences] == [f"{number:05d}" for number in range(6)]
     assert not found.problems
     for number, one in enumerate(found.sequences[:5]):
@@ -222,7 +223,7 @@ def test_a_tree_of_poses_is_read_and_what_is_broken_is_named(tree):
 
 
 def test_silhouettes_and_poses_are_told_apart(tree, tmp_path):
-    other = survey(tree, "--input")  # as masks
+    other = look_through(tree, "--input")  # as masks
     assert len(other.sequences) == 4
     words = r"0 \.pkl and 0 \.png files \(but 6 frames of poses, \.json\); expected"
     with pytest.raises(DataError, match=words):
@@ -231,7 +232,7 @@ def test_silhouettes_and_poses_are_told_apart(tree, tmp_path):
         load_silhouettes(other.sequences[0].files[0])
     silhouettes = write_tree(tmp_path / "silhouettes", per_class=1)
     with pytest.raises(DataError, match="is the silhouette release; give the pose release"):
-        read_sequence(survey_poses(silhouettes, "--input").sequences[0])
+        read_sequence(look_through(silhouettes, "--input", frames=files.POSES).sequences[0])
     (silhouettes / "00000/Negative/000_180/000_180.pkl").rename(silhouettes / "00000/Negative/000_180/0.png")
-    problems = survey_poses(silhouettes, "--input").problems
+    problems = look_through(silhouettes, "--input", frames=files.POSES).problems
     assert "0 .pkl and 0 .json files (but 1 frames of silhouettes, .png); expected" in problems[0]

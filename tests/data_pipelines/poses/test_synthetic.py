@@ -3,10 +3,12 @@ import pickle
 import numpy as np
 import pytest
 
+from data_pipelines.files import POSES
 from data_pipelines.poses.joints import JOINTS, LIMBS
-from data_pipelines.poses.reading import check_poses, read_sequence, survey_poses
+from data_pipelines.poses.reading import check_poses, read_sequence
 from data_pipelines.poses.synthetic import detect, true_joints, walk_poses
 from data_pipelines.schema import DataError
+from data_pipelines.scoliosis1k.release_tree import look_through
 from data_pipelines.synthetic import draw_walker, render_walk, walk
 from tests.conftest import assert_one_clear_error, run_here
 
@@ -75,7 +77,7 @@ def test_the_command_writes_silhouettes_and_poses_of_the_same_walks(tmp_path):
     result = run_here(*command, "--output", tmp_path / "tree", "--poses", tmp_path / "poses")
     assert result.returncode == 0, result.stderr
     assert str(tmp_path / "poses") in result.stdout
-    for row, sequence in enumerate(survey_poses(tmp_path / "poses", "--input").sequences):
+    for row, sequence in enumerate(look_through(tmp_path / "poses", "--input", frames=POSES).sequences):
         np.testing.assert_array_equal(read_sequence(sequence).joints, walk_poses(row, 4, seed=2))
         silhouettes = tmp_path / "tree" / sequence.folder.relative_to(tmp_path / "poses") / sequence.names[0]
         np.testing.assert_array_equal(pickle.loads(silhouettes.read_bytes()), walk(row, 4, seed=2)[1])
