@@ -20,7 +20,7 @@ from scoliojax import build
 from scoliojax.errors import RunError
 from scoliojax.models.sconet import ScoNetOutput
 from scoliojax.runs.directory import FREE_KEYS, flatten
-from scoliojax.runs.training import training_schedule
+from scoliojax.runs.training import training_schedule, warn_if_long
 from scoliojax.training.checkpoint import Checkpoints
 from scoliojax.training.loop import train
 from scoliojax.training.losses import ScoNetLoss
@@ -309,3 +309,13 @@ def test_the_synthetic_section_is_what_the_walkers_take():
     section = sconet_mt.get_config("quickstart").data.synthetic
     section.subjects, section.frames = 3, 2
     assert len(synthetic_walkers(**section)) == 3
+
+
+@pytest.mark.parametrize("recipe", [sconet_mt, sconet_mt_ske, drf], ids=lambda recipe: recipe.__name__)
+def test_a_recipe_for_accelerators_names_its_own_small_variant_on_a_cpu(recipe, capsys):
+    warn_if_long(recipe.get_config())
+    said = capsys.readouterr().out
+    assert "this recipe is meant for an accelerator" in said
+    assert f"--config {recipe.__name__.replace('.', '/')}.py:quickstart" in said
+    warn_if_long(recipe.get_config("quickstart"))
+    assert not capsys.readouterr().out

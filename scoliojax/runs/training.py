@@ -98,7 +98,7 @@ def open_training(config: build.Config, directory: Path) -> Opened:
         read_log(directory / "metrics.jsonl")
     run = Run(directory, config)
     loss = build.build_loss(config, run.mesh)
-    _warn_if_long(config)
+    warn_if_long(config)
     cohort = Cohort(config)
     _ = cohort.sampler, cohort.ranges  # an error where the devices or the data do not allow the batch
     return Opened(schedule, run, loss, cohort, cohort.data.digest(), environment.describe_move(directory))
@@ -163,7 +163,7 @@ def introduce(run: Run, cohort: Cohort, moved: str | None) -> None:
         )
 
 
-def _warn_if_long(config: build.Config) -> None:
+def warn_if_long(config: build.Config) -> None:
     """Print the expected time of a long run on a CPU, and a shorter recipe."""
     if jax.default_backend() != "cpu":
         return

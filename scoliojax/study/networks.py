@@ -13,6 +13,7 @@ from data_pipelines.schema import SILHOUETTES, SequenceSet, abbreviate
 from data_pipelines.splits import RATIO
 from scoliojax import build
 from scoliojax.errors import RunError
+from scoliojax.scores.people import differing_walks
 from scoliojax.study import MODELS
 
 RECIPES: dict[str, ModuleType] = dict(zip(MODELS, (sconet, sconet_mt, sconet_mt_ske, drf), strict=True))
@@ -74,11 +75,7 @@ def reads(config: build.Config) -> tuple:
 
 def refuse_other_walks(first: SequenceSet, second: SequenceSet) -> None:
     """Raise `RunError` where two sets, of different modalities, are not of the same walks of the same people."""
-    one, other = (
-        dict(zip(data.sequences, zip(data.subjects, data.labels.tolist(), strict=True), strict=True))
-        for data in (first, second)
-    )
-    if differing := sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)):
+    if differing := differing_walks(*((data.sequences, data.subjects, data.labels) for data in (first, second))):
         raise RunError(
             f"--models: {second.name} does not have the walks of {first.name} ({abbreviate(differing, 3)}: in one alone, or of "
             "another subject or class); prepare both together, or give networks of one modality"

@@ -13,6 +13,7 @@ from scoliojax.errors import RunError, one_line
 from scoliojax.scores.bootstrap import McNemar, SeedScores, compare_seeds, mcnemar
 from scoliojax.scores.evaluation import evaluation_folder
 from scoliojax.scores.metrics import Scored, Scorer
+from scoliojax.scores.people import differing_walks
 
 
 class Predicted(NamedTuple):
@@ -66,14 +67,7 @@ def pair_up(runs: Mapping[str, Sequence[Predicted]], names: Sequence[str]) -> Pa
 
 def _refuse_others(first: Predicted, other: Predicted, network: str) -> None:
     """Raise `RunError` where two runs were evaluated on other walks, or these have another subject or class."""
-    one, two = (
-        {
-            name: (subject, int(label))
-            for name, subject, label in zip(run.sequences, run.subjects, run.scored.labels, strict=True)
-        }
-        for run in (first, other)
-    )
-    if differing := sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name)):
+    if differing := differing_walks(*((run.sequences, run.subjects, run.scored.labels) for run in (first, other))):
         raise RunError(
             f"{network} was evaluated on other walks than the first network of the study ({abbreviate(differing, 3)}: in one "
             "alone, or of another subject or class); a paired test needs the same"

@@ -427,3 +427,14 @@ def test_a_set_of_synthetic_walkers_says_so(given, tmp_path, monkeypatch):
         Path(tree, MARKER).unlink()
     assert run_here("data_pipelines.prepare", *given, "--output", "other").returncode == 0
     assert not any(data.synthetic for data in open_each(Path("other")))
+
+
+def test_a_check_names_the_walks_of_a_partition_that_no_network_of_skeletons_can_read(trees):
+    shutil.rmtree(trees / "P" / "00002")
+    parts = trees / "parts.json"
+    parts.write_text(json.dumps({"TRAIN_SET": IDS[:3], "TEST_SET": IDS[3:]}), encoding="utf-8")
+    found = command(trees, "--check", "--partition", parts).stdout
+    assert "--partition: 1 of its sequences have no poses, for a network of skeletons: 00002" in found
+    assert "near-duplicates are looked for among silhouettes, not among poses" in found
+    alone = run_here("data_pipelines.prepare", "--input", trees / "S", "--check", "--partition", parts).stdout
+    assert "poses" not in alone
