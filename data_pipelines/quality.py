@@ -56,7 +56,7 @@ def judge(silhouettes: np.ndarray, times: np.ndarray | None = None) -> Quality:
     """
     person = silhouettes > PERSON  # s 64 64
     bad = _damage(person)
-    findings, legs = list(_many_bad(bad)), legs_of(person)
+    findings, legs = list(many_bad(bad, "silhouettes", "segment the walk anew")), legs_of(person)
     gait, damaged = gait_of(legs, times), any(finding.grave for finding in findings)
     told = IN_PIECES if damaged and max(bad[kind].mean() for kind in bad if kind != PIECES) <= MANY_BAD else DAMAGED
     findings += [one for one in outline(person, legs.together) if not damaged or one.name in told]
@@ -68,14 +68,14 @@ def judge(silhouettes: np.ndarray, times: np.ndarray | None = None) -> Quality:
     return Quality(bad, tuple(findings), Gait(None, None, None) if no_walk else gait)
 
 
-def _many_bad(bad: dict[str, np.ndarray]) -> Iterator[Finding]:
-    """The finding of damaged frames, if there are many."""
+def many_bad(bad: dict[str, np.ndarray], what: str, remedy: str) -> Iterator[Finding]:
+    """The finding of damaged frames, if there are many; `what` the frames show, and what to do beside looking at them."""
     damaged = np.any(list(bad.values()), axis=0)  # s
     if (share := damaged.mean()) <= MANY_BAD:
         return
     kinds = ", ".join(f"{int(frames.sum())} {kind}" for kind, frames in bad.items() if frames.any())
-    message = f"{damaged.sum()} of {len(damaged)} silhouettes are damaged ({kinds}); look at them, and segment the walk anew"
-    yield Finding("bad silhouettes", int(damaged.sum()), message, bool(share > MOST_BAD))
+    message = f"{damaged.sum()} of {len(damaged)} {what} are damaged ({kinds}); look at them, and {remedy}"
+    yield Finding(f"bad {what}", int(damaged.sum()), message, bool(share > MOST_BAD))
 
 
 def _order(person: np.ndarray) -> Iterator[Finding]:

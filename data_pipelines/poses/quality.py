@@ -12,7 +12,7 @@ from data_pipelines.findings import Finding
 from data_pipelines.gait import STAYS, Gait, Legs, gait_of, movement
 from data_pipelines.poses.joints import ANKLES, FACE, HIPS, SHOULDERS
 from data_pipelines.poses.posture import body_heights, certain_places, lift_of, middle
-from data_pipelines.quality import IN_TURN, MANY_BAD, MOST_BAD, Quality
+from data_pipelines.quality import IN_TURN, MOST_BAD, Quality, many_bad
 from data_pipelines.schema import FEWEST_FRAMES
 
 TRUNK = [*SHOULDERS, *HIPS]  # joints of which a frame needs all; of the ankles it needs one
@@ -41,7 +41,7 @@ def judge_poses(poses: np.ndarray, times: np.ndarray | None = None) -> Quality:
     places = certain_places(poses)  # s 17 2
     heights = body_heights(places)  # s
     bad = _damage(places, heights)
-    findings, gait = list(_many_bad(bad)), Gait(None, None, None)
+    findings, gait = list(many_bad(bad, "poses", "find the joints anew")), Gait(None, None, None)
     if not any(finding.grave for finding in findings):
         findings += _posture(places, heights, bad[EXCHANGED])
     if not any(finding.grave for finding in findings):
@@ -73,16 +73,6 @@ def _damage(places: np.ndarray, heights: np.ndarray) -> dict[str, np.ndarray]:
         "of another size": size & ~few,
         EXCHANGED: turned,
     }
-
-
-def _many_bad(bad: dict[str, np.ndarray]) -> Iterator[Finding]:
-    """The finding of damaged frames, if there are many."""
-    damaged = np.any(list(bad.values()), axis=0)  # s
-    if (share := damaged.mean()) <= MANY_BAD:
-        return
-    kinds = ", ".join(f"{int(frames.sum())} {kind}" for kind, frames in bad.items() if frames.any())
-    message = f"{damaged.sum()} of {len(damaged)} poses are damaged ({kinds}); look at them, and find the joints anew"
-    yield Finding("bad poses", int(damaged.sum()), message, bool(share > MOST_BAD))
 
 
 def _posture(places: np.ndarray, heights: np.ndarray, exchanged: np.ndarray) -> Iterator[Finding]:

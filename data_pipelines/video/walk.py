@@ -77,7 +77,7 @@ class Walk:
     def pose_quality(self) -> Quality:
         """The judgement of the poses; raises `DataError` for a walk that has none."""
         if self.poses is None:
-            raise DataError(f"{self.name} has no poses, only silhouettes; give poses, or a video with --backend pose")
+            raise DataError(f"{self.name} has no poses, only silhouettes; give poses, or a video")
         return judge_poses(self.poses, self.times)
 
     @property

@@ -34,7 +34,6 @@ def arguments() -> Parser:
     about = "video, pickle of poses, folder of poses (one JSON a frame), or folder of videos"
     add("inputs", nargs="+", type=walk_path, metavar="INPUT", help=about)
     add("--output", type=walk_path, metavar="DIR", help="folder to make; default posture/<input>")
-    add("--backend", default="pose", choices=("pose", "background", "onnx"), help="way to find people; only pose finds joints")
     add("--models", type=walk_path, metavar="DIR", help="folder of the pose models, if not where fetch puts them")
     add("--person", type=whole_number(1), nargs="+", metavar="N", help="person, where several walk; several numbers are joined")
     add("--rate", type=whole_number(1, MOST_RATE), metavar="N", help="frames a second of poses, for the cadence")
@@ -55,8 +54,6 @@ def measure_all(args: argparse.Namespace) -> int:
     """Measure every input; returns the number of inputs without measures."""
     from data_pipelines.video.walk import needs_segmenter
 
-    if args.backend != "pose":
-        raise RunError(f"--backend={args.backend} finds no joints, which posture is measured from; use --backend pose")
     inputs = walks_of(args.inputs)
     several = inputs != args.inputs or len(inputs) > 1
     if several and args.person:
@@ -91,7 +88,7 @@ def measure_all(args: argparse.Namespace) -> int:
 def _segmenter(args: argparse.Namespace) -> Any:
     from data_pipelines.video.backends import make_segmenter
 
-    return make_segmenter(args.backend, args.models)
+    return make_segmenter("pose", args.models)  # the only one that finds joints
 
 
 def _measure(args: argparse.Namespace, segmenter: Callable[[], Any], path: Path, folder: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def test_masks_beside_a_json_stay_masks_without_poses(tmp_path):
     assert inputs_of(tmp_path) == [tmp_path]
     walk = read_walk(tmp_path, None)
     assert (walk.kind, walk.poses) == ("masks", None)
-    with pytest.raises(DataError, match="has no poses, only silhouettes; give poses, or a video with --backend pose"):
+    with pytest.raises(DataError, match="has no poses, only silhouettes; give poses, or a video"):
         _ = walk.pose_quality
 
 

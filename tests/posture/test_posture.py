@@ -250,12 +250,11 @@ def test_several_inputs_have_a_row_each_also_those_without_measures(tmp_path):
 # Refusals
 
 REFUSED = {  # arguments in a folder, and words of the one line
-    "no joints": (["walk.mp4", "--backend", "background"], ["--backend=background finds no joints", "use --backend pose"]),
-    "no such backend": (["walk.mp4", "--backend", "openpose"], ["--backend", "openpose"]),
+    "an option of screen": (["walk.mp4", "--backend", "background"], ["unrecognized arguments: --backend background"]),
     "COCO-18": (["eighteen.pkl"], ["eighteen.pkl", "has 18 joints (COCO-18 of OpenPose", "give [frames, 17, 3]"]),
     "NaN": (["nan.pkl"], ["nan.pkl: frame 0, nose", "write 0, 0, 0"]),
     "nobody": (["nobody.pkl"], ["nobody is seen"]),
-    "silhouettes": (["silhouettes.pkl"], ["has no poses, only silhouettes; give poses, or a video with --backend pose"]),
+    "silhouettes": (["silhouettes.pkl"], ["has no poses, only silhouettes; give poses, or a video"]),
     "a broken JSON": (["frames"], ["0002.json: is no JSON"]),
     "no pickle": (["text.pkl"], ["text.pkl", "not a readable pickle of a numpy array"]),
     "nothing": (["nothing.pkl"], ["nothing.pkl does not exist"]),
