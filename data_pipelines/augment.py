@@ -75,9 +75,9 @@ class Augmentation:
 UNCHANGED = Augmentation()
 
 
-def augment(silhouettes: np.ndarray, draws: Draws, clip: int) -> np.ndarray:
+def augment(frames: np.ndarray, draws: Draws, clip: int) -> np.ndarray:
     """The frames uint8 `[s, ..., 64, 44]` as the draws say of one clip; the given array is left as it is."""
-    out = silhouettes
+    out = frames
     if draws.mirror[clip]:
         out = mirrored(out)
     if draws.tilt[clip]:
@@ -88,6 +88,6 @@ def augment(silhouettes: np.ndarray, draws: Draws, clip: int) -> np.ndarray:
         out = dilated(out) if draws.thicker[clip] > 0 else eroded(out)
     top, bottom, left, right = draws.hole[clip]
     if bottom:
-        out = out.copy() if out is silhouettes else out
+        out = out.copy() if out is frames else out
         out[..., top:bottom, left:right] = 0
     return out
