@@ -28,6 +28,8 @@ FAINT = -10.0  # logarithm of a brightness, in steps, that is none
 UNSURE, UNSURE_PLACE = 0.0005, 0.006
 FAR = 256.0  # pixels from the middle of the canvas, beyond which they need not agree
 BATCH = 32  # frames drawn at a time
+# Heights of joints as shares of an adult's height (Drillis and Contini 1966), measured on nobody here.
+HEIGHTS = {"eyes": 0.936, "shoulders": 0.818, "hips": 0.530, "knees": 0.285, "ankles": 0.039}
 PIECE = 2**14  # pixels computed as published at a time
 
 
@@ -268,3 +270,13 @@ def _cropped(grey: np.ndarray, align: str) -> np.ndarray:
         crop = grey[frame, kind, top:bottom, middle - half : middle + half + 1] / 255.0  # h w
         maps[frame, kind] = cv2.resize(crop, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_AREA) * 255.0  # 64 64
     return maps
+
+
+def map_marks(body_only: bool = False, sigma: float = 8.0) -> dict[str, float]:
+    """Names of pixel rows of a skeleton map that is drawn with these arguments, at an adult's usual heights."""
+    shown = dict(list(HEIGHTS.items())[body_only:])
+    scale = BODY_HEIGHT / (max(shown.values()) - min(shown.values()))
+    rows = {name: CANVAS / 2 - (height - shown["hips"]) * scale for name, height in shown.items()}  # of the canvas
+    top = max(0, int(min(rows.values()) - REACH * sigma))  # of what is drawn
+    bottom = min(CANVAS - 1, int(max(rows.values()) + REACH * sigma))
+    return {name: (row - top) * FRAME_SIZE / (bottom - top) for name, row in rows.items()}

@@ -76,7 +76,7 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
     assert evaluation.embeddings is not None  # as requested
     contribution = strips.strip_contribution(evaluation.strip_logits, labels, evaluation.subjects)
     frames = strips.mean_silhouettes(cohort.read_once, evaluation.rows, labels, len(classes))  # k (2) 64 44
-    levels, marks = tuple(network.config.model.strips), _marks(network)
+    levels, marks = tuple(network.config.model.strips), network.marks
     drawn: dict[str, Figure] = {}
     lines = read_log(network.directory / "metrics.jsonl")
     if any("loss" in line for line in lines):
@@ -109,12 +109,6 @@ def gather(network: TrainedNetwork, cohort: Cohort, part: str, screening: Screen
         digest=cohort.data.digest(),
         gates=found,
     )
-
-
-def _marks(network: TrainedNetwork) -> dict[str, float]:
-    """Names of pixel rows of the network's frames."""
-    data = network.config.data
-    return strips.MARKS if data.modality == SILHOUETTES else strips.map_marks(data.maps.body_only, data.maps.sigma)
 
 
 def _saliency(network: TrainedNetwork, cohort: Cohort, evaluation: Evaluation) -> list[tuple[str, saliency.Saliency]]:

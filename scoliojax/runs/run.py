@@ -12,6 +12,8 @@ from flax import nnx
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from ml_collections import ConfigDict
 
+from data_pipelines.poses.maps import map_marks
+from data_pipelines.schema import SILHOUETTES
 from scoliojax import build
 from scoliojax.devices import cluster
 from scoliojax.devices.mesh import data_mesh, replicated
@@ -133,6 +135,14 @@ class TrainedNetwork:
     def reads_asymmetry(self) -> bool:
         """Whether it also reads asymmetry vectors."""
         return build.reads_asymmetry(self.config)
+
+    @property
+    def marks(self) -> dict[str, float]:
+        """Names of pixel rows of its frames, for figures."""
+        from scoliojax.scores.strips import MARKS  # imports matplotlib, a third of the start time
+
+        maps = self.config.data.maps
+        return MARKS if self.modality == SILHOUETTES else map_marks(maps.body_only, maps.sigma)
 
     @property
     def scale(self) -> float:

@@ -4,6 +4,7 @@ A network's logit is the mean over strips, so the contribution of a strip can be
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from data_pipelines.poses.maps import BODY_HEIGHT, CANVAS, REACH
 from data_pipelines.schema import FRAME_SIZE, FRAME_WIDTH
 from scoliojax.scores.bootstrap import BAND_DRAWS, LEVEL, subject_draws
 from scoliojax.scores.figures import new_figure
@@ -19,7 +19,6 @@ from scoliojax.scores.figures import new_figure
 # Pixel rows of a normalised silhouette, which reaches from row 0 to row 64: the middle of the head, then heights of shoulders,
 # hips, knees and ankles as shares of an adult's height (Drillis and Contini 1966), measured on nobody here.
 MARKS = {"head": 4.2, "shoulders": 11.6, "hips": 30.1, "knees": 45.8, "feet": 61.5}
-HEIGHTS = {"eyes": 0.936, "shoulders": 0.818, "hips": 0.530, "knees": 0.285, "ankles": 0.039}  # the same shares, of joints
 
 
 class StripContribution(NamedTuple):
@@ -32,16 +31,6 @@ class StripContribution(NamedTuple):
     value: np.ndarray  # p k
     low: np.ndarray  # p k; bounds of the interval
     high: np.ndarray  # p k
-
-
-def map_marks(body_only: bool = False, sigma: float = 8.0) -> dict[str, float]:
-    """As `MARKS`, of the joints of a skeleton map that is drawn with these arguments (`poses.maps.skeleton_maps`)."""
-    shown = dict(list(HEIGHTS.items())[body_only:])
-    scale = BODY_HEIGHT / (max(shown.values()) - min(shown.values()))
-    rows = {name: CANVAS / 2 - (height - shown["hips"]) * scale for name, height in shown.items()}  # of the canvas
-    top = max(0, int(min(rows.values()) - REACH * sigma))  # of what is drawn
-    bottom = min(CANVAS - 1, int(max(rows.values()) + REACH * sigma))
-    return {name: (row - top) * FRAME_SIZE / (bottom - top) for name, row in rows.items()}
 
 
 def side_by_side(frame: np.ndarray) -> np.ndarray:
@@ -96,15 +85,14 @@ def draw_contribution(
     strips: Sequence[int],
     classes: Sequence[str],
     first: int = 0,
-    marks: Mapping[str, float] | None = None,
+    marks: Mapping[str, float] = MappingProxyType(MARKS),
 ) -> Figure:
     """The mean frame of each class, coloured by contribution, side by side for several levels, and bars with intervals.
 
     White is no contribution, red is for the class and blue against it. The class `first` comes first. `silhouettes`: as from
-    `mean_silhouettes`; `marks`: names of pixel rows, None for those of silhouettes, or of skeleton maps as published.
+    `mean_silhouettes`; `marks`: names of pixel rows, by default those of silhouettes.
     """
     bounds, channels = strip_bounds(strips), silhouettes[0].size // (FRAME_SIZE * FRAME_WIDTH)
-    marks = marks or (MARKS if channels == 1 else map_marks())
     wide = channels * FRAME_WIDTH
     size = (wide + 56) * 0.034 * len(classes)
     figure, panels = new_figure(size, 4.6, 1, 2 * len(classes), width_ratios=[wide, 56] * len(classes), sharey=True)

@@ -120,7 +120,8 @@ def draw_strips(answer: Answer) -> Figure:
     contribution = StripContribution(centred[0], centred.min(axis=0), centred.max(axis=0))
     mean = cut_sides(answer.pictures).mean(axis=0)  # 64 44
     silhouettes, first = np.stack([mean] * len(CLASSES)), CLASSES.index(answer.whole.called)
-    figure = draw_contribution(contribution, silhouettes, answer.network.config.model.strips, CLASSES, first)
+    network = answer.network
+    figure = draw_contribution(contribution, silhouettes, network.config.model.strips, CLASSES, first, network.marks)
     return _stamped(figure, answer)
 
 

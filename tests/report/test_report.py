@@ -17,6 +17,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from data_pipelines.perturbations import PERTURBATIONS
+from data_pipelines.poses import maps
 from data_pipelines.poses.joints import JOINTS, PAIRS
 from data_pipelines.poses.maps import skeleton_maps
 from data_pipelines.schema import FRAME_SIZE
@@ -334,10 +335,10 @@ def test_limbs_lie_left_of_joints():
 @pytest.mark.parametrize(("body_only", "sigma"), [(False, 8.0), (True, 8.0), (False, 4.0), (True, 12.0)])
 def test_the_names_beside_a_skeleton_map_stand_where_its_joints_are_drawn(body_only, sigma):
     heights = {"nose": 0.93, "eye": 0.936, "ear": 0.93, "elbow": 0.63, "wrist": 0.485}
-    heights |= {name.removesuffix("s"): height for name, height in strips.HEIGHTS.items()}
+    heights |= {name.removesuffix("s"): height for name, height in maps.HEIGHTS.items()}
     pose = np.array([[[500, 1000 - 1000 * heights[name.split()[-1]], 0.9] for name in JOINTS]], np.float32)  # 1 17 3
-    marks = strips.map_marks(body_only, sigma)
-    assert list(marks) == list(strips.HEIGHTS)[body_only:]
+    marks = maps.map_marks(body_only, sigma)
+    assert list(marks) == list(maps.HEIGHTS)[body_only:]
     plain = skeleton_maps(pose, body_only=body_only, sigma=sigma)[0, 1].astype(int)  # 64 64
     for name, row in marks.items():
         surer = pose.copy()
@@ -376,6 +377,6 @@ def test_the_gates_of_a_class_are_the_mean_of_those_of_its_walks():
     weights = gates.gate_rows(found, (16,), classes)
     assert [row["gate"] for row in weights].count("strip") == 16 * 3
     assert (weights[3]["first_row"], weights[3]["last_row"]) == (4, 7)
-    drawn = gates.draw_gates(found, (16,), classes, strips.map_marks()), gates.draw_vector(found, classes)
+    drawn = gates.draw_gates(found, (16,), classes, maps.map_marks()), gates.draw_vector(found, classes)
     assert [axes.get_title() for axes in drawn[0].axes] == ["strips", "channels"]
     assert [text.get_text() for text in drawn[1].axes[0].get_yticklabels()] == list(PAIRS)

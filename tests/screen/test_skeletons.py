@@ -11,13 +11,16 @@ import pytest
 from data_pipelines.pipelines import EvalBatcher
 from data_pipelines.poses.asymmetry import asymmetry_vector
 from data_pipelines.poses.drawing import drawn
+from data_pipelines.poses.maps import map_marks
 from data_pipelines.poses.synthetic import synthetic_poses, walk_poses
 from data_pipelines.schema import CLASSES
 from data_pipelines.synthetic import synthetic_walkers
 from data_pipelines.video.walk import Walk, read_walk
 from scoliojax.runs.run import open_run
+from scoliojax.scores.strips import MARKS
 from scoliojax.screen.answer import Screener
 from scoliojax.screen.limits import disagreement, reasons_of
+from scoliojax.screen.pictures import draw_strips
 from scoliojax.screen.result import Wanted, as_dict
 from scoliojax.training.evaluate import evaluate, make_eval_step
 from tests.screen.test_screen import screen
@@ -162,3 +165,14 @@ def test_a_skeleton_without_a_joint_gets_no_answer_unless_the_joint_is_not_drawn
     assert without(10) == without(1) == ["joints never seen"]
     network.config.data.maps.body_only = True
     assert without(1) == []
+
+
+def test_the_names_beside_the_strips_are_those_of_what_the_network_reads(run, skeleton_run):
+    walk = both()
+    for folder, names in ((run, list(MARKS)), (skeleton_run, list(map_marks()))):
+        body = draw_strips(Screener(open_run(folder).network("newest"))(walk)).axes[0]
+        assert [label.get_text() for label in body.get_yticklabels()] == names
+    body_only = open_run(skeleton_run).network("newest")
+    body_only.config.data.maps.body_only = True
+    body = draw_strips(Screener(body_only)(walk)).axes[0]
+    np.testing.assert_allclose(body.get_yticks(), list(map_marks(body_only=True).values()))
